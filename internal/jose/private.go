@@ -1,0 +1,122 @@
+package jose
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// PrivateKey signs with exactly one algorithm. It is immutable and safe for concurrent
+// use. No way of printing or marshalling shows the key; only PKCS8 gives it away.
+type PrivateKey struct {
+	data hidden[privateData]
+}
+
+type privateData struct {
+	signer crypto.Signer
+	alg    *algorithm
+	public Key
+}
+
+// GenerateKey makes a key for alg: ES256, ES384, EdDSA, RS256 or PS256 (both 2048 bits).
+func GenerateKey(alg string) (*PrivateKey, error) {
+	signer, err := generate(alg)
+	if err != nil {
+		return nil, fmt.Errorf("generating a signing key: %w", err)
+	}
+	return newPrivateKey(signer, algorithmByName[alg])
+}
+
+func generate(alg string) (crypto.Signer, error) {
+	switch alg {
+	case "ES256":
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "ES384":
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case "EdDSA":
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	case "RS256", "PS256":
+		return rsa.GenerateKey(rand.Reader, minRSABits)
+	}
+	return nil, fmt.Errorf("alg %s cannot be generated; use ES256, ES384, EdDSA, RS256 or PS256", quote(alg))
+}
+
+// ParsePrivateKey reads a PKCS #8 key (DER, RFC 5208) for any asymmetric algorithm that
+// Verify knows. It refuses a key that alg does not fit and one too weak to be published.
+func ParsePrivateKey(pkcs8 []byte, alg string) (*PrivateKey, error) {
+	a := algorithmByName[alg]
+	if a == nil {
+		return nil, fmt.Errorf("reading a signing key: %s", unknownAlgorithm(alg))
+	}
+	// x509 does not look behind the structure.
+	if rest, err := asn1.Unmarshal(pkcs8, new(asn1.RawValue)); err != nil || len(rest) > 0 {
+		return nil, errors.New("reading a signing key: not one PKCS #8 structure in DER; convert it with openssl pkcs8 -topk8 -nocrypt -outform DER")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(pkcs8)
+	if err != nil {
+		// The cause may quote the input, so it is not passed on.
+		return nil, errors.New("reading a signing key: not a PKCS #8 key that can be used; convert it with openssl pkcs8 -topk8 -nocrypt -outform DER")
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("reading a signing key: a key of type %T cannot sign; use RSA, EC or Ed25519", key)
+	}
+	return newPrivateKey(signer, a)
+}
+
+func newPrivateKey(signer crypto.Signer, alg *algorithm) (*PrivateKey, error) {
+	mat, err := newMaterial(signer.Public())
+	if err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
+	}
+	if !alg.fits(mat) {
+		return nil, fmt.Errorf("signing key: alg %s does not fit a key of type %s; use %s", alg.name, mat.typeName(), names(fitting(mat)))
+	}
+	public := newKey(mat.thumbprint(), alg, mat)
+	return &PrivateKey{hide(&privateData{signer: signer, alg: alg, public: public})}, nil
+}
+
+// PKCS8 is the key in PKCS #8 DER, to be sealed and stored.
+func (p *PrivateKey) PKCS8() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(p.data.get().signer)
+	if err != nil {
+		return nil, fmt.Errorf("encoding signing key %s: %w", p.ID(), err)
+	}
+	return der, nil
+}
+
+// ID is the kid: the RFC 7638 SHA-256 thumbprint in base64url.
+func (p *PrivateKey) ID() string { return p.data.get().public.ID() }
+
+// Algorithm is the one JWS algorithm the key signs with.
+func (p *PrivateKey) Algorithm() string { return p.data.get().alg.name }
+
+// Public is the verification key, with ID as its kid.
+func (p *PrivateKey) Public() Key { return p.data.get().public }
+
+// String names the key without showing it.
+func (p PrivateKey) String() string {
+	if p.data.get() == nil {
+		return "jose.PrivateKey(none)"
+	}
+	return fmt.Sprintf("jose.PrivateKey(kid %q, %s)", p.ID(), p.Algorithm())
+}
+
+// GoString is String.
+func (p PrivateKey) GoString() string { return p.String() }
+
+// Format prints String for every verb.
+func (p PrivateKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.String()) }
+
+// MarshalJSON gives String: a key is stored by PKCS8 alone.
+func (p PrivateKey) MarshalJSON() ([]byte, error) { return json.Marshal(p.String()) }
