@@ -1,0 +1,137 @@
+package sts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/watchword-mesh/watchword/issuer/token"
+)
+
+// signWait is how long a request waits for its turn to be signed. A service
+// that gets no answer for longer tries again anyway.
+const signWait = time.Second
+
+// Request is what a service asks for.
+type Request struct {
+	Service  string
+	Audience string
+	// Scope is space-delimited; empty asks for all that the service may have.
+	Scope string
+}
+
+// Response is what it gets.
+type Response struct {
+	// AccessToken is a bearer token: it belongs into no log.
+	AccessToken string
+	// Scope is space-delimited.
+	Scope     string
+	ExpiresIn time.Duration
+	// ID is the `jti` of the token.
+	ID string
+}
+
+// Issue gives a service what the token endpoint would give it. Who calls Issue
+// has made sure that its own caller may act for the service; the entry in the
+// audit has no source address.
+func (s *Server) Issue(ctx context.Context, req Request) (Response, *Error) {
+	v := s.view.Load()
+	entry := Entry{Service: shown(req.Service), Audience: shown(req.Audience), Scope: shown(req.Scope)}
+	if v == nil {
+		return Response{}, s.refused(entry, notReady())
+	}
+	return s.issue(ctx, v, req, &entry)
+}
+
+// issue is the way to every token: check, sign, audit.
+func (s *Server) issue(ctx context.Context, v *view, req Request, entry *Entry) (Response, *Error) {
+	entry.Audience, entry.Scope = shown(req.Audience), shown(req.Scope)
+	scope, err := v.check(req)
+	if err != nil {
+		return Response{}, s.refused(*entry, err)
+	}
+	answer, err := s.sign(ctx, v, req, scope)
+	if err != nil {
+		return Response{}, s.refused(*entry, err)
+	}
+	entry.Scope, entry.ID = scope, answer.ID
+	s.issued(*entry)
+	return answer, nil
+}
+
+// check gives the scope of the token that the request may have.
+func (v *view) check(req Request) (string, *Error) {
+	if _, ok := v.Services[req.Service]; !ok {
+		return "", refuse(CodeInvalidRequest, "there is no such service", nil)
+	}
+	allowed, err := v.allowed(req.Service, req.Audience)
+	if err != nil {
+		return "", err
+	}
+	return grantScope(req.Scope, allowed)
+}
+
+// sign makes the token, when it is this request's turn.
+func (s *Server) sign(ctx context.Context, v *view, req Request, scope string) (Response, *Error) {
+	if err := s.turn(ctx); err != nil {
+		return Response{}, unavailable("the issuer is overloaded; try again", err)
+	}
+	defer func() { <-s.signing }()
+
+	lifetime := v.Lifetime
+	if lifetime == 0 {
+		lifetime = DefaultLifetime
+	}
+	answer := Response{Scope: scope, ExpiresIn: lifetime, ID: token.NewID()}
+	now := s.now()
+	signed, err := token.Mint(v.Keys.Signer(), token.Claims{
+		Issuer:   v.Issuer,
+		Subject:  token.SubjectOf(v.TrustDomain, req.Service),
+		Audience: req.Audience,
+		ClientID: req.Service,
+		Scope:    scope,
+		ID:       answer.ID,
+		IssuedAt: now,
+		Expiry:   now.Add(lifetime),
+	})
+	if err != nil {
+		return Response{}, serverError(fmt.Errorf("issuing a token to service %q: %w", req.Service, err))
+	}
+	answer.AccessToken = signed
+	return answer, nil
+}
+
+var errBusy = errors.New("too many tokens are being signed")
+
+// turn waits for a place among those that sign.
+func (s *Server) turn(ctx context.Context) error {
+	select {
+	case s.signing <- struct{}{}:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(signWait)
+	defer timer.Stop()
+	select {
+	case s.signing <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return errBusy
+	case <-ctx.Done():
+		return fmt.Errorf("waiting to sign: %w", context.Cause(ctx))
+	}
+}
+
+func unavailable(description string, err error) *Error {
+	return &Error{Code: CodeUnavailable, Description: description, Status: http.StatusServiceUnavailable, RetryAfter: time.Second, Err: err}
+}
+
+func notReady() *Error {
+	return unavailable("the issuer has no configuration yet; try again", nil)
+}
+
+func serverError(err error) *Error {
+	return &Error{Code: CodeServerError, Description: "the issuer failed; its log says why", Status: http.StatusInternalServerError, Err: err}
+}

@@ -1,0 +1,36 @@
+package sts
+
+import (
+	"net/url"
+	"strings"
+
+	"github.com/watchword-mesh/watchword/issuer/clientauth"
+)
+
+// view is a State with all that can be made ready before a request comes.
+type view struct {
+	*State
+	auth clientauth.Authenticator
+	// path of the issuer, without a slash at its end; empty if it has none.
+	path     string
+	jwks     document
+	metadata document
+}
+
+func newView(st *State, pepper []byte) *view {
+	v := &view{State: st, jwks: newDocument("application/jwk-set+json", st.Keys.JWKS()), metadata: metadataOf(st)}
+	v.auth = clientauth.Authenticator{Pepper: pepper, Directory: v}
+	if u, err := url.Parse(st.Issuer); err == nil {
+		v.path = strings.TrimSuffix(u.Path, "/")
+	}
+	return v
+}
+
+// ClientSecrets implements [clientauth.Directory]. A deleted service can't
+// authenticate, even while its secrets are still there.
+func (v *view) ClientSecrets(service string) []clientauth.Secret {
+	if _, ok := v.Services[service]; !ok {
+		return nil
+	}
+	return v.Secrets[service]
+}
