@@ -1,0 +1,35 @@
+package compile
+
+import (
+	"net/netip"
+
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+// matcher is what Route and Operation have in common.
+type matcher interface {
+	GetHosts() []string
+	GetPaths() []string
+	GetMethods() []string
+}
+
+func requests(m matcher) *dataplanev1.RequestMatch {
+	return &dataplanev1.RequestMatch{Hosts: m.GetHosts(), Paths: m.GetPaths(), Methods: m.GetMethods()}
+}
+
+// inbound splits the local address, which Check has found well-formed.
+func inbound(in *policyv1.Inbound) *dataplanev1.Inbound {
+	if in == nil {
+		return nil
+	}
+	local, err := netip.ParseAddrPort(in.GetLocalAddress())
+	if err != nil {
+		return nil
+	}
+	address := in.GetAddress()
+	if address == "" {
+		address = "127.0.0.1"
+	}
+	return &dataplanev1.Inbound{Address: address, Port: in.GetPort(), LocalIp: local.Addr().String(), LocalPort: uint32(local.Port())}
+}

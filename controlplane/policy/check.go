@@ -1,0 +1,200 @@
+package policy
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+// Check finds every fault of a whole State: those of single resources, and
+// those between them. Faults carry Key and Field but no source.
+func Check(s State) []Fault {
+	c := &checker{state: s}
+	c.shared()
+	for _, k := range s.Keys() {
+		c.key = k
+		c.metadata(s[k].GetMetadata())
+		switch k.Kind {
+		case KindIssuer:
+			c.issuer(s[k].GetIssuer())
+		case KindService:
+			c.service(s[k].GetService())
+		case KindAuthenticationPolicy:
+			c.authentication(s[k].GetAuthenticationPolicy())
+		case KindAuthorizationPolicy:
+			c.authorization(s[k].GetAuthorizationPolicy())
+		}
+	}
+	return c.faults
+}
+
+// checker gathers the faults of one State.
+type checker struct {
+	state  State
+	key    Key
+	faults []Fault
+	// The first owner of what must be unique in the mesh.
+	issuers, audiences map[string]string
+	// The authentication policy that holds each (service, route).
+	targets map[[2]string]string
+}
+
+func (c *checker) fault(field, format string, args ...any) {
+	c.faults = append(c.faults, Fault{Key: c.key, Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) shared() {
+	c.issuers, c.audiences, c.targets = map[string]string{}, map[string]string{}, map[[2]string]string{}
+}
+
+var (
+	dnsLabel    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	labelText   = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_./]{0,61}[A-Za-z0-9])?$`)
+	headerName  = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$") // RFC 9110 section 5.1
+	methodName  = regexp.MustCompile(`^[A-Z][A-Z-]{0,31}$`)
+	scopeToken  = regexp.MustCompile(`^[\x21\x23-\x5B\x5D-\x7E]{1,128}$`) // RFC 6749 section 3.3
+	hostPattern = regexp.MustCompile(`^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+	pathPattern = regexp.MustCompile(`^/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*$`)
+	trustDomain = regexp.MustCompile(`^[a-z0-9._-]{1,255}$`) // SPIFFE-ID section 2.1
+)
+
+func (c *checker) metadata(m *policyv1.Metadata) {
+	if !dnsLabel.MatchString(m.GetName()) {
+		c.fault("metadata.name", "%q is not a name: lower-case letters, digits and dashes, at most 63, a letter or digit at both ends", clip(m.GetName()))
+	}
+	for _, k := range sortedKeys(m.GetLabels()) {
+		if v := m.GetLabels()[k]; !labelText.MatchString(k) || (v != "" && !labelText.MatchString(v)) {
+			c.fault("metadata.labels."+k, "is not a label: letters, digits and - _ . /, at most 63")
+		}
+	}
+}
+
+func sortedKeys(m map[string]string) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func index(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
+
+// known checks that names refer to resources, each once.
+func (c *checker) known(field string, kind Kind, names []string) {
+	for i, n := range names {
+		if c.state[Key{kind, n}] == nil {
+			c.fault(index(field, i), "there is no %s %q", kind, clip(n))
+		}
+		c.once(field, names, i)
+	}
+}
+
+func (c *checker) once(field string, list []string, i int) {
+	if slices.Index(list, list[i]) < i {
+		c.fault(index(field, i), "%q is given twice", clip(list[i]))
+	}
+}
+
+// texts checks a list against a pattern, each entry once.
+func (c *checker) texts(field string, list []string, p *regexp.Regexp, want string) {
+	for i, s := range list {
+		if !p.MatchString(s) {
+			c.fault(index(field, i), "%q is not %s", clip(s), want)
+		}
+		c.once(field, list, i)
+	}
+}
+
+// audience checks one value of `aud`.
+func (c *checker) audience(field, aud string) {
+	switch {
+	case aud == "":
+		c.fault(field, "is empty; name the service that the token is for")
+	case strings.Contains(aud, "*"):
+		c.fault(field, "%q: a wildcard is not allowed; name each audience", clip(aud))
+	case len(aud) > 256 || strings.ContainsFunc(aud, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		c.fault(field, "%q is not an audience: no blanks or control characters, at most 256 bytes", clip(aud))
+	}
+}
+
+// SameAudience folds what Envoy's jwt_authn takes for one audience: it
+// compares without http:// or https:// and without a slash at the end.
+func SameAudience(aud string) string {
+	aud = strings.TrimPrefix(strings.TrimPrefix(aud, "http://"), "https://")
+	return strings.TrimSuffix(aud, "/")
+}
+
+// seconds checks a duration that Envoy takes in whole seconds.
+func (c *checker) seconds(field string, d *durationpb.Duration, least, most time.Duration) {
+	if d == nil {
+		return
+	}
+	if v := d.AsDuration(); v < least || v > most || v%time.Second != 0 {
+		c.fault(field, "%s is not a whole number of seconds from %s to %s", v, short(least), short(most))
+	}
+}
+
+func short(d time.Duration) string { return durationText(durationpb.New(d)) }
+
+func (c *checker) target(t *policyv1.Target) {
+	c.known("spec.target.services", KindService, t.GetServices())
+	if len(t.GetRoutes()) > 0 && len(t.GetServices()) == 0 {
+		c.fault("spec.target.routes", "routes belong to services; name the services too")
+	}
+	for i, route := range t.GetRoutes() {
+		c.once("spec.target.routes", t.GetRoutes(), i)
+		for _, name := range t.GetServices() {
+			spec := c.state.Service(name)
+			if spec != nil && !slices.ContainsFunc(spec.GetRoutes(), func(r *policyv1.Route) bool { return r.GetName() == route }) {
+				c.fault(index("spec.target.routes", i), "Service %q has no route %q", name, clip(route))
+			}
+		}
+	}
+}
+
+// requests checks the lists that Route and Operation share.
+func (c *checker) requests(field string, hosts, paths, methods []string) {
+	c.texts(field+".hosts", hosts, hostPattern, `a host name: lower case, without port, such as "orders.example.com" or "*.example.com"`)
+	c.texts(field+".methods", methods, methodName, `an HTTP method in upper case, such as "GET"`)
+	for i, p := range paths {
+		c.path(index(field+".paths", i), p)
+		c.once(field+".paths", paths, i)
+	}
+}
+
+// path accepts only what a normalised path can be: a rule on anything else
+// would never match.
+func (c *checker) path(field, p string) {
+	body, wild := strings.CutSuffix(p, "*")
+	switch {
+	case !pathPattern.MatchString(p) || len(p) > 1024:
+		c.fault(field, "%q is not a path: it begins with / and has no query; percent-encode other characters", clip(p))
+	case strings.Contains(body, "*") || (wild && !strings.HasSuffix(body, "/")):
+		c.fault(field, `%q: "*" may only be last, after a slash, such as "/orders/*"`, clip(p))
+	case strings.Contains(p, "//") || strings.Contains(p+"/", "/./") || strings.Contains(p+"/", "/../"):
+		c.fault(field, "%q can never match: paths are normalised first, so that //, /./ and /../ are gone", clip(p))
+	case !canonicalEscapes(p):
+		c.fault(field, "%q can never match: escapes are two upper-case hex digits, and only of characters that need one", clip(p))
+	}
+}
+
+var escape = regexp.MustCompile(`%..?|%$`)
+var needed = regexp.MustCompile(`^%(2[0-25-9A-C]|3[A-F]|40|5[B-E]|60|7[B-DF]|[01][0-9A-F]|[89A-F][0-9A-F])$`)
+
+// canonicalEscapes refuses escapes of letters, digits, - . _ ~ and of the
+// slashes, which a normalised path does not have.
+func canonicalEscapes(p string) bool {
+	for _, e := range escape.FindAllString(p, -1) {
+		if !needed.MatchString(e) || e == "%2F" || e == "%5C" {
+			return false
+		}
+	}
+	return true
+}

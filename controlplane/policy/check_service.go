@@ -1,0 +1,123 @@
+package policy
+
+import (
+	"net/netip"
+
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+func (c *checker) service(s *policyv1.ServiceSpec) {
+	c.serviceAudiences(s)
+	names := map[string]bool{}
+	for i, r := range s.GetRoutes() {
+		c.route(index("spec.routes", i), r, s.GetRoutes()[:i])
+		if names[r.GetName()] {
+			c.fault(index("spec.routes", i)+".name", "%q is given twice", r.GetName())
+		}
+		names[r.GetName()] = true
+	}
+	c.inbound(s.GetInbound())
+	c.calls(s.GetCalls())
+}
+
+// serviceAudiences: a token for one service must not be one for another.
+func (c *checker) serviceAudiences(s *policyv1.ServiceSpec) {
+	for i, aud := range Audiences(c.key.Name, s) {
+		field := "spec"
+		if len(s.GetAudiences()) > 0 {
+			field = index("spec.audiences", i)
+		}
+		c.audience(field, aud)
+		if owner := c.audiences[SameAudience(aud)]; owner == c.key.Name {
+			c.fault(field, "%q is given twice (http://, https:// and a slash at the end make no difference to data planes)", clip(aud))
+		} else if owner != "" {
+			c.fault(field, "the audience %q belongs to Service %q already; a token for one service would be valid at the other", clip(aud), owner)
+		} else {
+			c.audiences[SameAudience(aud)] = c.key.Name
+		}
+	}
+}
+
+func (c *checker) route(field string, r *policyv1.Route, earlier []*policyv1.Route) {
+	if !dnsLabel.MatchString(r.GetName()) {
+		c.fault(field+".name", "%q is not a name: lower-case letters, digits and dashes", clip(r.GetName()))
+	}
+	if len(r.GetHosts())+len(r.GetPaths())+len(r.GetMethods()) == 0 {
+		c.fault(field, "matches every request: give hosts, paths or methods, or target the service itself")
+		return
+	}
+	c.requests(field, r.GetHosts(), r.GetPaths(), r.GetMethods())
+	for _, e := range earlier {
+		if covers(e, r) {
+			c.fault(field, "can never match: route %q before it matches the same requests", e.GetName())
+			return
+		}
+	}
+}
+
+// covers says whether every request that b matches is matched by a.
+func covers(a, b *policyv1.Route) bool {
+	return covered(b.GetHosts(), a.GetHosts(), hostCovers) &&
+		covered(b.GetPaths(), a.GetPaths(), pathCovers) &&
+		covered(b.GetMethods(), a.GetMethods(), func(a, b string) bool { return a == b })
+}
+
+// covered: each entry of list is covered by one of by; an empty list stands
+// for everything.
+func covered(list, by []string, one func(a, b string) bool) bool {
+	if len(by) == 0 {
+		return true
+	}
+	for _, b := range list {
+		found := false
+		for _, a := range by {
+			found = found || one(a, b)
+		}
+		if !found {
+			return false
+		}
+	}
+	return len(list) > 0
+}
+
+func hostCovers(a, b string) bool {
+	return a == b || (len(a) > 2 && a[0] == '*' && len(b) > len(a)-1 && b[len(b)-len(a)+1:] == a[1:])
+}
+
+func pathCovers(a, b string) bool {
+	if a == b {
+		return true
+	}
+	n := len(a) - 1
+	return n > 0 && a[n] == '*' && len(b) >= n && b[:n] == a[:n]
+}
+
+func (c *checker) inbound(in *policyv1.Inbound) {
+	if in == nil {
+		return
+	}
+	if _, err := netip.ParseAddr(in.GetAddress()); in.GetAddress() != "" && err != nil {
+		c.fault("spec.inbound.address", "%q is not an IP address", clip(in.GetAddress()))
+	}
+	if in.GetPort() == 0 || in.GetPort() > 65535 {
+		c.fault("spec.inbound.port", "wants a port from 1 to 65535")
+	}
+	if a, err := netip.ParseAddrPort(in.GetLocalAddress()); err != nil || a.Port() == 0 {
+		c.fault("spec.inbound.localAddress", `%q is not where the service listens: IP:PORT, such as "127.0.0.1:8080"`, clip(in.GetLocalAddress()))
+	}
+}
+
+func (c *checker) calls(calls []*policyv1.Call) {
+	seen := map[string]bool{}
+	for i, call := range calls {
+		field := index("spec.calls", i)
+		if c.state.Service(call.GetService()) == nil {
+			c.fault(field+".service", "there is no Service %q", clip(call.GetService()))
+		}
+		if seen[call.GetService()] {
+			c.fault(field+".service", "%q is given twice; put all scopes into one entry", clip(call.GetService()))
+		}
+		seen[call.GetService()] = true
+		c.texts(field+".scopes", call.GetScopes(), scopeToken, `a scope: printable ASCII without blanks, " and \`)
+	}
+}

@@ -1,0 +1,134 @@
+package policy
+
+import (
+	"encoding/json"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+// Redacted stands where a secret was left out. No field accepts it, so that
+// what was read with redaction can't be applied by accident.
+const Redacted = "[redacted]"
+
+// Manifest returns the form that users write, secrets redacted.
+func Manifest(r *policyv1.Resource) *structpb.Struct {
+	r = proto.CloneOf(r)
+	redact(r)
+	fields := map[string]*structpb.Value{
+		"apiVersion": structpb.NewStringValue(APIVersion),
+		"kind":       structpb.NewStringValue(string(KeyOf(r).Kind)),
+		"metadata":   structpb.NewStructValue(structOf(r.GetMetadata().ProtoReflect())),
+		"spec":       structpb.NewStructValue(structOf(specOf(r))),
+	}
+	return &structpb.Struct{Fields: fields}
+}
+
+func structOf(m protoreflect.Message) *structpb.Struct {
+	out := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		out.Fields[fd.JSONName()] = valueOf(fd, v)
+		return true
+	})
+	return out
+}
+
+func valueOf(fd protoreflect.FieldDescriptor, v protoreflect.Value) *structpb.Value {
+	switch {
+	case fd.IsMap():
+		fields := map[string]*structpb.Value{}
+		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+			fields[k.String()] = structpb.NewStringValue(v.String())
+			return true
+		})
+		return structpb.NewStructValue(&structpb.Struct{Fields: fields})
+	case fd.IsList():
+		list := &structpb.ListValue{}
+		for i := range v.List().Len() {
+			list.Values = append(list.Values, singleOf(fd, v.List().Get(i)))
+		}
+		return structpb.NewListValue(list)
+	}
+	return singleOf(fd, v)
+}
+
+func singleOf(fd protoreflect.FieldDescriptor, v protoreflect.Value) *structpb.Value {
+	switch fd.Kind() {
+	case protoreflect.MessageKind:
+		switch m := v.Message().Interface().(type) {
+		case *durationpb.Duration:
+			return structpb.NewStringValue(durationText(m))
+		case *structpb.Value:
+			return m
+		}
+		return structpb.NewStructValue(structOf(v.Message()))
+	case protoreflect.EnumKind:
+		return structpb.NewStringValue(string(fd.Enum().Values().ByNumber(v.Enum()).Name()))
+	case protoreflect.BoolKind:
+		return structpb.NewBoolValue(v.Bool())
+	case protoreflect.StringKind:
+		return structpb.NewStringValue(v.String())
+	case protoreflect.Uint32Kind:
+		return structpb.NewNumberValue(float64(v.Uint()))
+	default:
+		return structpb.NewNumberValue(float64(v.Int()))
+	}
+}
+
+// durationText is Go's form without the zeros at its end: 5m, not 5m0s.
+func durationText(d *durationpb.Duration) string {
+	s := d.AsDuration().String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// HasSecrets says whether the resource holds shared secrets, which must not be
+// stored or shown in clear.
+func HasSecrets(r *policyv1.Resource) bool {
+	_, secret := redactJWKS(r.GetIssuer().GetKeySet().GetJwks())
+	return secret
+}
+
+func redact(r *policyv1.Resource) {
+	set := r.GetIssuer().GetKeySet()
+	if text, secret := redactJWKS(set.GetJwks()); secret {
+		set.Source = &policyv1.KeySet_Jwks{Jwks: text}
+	}
+}
+
+// redactJWKS replaces the secrets of symmetric keys. A text that does not
+// parse counts as secret whole.
+func redactJWKS(text string) (string, bool) {
+	if text == "" {
+		return "", false
+	}
+	var set struct {
+		Keys []map[string]any `json:"keys"`
+	}
+	if err := json.Unmarshal([]byte(text), &set); err != nil {
+		return Redacted, true
+	}
+	secret := false
+	for _, k := range set.Keys {
+		for _, member := range []string{"k", "d", "p", "q", "dp", "dq", "qi", "oth"} {
+			if _, ok := k[member]; ok {
+				k[member], secret = Redacted, true
+			}
+		}
+	}
+	out, err := json.Marshal(set)
+	if err != nil {
+		return Redacted, true
+	}
+	return string(out), secret
+}

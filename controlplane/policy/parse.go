@@ -1,0 +1,189 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+
+	"go.yaml.in/yaml/v3"
+
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+// MaxDocumentBytes is the largest source text of one document.
+const MaxDocumentBytes = 256 << 10
+
+// Document is a text with any number of YAML documents; JSON is YAML.
+type Document struct {
+	// Source names the text in faults, such as a file.
+	Source  string
+	Content string
+}
+
+// Object is one resource as it was read, with the lines of its fields.
+type Object struct {
+	Key      Key
+	Resource *policyv1.Resource
+	Source   string
+	lines    map[string]int
+}
+
+// Line returns the line of a field such as spec.calls[0].service, or of the
+// nearest field around it.
+func (o *Object) Line(field string) int {
+	for {
+		if line, ok := o.lines[field]; ok {
+			return line
+		}
+		cut := bytes.LastIndexAny([]byte(field), ".[")
+		if cut < 0 {
+			return o.lines[""]
+		}
+		field = field[:cut]
+	}
+}
+
+// Parse reads all documents. The objects are only complete if there are no
+// faults.
+func Parse(docs []Document) ([]*Object, []Fault) {
+	var objects []*Object
+	var faults []Fault
+	for _, d := range docs {
+		o, f := parseSource(d)
+		objects, faults = append(objects, o...), append(faults, f...)
+	}
+	return objects, append(faults, repeated(objects)...)
+}
+
+// repeated finds resources that are given twice: which one would win?
+func repeated(objects []*Object) []Fault {
+	var faults []Fault
+	first := map[Key]*Object{}
+	for _, o := range objects {
+		if p := first[o.Key]; p != nil {
+			faults = append(faults, Fault{Source: o.Source, Line: o.Line(""), Key: o.Key,
+				Message: fmt.Sprintf("given twice; the first is at %s:%d", p.Source, p.Line(""))})
+			continue
+		}
+		first[o.Key] = o
+	}
+	return faults
+}
+
+func parseSource(d Document) ([]*Object, []Fault) {
+	var objects []*Object
+	var faults []Fault
+	dec := yaml.NewDecoder(bytes.NewReader([]byte(d.Content)))
+	for {
+		var n yaml.Node
+		err := dec.Decode(&n)
+		if errors.Is(err, io.EOF) {
+			return objects, faults
+		}
+		if err != nil {
+			line, text := syntaxError(err)
+			return objects, append(faults, Fault{Source: d.Source, Line: line, Message: "not YAML: " + text})
+		}
+		if isNull(&n) {
+			continue
+		}
+		o, f := parseObject(d.Source, n.Content[0])
+		faults = append(faults, f...)
+		if o != nil {
+			objects = append(objects, o)
+		}
+	}
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+
+// syntaxError takes the line out of the YAML library's message.
+func syntaxError(err error) (int, string) {
+	text := err.Error()
+	m := yamlLine.FindStringSubmatch(text)
+	if m == nil {
+		return 0, text
+	}
+	line, _ := strconv.Atoi(m[1])
+	return line, text[len(m[0]):]
+}
+
+func isNull(n *yaml.Node) bool {
+	return n.Kind == 0 || (n.Kind == yaml.DocumentNode && (len(n.Content) == 0 || n.Content[0].Tag == "!!null"))
+}
+
+// parseObject reads one document: the envelope first, since the kind decides
+// what the spec may hold.
+func parseObject(source string, n *yaml.Node) (*Object, []Fault) {
+	r := &reader{source: source, lines: map[string]int{"": n.Line}, budget: maxNodes}
+	if n.Kind != yaml.MappingNode {
+		r.fault(n, "", "wants a resource with apiVersion, kind, metadata and spec, not %s", describe(n))
+		return nil, r.faults
+	}
+	fields := r.mapping(n, "", []string{"apiVersion", "kind", "metadata", "spec"})
+	kind := r.envelope(n, fields)
+	if kind == "" {
+		return nil, r.faults
+	}
+	res := newResource(kind)
+	r.message(fields["metadata"], "metadata", res.Metadata.ProtoReflect())
+	r.key = Key{kind, res.Metadata.Name}
+	r.message(fields["spec"], "spec", specOf(res))
+	r.size(n)
+	for i := range r.faults {
+		r.faults[i].Key = r.key
+	}
+	return &Object{Key: r.key, Resource: res, Source: source, lines: r.lines}, r.faults
+}
+
+// envelope checks apiVersion and kind, and that there is a name and a spec.
+func (r *reader) envelope(n *yaml.Node, fields map[string]*yaml.Node) Kind {
+	if v := fields["apiVersion"]; v == nil || v.Value != APIVersion {
+		r.fault(or(v, n), "apiVersion", "wants %q", APIVersion)
+	}
+	v := fields["kind"]
+	kind := Kind("")
+	if v != nil {
+		kind = Kind(v.Value)
+	}
+	if _, known := specField[kind]; !known {
+		r.fault(or(v, n), "kind", "unknown kind %q; the kinds are Issuer, Service, AuthenticationPolicy and AuthorizationPolicy", string(kind))
+		return ""
+	}
+	if fields["metadata"] == nil {
+		r.fault(n, "metadata", "is missing; it holds the name")
+	}
+	if fields["spec"] == nil {
+		r.fault(n, "spec", "is missing")
+	}
+	return kind
+}
+
+// size holds the document to what one transaction can carry.
+func (r *reader) size(n *yaml.Node) {
+	if text := textSize(n, maxNodes); text > MaxDocumentBytes {
+		r.fault(n, "", "is too large (%d KiB of text; at most %d KiB): split it, or take out what is not needed", text>>10, MaxDocumentBytes>>10)
+	}
+}
+
+// textSize sums the scalars; indentation does not count.
+func textSize(n *yaml.Node, depth int) int {
+	if n == nil || depth == 0 {
+		return 0
+	}
+	size := len(n.Value)
+	for _, c := range n.Content {
+		size += textSize(c, depth-1)
+	}
+	return size
+}
+
+func or(a, b *yaml.Node) *yaml.Node {
+	if a != nil {
+		return a
+	}
+	return b
+}

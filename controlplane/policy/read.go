@@ -1,0 +1,308 @@
+package policy
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+// maxNodes bounds what one document may expand to, aliases included.
+const maxNodes = 100_000
+
+// reader fills proto messages from YAML nodes by their descriptors. It is used
+// instead of protojson because that stops at the first fault and knows no
+// lines.
+type reader struct {
+	source string
+	key    Key
+	lines  map[string]int
+	faults []Fault
+	budget int
+}
+
+func newResource(kind Kind) *policyv1.Resource {
+	res := &policyv1.Resource{Metadata: &policyv1.Metadata{}}
+	m := res.ProtoReflect()
+	m.Mutable(m.Descriptor().Fields().ByName(protoreflect.Name(specField[kind])))
+	return res
+}
+
+// specOf returns the spec that is set, for writing.
+func specOf(res *policyv1.Resource) protoreflect.Message {
+	m := res.ProtoReflect()
+	fd := m.WhichOneof(m.Descriptor().Oneofs().ByName("spec"))
+	return m.Mutable(fd).Message()
+}
+
+func (r *reader) fault(n *yaml.Node, field, format string, args ...any) {
+	r.faults = append(r.faults, Fault{Source: r.source, Line: n.Line, Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+// spend counts a node against the budget and follows an alias.
+func (r *reader) spend(n *yaml.Node, field string) *yaml.Node {
+	r.budget--
+	if r.budget == 0 {
+		r.fault(n, field, "is too large: over %d values", maxNodes)
+	}
+	if r.budget <= 0 {
+		return nil
+	}
+	if n.Kind == yaml.AliasNode {
+		return r.spend(n.Alias, field)
+	}
+	return n
+}
+
+// mapping returns the values of an object by name; a name that is repeated or
+// not allowed is a fault. A nil list of names allows all.
+func (r *reader) mapping(n *yaml.Node, path string, allowed []string) map[string]*yaml.Node {
+	out := map[string]*yaml.Node{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, value := n.Content[i], n.Content[i+1]
+		field := join(path, name.Value)
+		switch {
+		case out[name.Value] != nil:
+			r.fault(name, field, "is given twice")
+		case allowed != nil && !slices.Contains(allowed, name.Value):
+			r.fault(name, field, "unknown field%s", suggest(name.Value, allowed))
+		default:
+			r.lines[field] = name.Line
+			out[name.Value] = value
+		}
+	}
+	return out
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// suggest names the fields that there are; the likely one first would be a
+// guess, and the list is short.
+func suggest(_ string, allowed []string) string {
+	return "; the fields here are " + strings.Join(allowed, ", ")
+}
+
+func (r *reader) message(n *yaml.Node, path string, m protoreflect.Message) {
+	if n == nil {
+		return
+	}
+	if n = r.spend(n, path); n == nil || n.Tag == "!!null" {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		r.fault(n, path, "wants an object, not %s", describe(n))
+		return
+	}
+	fds := m.Descriptor().Fields()
+	var names []string
+	for i := range fds.Len() {
+		names = append(names, fds.Get(i).JSONName())
+	}
+	values := r.mapping(n, path, names)
+	for i := range fds.Len() {
+		fd := fds.Get(i)
+		if v := values[fd.JSONName()]; v != nil {
+			r.oneof(v, join(path, fd.JSONName()), m, fd)
+			r.field(v, join(path, fd.JSONName()), m, fd)
+		}
+	}
+}
+
+// oneof refuses a second member of a choice.
+func (r *reader) oneof(n *yaml.Node, path string, m protoreflect.Message, fd protoreflect.FieldDescriptor) {
+	choice := fd.ContainingOneof()
+	if choice == nil {
+		return
+	}
+	if other := m.WhichOneof(choice); other != nil {
+		r.fault(n, path, "can't be given together with %s", other.JSONName())
+	}
+}
+
+func (r *reader) field(n *yaml.Node, path string, m protoreflect.Message, fd protoreflect.FieldDescriptor) {
+	if n = r.spend(n, path); n == nil || n.Tag == "!!null" {
+		return
+	}
+	switch {
+	case fd.IsMap():
+		r.labels(n, path, m.Mutable(fd).Map())
+	case fd.IsList():
+		r.list(n, path, m.Mutable(fd).List(), fd)
+	case fd.Message() != nil:
+		m.Set(fd, r.nested(n, path, m.NewField(fd)))
+	default:
+		if v, ok := r.scalar(n, path, fd); ok {
+			m.Set(fd, v)
+		}
+	}
+}
+
+func (r *reader) list(n *yaml.Node, path string, l protoreflect.List, fd protoreflect.FieldDescriptor) {
+	if n.Kind != yaml.SequenceNode {
+		r.fault(n, path, "wants a list, not %s", describe(n))
+		return
+	}
+	for i, c := range n.Content {
+		at := path + "[" + strconv.Itoa(i) + "]"
+		r.lines[at] = c.Line
+		if c = r.spend(c, at); c == nil {
+			return
+		}
+		if fd.Message() != nil {
+			l.Append(r.nested(c, at, l.NewElement()))
+		} else if v, ok := r.scalar(c, at, fd); ok {
+			l.Append(v)
+		}
+	}
+}
+
+// nested reads a message, among them the two that YAML writes as a scalar.
+func (r *reader) nested(n *yaml.Node, path string, v protoreflect.Value) protoreflect.Value {
+	switch msg := v.Message().Interface().(type) {
+	case *durationpb.Duration:
+		r.duration(n, path, msg)
+	case *structpb.Value:
+		r.value(n, path, msg)
+	default:
+		r.message(n, path, v.Message())
+	}
+	return v
+}
+
+func (r *reader) labels(n *yaml.Node, path string, m protoreflect.Map) {
+	if n.Kind != yaml.MappingNode {
+		r.fault(n, path, "wants an object of strings, not %s", describe(n))
+		return
+	}
+	for name, v := range r.mapping(n, path, nil) {
+		if v = r.spend(v, path); v == nil || v.Tag != "!!str" {
+			r.fault(n, join(path, name), "wants a string; quote it")
+			continue
+		}
+		m.Set(protoreflect.ValueOfString(name).MapKey(), protoreflect.ValueOfString(v.Value))
+	}
+}
+
+// describe says what a node is, for faults.
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "an object"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.Tag {
+	case "!!str":
+		return "the string " + strconv.Quote(clip(n.Value))
+	case "!!null":
+		return "nothing"
+	}
+	return "the " + map[string]string{"!!int": "number ", "!!float": "number ", "!!bool": "boolean "}[n.Tag] + clip(n.Value)
+}
+
+func clip(s string) string {
+	const most = 40
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
+}
+
+func (r *reader) scalar(n *yaml.Node, path string, fd protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
+	none := protoreflect.Value{}
+	switch fd.Kind() {
+	case protoreflect.StringKind:
+		if n.Tag == "!!str" {
+			return protoreflect.ValueOfString(n.Value), true
+		}
+		r.fault(n, path, "wants a string, not %s%s", describe(n), quoteHint(n))
+	case protoreflect.BoolKind:
+		var b bool
+		if n.Tag == "!!bool" && n.Decode(&b) == nil {
+			return protoreflect.ValueOfBool(b), true
+		}
+		r.fault(n, path, "wants true or false, not %s", describe(n))
+	case protoreflect.Uint32Kind, protoreflect.Int64Kind:
+		return r.integer(n, path, fd)
+	case protoreflect.EnumKind:
+		return r.enum(n, path, fd.Enum())
+	default:
+		r.fault(n, path, "has a type that this version can't read")
+	}
+	return none, false
+}
+
+func quoteHint(n *yaml.Node) string {
+	if n.Kind == yaml.ScalarNode {
+		return "; quote it"
+	}
+	return ""
+}
+
+func (r *reader) integer(n *yaml.Node, path string, fd protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
+	// 64-bit integers may be strings, as in the JSON form of protobuf.
+	i, err := strconv.ParseInt(n.Value, 10, 64)
+	if n.Kind != yaml.ScalarNode || err != nil || i < 0 || (fd.Kind() == protoreflect.Uint32Kind && i > math.MaxUint32) {
+		r.fault(n, path, "wants a whole number, not %s", describe(n))
+		return protoreflect.Value{}, false
+	}
+	if fd.Kind() == protoreflect.Uint32Kind {
+		return protoreflect.ValueOfUint32(uint32(i)), true
+	}
+	return protoreflect.ValueOfInt64(i), true
+}
+
+func (r *reader) enum(n *yaml.Node, path string, ed protoreflect.EnumDescriptor) (protoreflect.Value, bool) {
+	var names []string
+	for i := 1; i < ed.Values().Len(); i++ {
+		v := ed.Values().Get(i)
+		if n.Kind == yaml.ScalarNode && n.Value == string(v.Name()) {
+			return protoreflect.ValueOfEnum(v.Number()), true
+		}
+		names = append(names, string(v.Name()))
+	}
+	r.fault(n, path, "wants one of %s, not %s", strings.Join(names, ", "), describe(n))
+	return protoreflect.Value{}, false
+}
+
+func (r *reader) duration(n *yaml.Node, path string, d *durationpb.Duration) {
+	v, err := time.ParseDuration(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil {
+		r.fault(n, path, `wants a duration such as "30s", "5m" or "1h30m", not %s`, describe(n))
+		return
+	}
+	proto.Merge(d, durationpb.New(v))
+}
+
+// value reads what a claim may be compared with.
+func (r *reader) value(n *yaml.Node, path string, v *structpb.Value) {
+	var parsed *structpb.Value
+	var f float64
+	switch {
+	case n.Kind == yaml.ScalarNode && n.Tag == "!!str":
+		parsed = structpb.NewStringValue(n.Value)
+	case n.Kind == yaml.ScalarNode && n.Tag == "!!bool":
+		parsed = structpb.NewBoolValue(strings.EqualFold(n.Value, "true"))
+	case n.Kind == yaml.ScalarNode && (n.Tag == "!!int" || n.Tag == "!!float") && n.Decode(&f) == nil && !math.IsInf(f, 0) && !math.IsNaN(f):
+		parsed = structpb.NewNumberValue(f)
+	default:
+		r.fault(n, path, "wants a string, a number or a boolean, not %s", describe(n))
+		return
+	}
+	proto.Merge(v, parsed)
+}

@@ -1,0 +1,93 @@
+package policy
+
+import (
+	"slices"
+
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+// Level says how specific a target is; a higher one wins.
+type Level int
+
+// The levels of a target.
+const (
+	LevelNone Level = iota
+	LevelMesh
+	LevelService
+	LevelRoute
+)
+
+// Match returns at which level a target holds for a route of a service. The
+// rest of a service, which none of its routes match, has the route "".
+func Match(t *policyv1.Target, service, route string) Level {
+	switch {
+	case len(t.GetServices()) == 0:
+		return LevelMesh
+	case !slices.Contains(t.GetServices(), service):
+		return LevelNone
+	case len(t.GetRoutes()) == 0:
+		return LevelService
+	case slices.Contains(t.GetRoutes(), route):
+		return LevelRoute
+	}
+	return LevelNone
+}
+
+// AuthenticationFor returns the name and spec of the policy that holds for a
+// route, or "" and nil when none does.
+func (s State) AuthenticationFor(service, route string) (string, *policyv1.AuthenticationPolicySpec) {
+	best, name := LevelNone, ""
+	for _, k := range s.keysOf(KindAuthenticationPolicy) {
+		if l := Match(s[k].GetAuthenticationPolicy().GetTarget(), service, route); l > best {
+			best, name = l, k.Name
+		}
+	}
+	return name, s[Key{KindAuthenticationPolicy, name}].GetAuthenticationPolicy()
+}
+
+// AuthorizationPolicy is one that holds for a route.
+type AuthorizationPolicy struct {
+	Name string
+	Spec *policyv1.AuthorizationPolicySpec
+}
+
+// AuthorizationFor returns what holds for a route: every DENY, and the ALLOWs
+// of the most specific level that has one. restricted says that there is one.
+func (s State) AuthorizationFor(service, route string) (deny, allow []AuthorizationPolicy, restricted bool) {
+	best := LevelNone
+	for _, k := range s.keysOf(KindAuthorizationPolicy) {
+		spec := s[k].GetAuthorizationPolicy()
+		l := Match(spec.GetTarget(), service, route)
+		switch {
+		case l == LevelNone:
+		case spec.GetAction() == policyv1.AuthorizationPolicySpec_DENY:
+			deny = append(deny, AuthorizationPolicy{k.Name, spec})
+		case l > best:
+			best, allow = l, []AuthorizationPolicy{{k.Name, spec}}
+		case l == best:
+			allow = append(allow, AuthorizationPolicy{k.Name, spec})
+		}
+	}
+	return deny, allow, best != LevelNone
+}
+
+// keysOf returns the keys of one kind in order.
+func (s State) keysOf(kind Kind) []Key {
+	var keys []Key
+	for k := range s {
+		if k.Kind == kind {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, Key.Compare)
+	return keys
+}
+
+// routeNames returns the names of a service's routes, "" for the rest last.
+func routeNames(spec *policyv1.ServiceSpec) []string {
+	var names []string
+	for _, r := range spec.GetRoutes() {
+		names = append(names, r.GetName())
+	}
+	return append(names, "")
+}
