@@ -1,0 +1,48 @@
+package store
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/issuer/clientauth"
+	"github.com/watchword-mesh/watchword/issuer/keyset"
+)
+
+// difference is the event that leads from one snapshot to another.
+func difference(from, to *Snapshot) Event {
+	e := Event{Snapshot: to}
+	for k, r := range to.Config {
+		if old := from.Config[k]; old.GetMetadata().GetRevision() != r.GetMetadata().GetRevision() {
+			e.Changed = append(e.Changed, k)
+		}
+	}
+	for k := range from.Config {
+		if to.Config[k] == nil {
+			e.Changed = append(e.Changed, k)
+		}
+	}
+	slices.SortFunc(e.Changed, policy.Key.Compare)
+	sameKey := func(a, b keyset.Record) bool { return a.KeyID == b.KeyID && a.State == b.State }
+	sameSecret := func(a, b clientauth.Secret) bool { return a.ID == b.ID }
+	e.Issuer = !maps.EqualFunc(from.Keys, to.Keys, sameKey) || !maps.EqualFunc(from.Secrets, to.Secrets, sameSecret)
+	return e
+}
+
+func merged[M ~map[K]V, K comparable, V any](m, delta M) M {
+	out := maps.Clone(m)
+	maps.Copy(out, delta)
+	return out
+}
+
+func without[M ~map[K]V, K comparable, V any](m M, key K) M {
+	out := maps.Clone(m)
+	delete(out, key)
+	return out
+}
+
+func encodeJSON(v any) (string, error) {
+	b, err := json.Marshal(v)
+	return string(b), err
+}

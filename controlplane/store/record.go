@@ -1,0 +1,148 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/issuer/clientauth"
+	"github.com/watchword-mesh/watchword/issuer/keyset"
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+const (
+	configPrefix  = "config/"
+	deletedMarker = "config/.deleted"
+	keysPrefix    = "keys/"
+	secretsPrefix = "secrets/"
+)
+
+// First byte of a stored resource.
+const (
+	plainResource  = 'p'
+	sealedResource = 's'
+)
+
+// keyRecord is the stored form of a signing key.
+type keyRecord struct {
+	KeyID     string       `json:"kid"`
+	Algorithm string       `json:"alg"`
+	State     keyset.State `json:"state"`
+	Created   time.Time    `json:"created"`
+	Public    string       `json:"public"`
+	Private   sealed       `json:"private"`
+}
+
+// secretRecord is the stored form of a client secret.
+type secretRecord struct {
+	ID      string    `json:"id"`
+	Service string    `json:"service"`
+	Hash    []byte    `json:"hash"`
+	Created time.Time `json:"created"`
+}
+
+func configKey(k policy.Key) string { return configPrefix + string(k.Kind) + "/" + k.Name }
+
+// decode puts one key-value pair where it belongs.
+func (s *Store) decode(snap *Snapshot, kv *mvccpb.KeyValue) error {
+	name := strings.TrimPrefix(string(kv.Key), s.prefix)
+	var err error
+	switch {
+	case name == deletedMarker:
+	case strings.HasPrefix(name, configPrefix):
+		var res *policyv1.Resource
+		if res, err = s.decodeResource(name, kv); err == nil {
+			snap.Config[policy.KeyOf(res)] = res
+		}
+	case strings.HasPrefix(name, keysPrefix):
+		var k keyset.Record
+		if k, err = s.decodeKey(name, kv.Value); err == nil {
+			snap.Keys[k.KeyID] = k
+		}
+	case strings.HasPrefix(name, secretsPrefix):
+		var r secretRecord
+		if err = json.Unmarshal(kv.Value, &r); err == nil {
+			snap.Secrets[strings.TrimPrefix(name, secretsPrefix)] = clientauth.Secret(r)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the record %s in etcd can't be read (was it written by a newer version, or damaged?): %w", kv.Key, err)
+	}
+	return nil
+}
+
+func (s *Store) decodeResource(name string, kv *mvccpb.KeyValue) (*policyv1.Resource, error) {
+	if len(kv.Value) == 0 {
+		return nil, fmt.Errorf("it is empty")
+	}
+	body := kv.Value[1:]
+	switch kv.Value[0] {
+	case plainResource:
+	case sealedResource:
+		var box sealed
+		if err := json.Unmarshal(body, &box); err != nil {
+			return nil, err
+		}
+		var err error
+		if body, err = open(s.kek, box, name); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("it has the unknown form %q", kv.Value[0])
+	}
+	res := &policyv1.Resource{}
+	if err := proto.Unmarshal(body, res); err != nil {
+		return nil, err
+	}
+	if got := configKey(policy.KeyOf(res)); got != name {
+		return nil, fmt.Errorf("it holds %s", got)
+	}
+	// The revision is etcd's own; what is stored of it is of the time before.
+	res.Metadata.Revision = kv.ModRevision
+	return res, nil
+}
+
+func (s *Store) encodeResource(res *policyv1.Resource) ([]byte, error) {
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(res)
+	if err != nil {
+		return nil, err
+	}
+	if !policy.HasSecrets(res) {
+		return append([]byte{plainResource}, body...), nil
+	}
+	box, err := seal(s.kek, body, configKey(policy.KeyOf(res)))
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(box)
+	return append([]byte{sealedResource}, text...), err
+}
+
+// keyBinding is what a sealed private key is bound to: moved to another place
+// or state, it can't be opened.
+func keyBinding(name string, state keyset.State) string { return name + "|" + string(state) }
+
+func (s *Store) decodeKey(name string, value []byte) (keyset.Record, error) {
+	var r keyRecord
+	if err := json.Unmarshal(value, &r); err != nil {
+		return keyset.Record{}, err
+	}
+	private, err := open(s.kek, r.Private, keyBinding(name, r.State))
+	if err != nil {
+		return keyset.Record{}, err
+	}
+	return keyset.Record{KeyID: r.KeyID, Algorithm: r.Algorithm, State: r.State, Created: r.Created, PublicJWK: r.Public, PrivatePKCS8: private}, nil
+}
+
+func (s *Store) encodeKey(k keyset.Record) ([]byte, error) {
+	box, err := seal(s.kek, k.PrivatePKCS8, keyBinding(keysPrefix+k.KeyID, k.State))
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(keyRecord{KeyID: k.KeyID, Algorithm: k.Algorithm, State: k.State, Created: k.Created, Public: k.PublicJWK, Private: box})
+}

@@ -1,0 +1,148 @@
+// Package store keeps what must not be lost in etcd, and is the only package
+// that speaks to it: an etcd inside the process, or an existing cluster,
+// through the same client.
+//
+// Everything lies under one prefix:
+//
+//	meta                 format, ids, and the sealed pepper of client secrets
+//	config/KIND/NAME     resources as protobuf; sealed when they hold secrets
+//	config/.deleted      touched by each deletion, for the fence below
+//	keys/KID             signing keys, their private halves sealed
+//	secrets/SERVICE/ID   hashes of client secrets
+//	replica              who serves, under a lease
+//
+// Writes of resources are fenced: a transaction goes through only if nothing
+// under config/ has changed since the revision that the writer looked at, so
+// that checks between resources hold in what is stored. etcd's revision is the
+// clock of the whole system.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/issuer/clientauth"
+	"github.com/watchword-mesh/watchword/issuer/keyset"
+)
+
+// Config says where the data are.
+type Config struct {
+	// DataDir holds the data of the etcd inside the process. Empty: use
+	// Endpoints.
+	DataDir string
+	// Endpoints, TLS files and credentials of an existing etcd cluster.
+	Endpoints                 []string
+	CAFile, CertFile, KeyFile string
+	Username, Password        string
+	// Prefix of all keys. Default "/watchword/".
+	Prefix string
+	// KEK seals private keys and shared secrets.
+	KEK KEK
+	// Logger for etcd and the store; nil is silent.
+	Logger hclog.Logger
+	// Fatal is told when the etcd inside the process can't go on, such as on
+	// a full disk. It is called at most once.
+	Fatal func(error)
+
+	// fast trades safety against power loss for speed; for tests.
+	fast bool
+}
+
+// requestTimeout bounds one exchange with etcd.
+const requestTimeout = 5 * time.Second
+
+// ErrConflict means that the resources have changed since the revision that
+// the writer looked at.
+var ErrConflict = errors.New("the configuration has changed meanwhile")
+
+// Store is the open database.
+type Store struct {
+	client *clientv3.Client
+	server *embedded // nil with an existing cluster
+	prefix string
+	kek    KEK
+	log    hclog.Logger
+}
+
+// Snapshot is everything that a replica works with, at one revision.
+type Snapshot struct {
+	Revision int64
+	Config   policy.State
+	Keys     map[string]keyset.Record
+	Secrets  map[string]clientauth.Secret // by SERVICE/ID
+}
+
+// Open connects to etcd, or starts it. The error says what an operator can do.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Prefix == "" {
+		c.Prefix = "/watchword/"
+	}
+	s := &Store{prefix: c.Prefix, kek: c.KEK, log: c.Logger}
+	var err error
+	if c.DataDir != "" {
+		s.server, s.client, err = openEmbedded(ctx, c)
+	} else {
+		s.client, err = dial(ctx, c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends the client and the server inside the process.
+func (s *Store) Close() error {
+	err := s.client.Close()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	if s.server != nil {
+		s.server.close()
+	}
+	return err
+}
+
+// Ping asks etcd for a linearizable answer.
+func (s *Store) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if _, err := s.client.Get(ctx, s.prefix+"meta", clientv3.WithCountOnly()); err != nil {
+		return fmt.Errorf("asking etcd: %w", err)
+	}
+	return nil
+}
+
+// Load reads everything at one revision.
+func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, 6*requestTimeout)
+	defer cancel()
+	resp, err := s.client.Get(ctx, s.prefix, clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("reading etcd: %w", explain(err))
+	}
+	snap := newSnapshot(resp.Header.Revision)
+	for _, kv := range resp.Kvs {
+		if err := s.decode(snap, kv); err != nil {
+			return nil, err
+		}
+	}
+	return snap, nil
+}
+
+func newSnapshot(revision int64) *Snapshot {
+	return &Snapshot{
+		Revision: revision,
+		Config:   policy.State{},
+		Keys:     map[string]keyset.Record{},
+		Secrets:  map[string]clientauth.Secret{},
+	}
+}

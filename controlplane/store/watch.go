@@ -1,0 +1,148 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/watchword-mesh/watchword/controlplane/policy"
+)
+
+// Event is the next state after a change, or after a loss of the watch. The
+// snapshot is whole: who is late sees the newest state and misses nothing that
+// matters.
+type Event struct {
+	Snapshot *Snapshot
+	// Changed are the resources that differ from the event before, in order.
+	Changed []policy.Key
+	// Issuer says that signing keys or client secrets differ.
+	Issuer bool
+}
+
+// retryPause is the time between attempts to watch again.
+const retryPause = 500 * time.Millisecond
+
+// Watch calls next with each change after a snapshot, in order and one at a
+// time, until ctx ends. All changes of one revision come together. When etcd
+// has compacted what was missed, or a watch breaks, the state is read anew and
+// compared, so that deletions are not lost.
+func (s *Store) Watch(ctx context.Context, from *Snapshot, next func(Event)) error {
+	state := from
+	for {
+		err := s.watchOnce(ctx, &state, next)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.log.Warn("watch of etcd broke; reading the state anew", "revision", state.Revision, "error", err)
+		if err := s.reload(ctx, &state, next); err != nil {
+			return err
+		}
+	}
+}
+
+// watchOnce follows one watch until it breaks.
+func (s *Store) watchOnce(ctx context.Context, state **Snapshot, next func(Event)) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	watch := s.client.Watch(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithRev((*state).Revision+1))
+	for resp := range watch {
+		if err := resp.Err(); err != nil {
+			return err
+		}
+		for len(resp.Events) > 0 {
+			n := sameRevision(resp.Events)
+			e, err := s.advance(*state, resp.Events[:n])
+			if err != nil {
+				return err
+			}
+			resp.Events = resp.Events[n:]
+			*state = e.Snapshot
+			next(e)
+		}
+	}
+	return errors.New("the watch ended")
+}
+
+// sameRevision counts the events at the front that belong to one transaction.
+func sameRevision(events []*clientv3.Event) int {
+	n := 1
+	for n < len(events) && events[n].Kv.ModRevision == events[0].Kv.ModRevision {
+		n++
+	}
+	return n
+}
+
+// advance applies the events of one revision to a copy of the state.
+func (s *Store) advance(state *Snapshot, events []*clientv3.Event) (Event, error) {
+	snap := &Snapshot{Revision: events[0].Kv.ModRevision, Config: state.Config, Keys: state.Keys, Secrets: state.Secrets}
+	delta := newSnapshot(snap.Revision)
+	e := Event{Snapshot: snap}
+	for _, ev := range events {
+		name := strings.TrimPrefix(string(ev.Kv.Key), s.prefix)
+		if ev.Type == clientv3.EventTypePut {
+			if err := s.decode(delta, ev.Kv); err != nil {
+				return Event{}, err
+			}
+		} else {
+			s.remove(&e, name)
+		}
+	}
+	e.put(delta)
+	return e, nil
+}
+
+// put merges decoded records into the event's own copies of the maps.
+func (e *Event) put(delta *Snapshot) {
+	if len(delta.Config) > 0 {
+		e.Snapshot.Config = merged(e.Snapshot.Config, delta.Config)
+		e.Changed = append(e.Changed, delta.Config.Keys()...)
+	}
+	if len(delta.Keys) > 0 {
+		e.Snapshot.Keys, e.Issuer = merged(e.Snapshot.Keys, delta.Keys), true
+	}
+	if len(delta.Secrets) > 0 {
+		e.Snapshot.Secrets, e.Issuer = merged(e.Snapshot.Secrets, delta.Secrets), true
+	}
+}
+
+// remove takes one record out of the event's own copies of the maps.
+func (s *Store) remove(e *Event, name string) {
+	snap := e.Snapshot
+	if id, ok := strings.CutPrefix(name, secretsPrefix); ok {
+		snap.Secrets, e.Issuer = without(snap.Secrets, id), true
+	} else if kid, ok := strings.CutPrefix(name, keysPrefix); ok {
+		snap.Keys, e.Issuer = without(snap.Keys, kid), true
+	} else if rest, ok := strings.CutPrefix(name, configPrefix); ok {
+		kind, resource, _ := strings.Cut(rest, "/")
+		key := policy.Key{Kind: policy.Kind(kind), Name: resource}
+		snap.Config = without(snap.Config, key)
+		e.Changed = append(e.Changed, key)
+	}
+}
+
+// reload reads the state until it succeeds or ctx ends, and reports how it
+// differs.
+func (s *Store) reload(ctx context.Context, state **Snapshot, next func(Event)) error {
+	for {
+		snap, err := s.Load(ctx)
+		if err == nil {
+			next(difference(*state, snap))
+			*state = snap
+			return nil
+		}
+		if errors.Is(err, rpctypes.ErrPermissionDenied) {
+			return fmt.Errorf("watching etcd: %w", err)
+		}
+		s.log.Warn("can't read the state from etcd; trying again", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retryPause):
+		}
+	}
+}
