@@ -1,0 +1,149 @@
+package envoy
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	commonstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"github.com/watchword-mesh/watchword/dataplane/reason"
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+)
+
+// maxRoutes is how many names of routes sort as their numbers do.
+const maxRoutes = 10000
+
+// routeID names a route by its place. Envoy looks at the policies of an RBAC
+// filter in the order of their names, so this order is the ruleset's.
+func routeID(i int) string { return fmt.Sprintf("route-%04d", i) }
+
+// routeLookup finds the route of a request, once for all later filters, so
+// that authentication and authorization can't disagree about it. It is an RBAC
+// filter that enforces nothing: the name of the shadow policy that matches
+// first becomes metadata.
+func routeLookup(routes []*dataplanev1.Route) *rbacv3.RBAC {
+	policies := make(map[string]*rbacconfigv3.Policy, len(routes))
+	for i, r := range routes {
+		policies[routeID(i)] = policy(requestMatch(r.GetMatch()), anyone())
+	}
+	return &rbacv3.RBAC{
+		ShadowRules:           &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_ALLOW, Policies: policies},
+		ShadowRulesStatPrefix: routeStatPrefix,
+	}
+}
+
+// routeState copies the route to where jwt_authn can look it up by hash.
+func routeState() *setstatev3.Config {
+	return &setstatev3.Config{OnRequestHeaders: []*commonstatev3.FilterStateValue{{
+		Key:         &commonstatev3.FilterStateValue_ObjectKey{ObjectKey: routeStateKey},
+		FactoryKey:  "envoy.string",
+		SkipIfEmpty: true,
+		Value: &commonstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+			OmitEmptyValues: true,
+			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+				Specifier: &corev3.DataSource_InlineString{InlineString: routeFormat()},
+			}},
+		}},
+	}}}
+}
+
+// requestMatch matches when each list that is not empty does.
+func requestMatch(m *dataplanev1.RequestMatch) *rbacconfigv3.Permission {
+	var all []*rbacconfigv3.Permission
+	for _, list := range [][]*rbacconfigv3.Permission{
+		permissions(m.GetHosts(), hostMatch),
+		permissions(m.GetPaths(), pathMatch),
+		permissions(m.GetMethods(), methodMatch),
+	} {
+		if len(list) > 0 {
+			all = append(all, anyPermission(list))
+		}
+	}
+	return allPermissions(all)
+}
+
+func permissions(list []string, match func(string) *rbacconfigv3.Permission) []*rbacconfigv3.Permission {
+	var out []*rbacconfigv3.Permission
+	for _, s := range list {
+		out = append(out, match(s))
+	}
+	return out
+}
+
+// hostMatch compares hosts as DNS does: without case, and without the dot that
+// ends a full name. The port is not part of it.
+func hostMatch(host string) *rbacconfigv3.Permission {
+	re := regexp.QuoteMeta(host)
+	if rest, ok := strings.CutPrefix(host, "*."); ok {
+		re = `[^:]+\.` + regexp.QuoteMeta(rest)
+	}
+	return headerPermission(":authority", matchRegex(`(?i)`+re+`\.?(:[0-9]*)?`))
+}
+
+// pathMatch looks at the path without query, as sent: see pathGuard.
+func pathMatch(path string) *rbacconfigv3.Permission {
+	m := matchExact(path)
+	if prefix, ok := strings.CutSuffix(path, "/*"); ok {
+		m = matchPrefix(prefix + "/")
+	}
+	return &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{
+		Rule: &matcherv3.PathMatcher_Path{Path: m},
+	}}}
+}
+
+func methodMatch(method string) *rbacconfigv3.Permission {
+	return headerPermission(":method", matchExact(method))
+}
+
+func headerPermission(name string, m *matcherv3.StringMatcher) *rbacconfigv3.Permission {
+	return &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_Header{Header: &routev3.HeaderMatcher{
+		Name:                 name,
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: m},
+	}}}
+}
+
+// ambiguousPath matches what reaches one resource under two names, or two
+// under one, depending on who reads it: empty segments, dot segments (also
+// with parameters, as servlet containers have them), backslashes, fragments,
+// escapes of separators and of characters that need none (RFC 3986 section
+// 6.2.2.2), broken escapes, escaped NUL, and what does not begin with a slash,
+// except the `*` of OPTIONS. The query is not looked at.
+const ambiguousPath = `(?i)(?:` +
+	`[^/*].*|\*.+|` +
+	`[^?]*(?:` +
+	`[\\#]|//|/\.\.?(?:[/?;].*|$)|` +
+	`%(?:2[def]|3[0-9]|4[1-9a-f]|5[0-9acf]|6[1-9a-f]|7[0-9ae]|00|[^0-9a-f].*|.[^0-9a-f].*|.?$)` +
+	`).*)`
+
+// pathGuard refuses paths that do not normalise to themselves. A managed
+// listener has normalised them before; in somebody else's Envoy this is the
+// only thing between a rule about /admin and a request for //admin.
+func pathGuard() *rbacv3.RBAC {
+	return &rbacv3.RBAC{
+		Rules: &rbacconfigv3.RBAC{
+			Action: rbacconfigv3.RBAC_DENY,
+			Policies: map[string]*rbacconfigv3.Policy{
+				string(reason.PathAmbiguous): policy(headerPermission(":path", matchRegex(ambiguousPath)), anyone()),
+			},
+		},
+		RulesStatPrefix: "watchword_path_",
+	}
+}
+
+// looksAtPaths says whether any match of the ruleset depends on the path.
+func looksAtPaths(rs *dataplanev1.Ruleset) bool {
+	byRule := func(r *dataplanev1.AuthorizationRule) bool { return len(r.GetTo().GetPaths()) > 0 }
+	return slices.ContainsFunc(rs.GetRoutes(), func(r *dataplanev1.Route) bool {
+		return len(r.GetMatch().GetPaths()) > 0 ||
+			slices.ContainsFunc(r.GetAuthorization().GetDeny(), byRule) ||
+			slices.ContainsFunc(r.GetAuthorization().GetAllow(), byRule)
+	})
+}
