@@ -57,12 +57,18 @@ type compiler struct {
 }
 
 func (c *compiler) route(name string, match *dataplanev1.RequestMatch) *dataplanev1.Route {
-	return &dataplanev1.Route{
+	r := &dataplanev1.Route{
 		Name:           name,
 		Match:          match,
 		Authentication: c.authentication(name),
 		Authorization:  c.authorization(name),
 	}
+	if r.Authentication.Mode != dataplanev1.Authentication_OFF && len(r.Authentication.Rules) == 0 {
+		// No issuer has a usable key: nothing can be verified, nothing gets in.
+		r.Authentication.Mode = dataplanev1.Authentication_OFF
+		r.Authorization = &dataplanev1.Authorization{Restricted: true}
+	}
+	return r
 }
 
 // usedIssuers returns the issuers that some rule names, by name.

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
@@ -119,7 +121,8 @@ func (c *checker) header(field, name string) {
 	switch {
 	case !headerName.MatchString(name) || len(name) > 128:
 		c.fault(field, "%q is not the name of a header", clip(name))
-	case strings.HasPrefix(strings.ToLower(name), ReservedHeaderPrefix):
+	// Many servers read "_" and "-" as one.
+	case strings.HasPrefix(strings.ReplaceAll(strings.ToLower(name), "_", "-"), ReservedHeaderPrefix):
 		c.fault(field, "%q: names that begin with %s are the mesh's own", clip(name), ReservedHeaderPrefix)
 	}
 }
@@ -155,7 +158,7 @@ func (c *checker) claimPath(field string, path []string) {
 
 // shadows says whether every token that b could verify is verified by a.
 func shadows(a, b *policyv1.JwtRule) bool {
-	if a.GetIssuer() != b.GetIssuer() || a.GetMaxLifetime() != nil || a.GetClockSkew() != nil {
+	if a.GetIssuer() != b.GetIssuer() || !proto.Equal(a.GetMaxLifetime(), b.GetMaxLifetime()) || !proto.Equal(a.GetClockSkew(), b.GetClockSkew()) {
 		return false
 	}
 	within := func(list, by []string) bool {

@@ -63,6 +63,9 @@ func repeated(objects []*Object) []Fault {
 	var faults []Fault
 	first := map[Key]*Object{}
 	for _, o := range objects {
+		if o.Key.Name == "" {
+			continue // a fault of its own
+		}
 		if p := first[o.Key]; p != nil {
 			faults = append(faults, Fault{Source: o.Source, Line: o.Line(""), Key: o.Key,
 				Message: fmt.Sprintf("given twice; the first is at %s:%d", p.Source, p.Line(""))})
@@ -90,12 +93,23 @@ func parseSource(d Document) ([]*Object, []Fault) {
 		if isNull(&n) {
 			continue
 		}
-		o, f := parseObject(d.Source, n.Content[0])
-		faults = append(faults, f...)
-		if o != nil {
-			objects = append(objects, o)
+		for _, resource := range list(n.Content[0]) {
+			o, f := parseObject(d.Source, resource)
+			faults = append(faults, f...)
+			if o != nil {
+				objects = append(objects, o)
+			}
 		}
 	}
+}
+
+// list takes a document that is a list of resources, as `get -o json` prints
+// them, apart.
+func list(n *yaml.Node) []*yaml.Node {
+	if n.Kind == yaml.SequenceNode {
+		return n.Content
+	}
+	return []*yaml.Node{n}
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
@@ -112,7 +126,7 @@ func syntaxError(err error) (int, string) {
 }
 
 func isNull(n *yaml.Node) bool {
-	return n.Kind == 0 || (n.Kind == yaml.DocumentNode && (len(n.Content) == 0 || n.Content[0].Tag == "!!null"))
+	return n.Kind == 0 || (n.Kind == yaml.DocumentNode && (len(n.Content) == 0 || isScalar(n.Content[0], "!!null")))
 }
 
 // parseObject reads one document: the envelope first, since the kind decides
@@ -141,16 +155,12 @@ func parseObject(source string, n *yaml.Node) (*Object, []Fault) {
 
 // envelope checks apiVersion and kind, and that there is a name and a spec.
 func (r *reader) envelope(n *yaml.Node, fields map[string]*yaml.Node) Kind {
-	if v := fields["apiVersion"]; v == nil || v.Value != APIVersion {
-		r.fault(or(v, n), "apiVersion", "wants %q", APIVersion)
+	if v := scalarText(fields["apiVersion"]); v != APIVersion {
+		r.fault(or(fields["apiVersion"], n), "apiVersion", "wants %q", APIVersion)
 	}
-	v := fields["kind"]
-	kind := Kind("")
-	if v != nil {
-		kind = Kind(v.Value)
-	}
+	kind := Kind(scalarText(fields["kind"]))
 	if _, known := specField[kind]; !known {
-		r.fault(or(v, n), "kind", "unknown kind %q; the kinds are Issuer, Service, AuthenticationPolicy and AuthorizationPolicy", string(kind))
+		r.fault(or(fields["kind"], n), "kind", "unknown kind %q; the kinds are Issuer, Service, AuthenticationPolicy and AuthorizationPolicy", clip(string(kind)))
 		return ""
 	}
 	if fields["metadata"] == nil {
@@ -179,6 +189,17 @@ func textSize(n *yaml.Node, depth int) int {
 		size += textSize(c, depth-1)
 	}
 	return size
+}
+
+// scalarText is the text of a node that may be missing, or an alias.
+func scalarText(n *yaml.Node) string {
+	switch {
+	case n == nil:
+		return ""
+	case n.Kind == yaml.AliasNode:
+		return n.Alias.Value
+	}
+	return n.Value
 }
 
 func or(a, b *yaml.Node) *yaml.Node {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -101,7 +102,7 @@ func (r *reader) message(n *yaml.Node, path string, m protoreflect.Message) {
 	if n == nil {
 		return
 	}
-	if n = r.spend(n, path); n == nil || n.Tag == "!!null" {
+	if n = r.spend(n, path); n == nil || r.null(n, path) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
@@ -135,7 +136,7 @@ func (r *reader) oneof(n *yaml.Node, path string, m protoreflect.Message, fd pro
 }
 
 func (r *reader) field(n *yaml.Node, path string, m protoreflect.Message, fd protoreflect.FieldDescriptor) {
-	if n = r.spend(n, path); n == nil || n.Tag == "!!null" {
+	if n = r.spend(n, path); n == nil || r.null(n, path) {
 		return
 	}
 	switch {
@@ -150,6 +151,16 @@ func (r *reader) field(n *yaml.Node, path string, m protoreflect.Message, fd pro
 			m.Set(fd, v)
 		}
 	}
+}
+
+// null refuses a field without a value. Taken for absent, a `from:` whose lines
+// were lost would match every caller.
+func (r *reader) null(n *yaml.Node, path string) bool {
+	if !isScalar(n, "!!null") {
+		return false
+	}
+	r.fault(n, path, "has no value: give one, or leave the field out")
+	return true
 }
 
 func (r *reader) list(n *yaml.Node, path string, l protoreflect.List, fd protoreflect.FieldDescriptor) {
@@ -189,14 +200,23 @@ func (r *reader) labels(n *yaml.Node, path string, m protoreflect.Map) {
 		r.fault(n, path, "wants an object of strings, not %s", describe(n))
 		return
 	}
-	for name, v := range r.mapping(n, path, nil) {
-		if v = r.spend(v, path); v == nil || v.Tag != "!!str" {
-			r.fault(n, join(path, name), "wants a string; quote it")
-			continue
+	values := r.mapping(n, path, nil)
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		v := r.spend(values[name], join(path, name))
+		switch {
+		case v == nil:
+			return
+		case !isScalar(v, "!!str"):
+			r.fault(v, join(path, name), "wants a string, not %s%s", describe(v), quoteHint(v))
+		default:
+			m.Set(protoreflect.ValueOfString(name).MapKey(), protoreflect.ValueOfString(v.Value))
 		}
-		m.Set(protoreflect.ValueOfString(name).MapKey(), protoreflect.ValueOfString(v.Value))
 	}
 }
+
+// isScalar says whether a node is a scalar of a tag; a tag alone may stand
+// before an object too.
+func isScalar(n *yaml.Node, tag string) bool { return n.Kind == yaml.ScalarNode && n.Tag == tag }
 
 // describe says what a node is, for faults.
 func describe(n *yaml.Node) string {
@@ -227,13 +247,13 @@ func (r *reader) scalar(n *yaml.Node, path string, fd protoreflect.FieldDescript
 	none := protoreflect.Value{}
 	switch fd.Kind() {
 	case protoreflect.StringKind:
-		if n.Tag == "!!str" {
+		if isScalar(n, "!!str") {
 			return protoreflect.ValueOfString(n.Value), true
 		}
 		r.fault(n, path, "wants a string, not %s%s", describe(n), quoteHint(n))
 	case protoreflect.BoolKind:
 		var b bool
-		if n.Tag == "!!bool" && n.Decode(&b) == nil {
+		if isScalar(n, "!!bool") && n.Decode(&b) == nil {
 			return protoreflect.ValueOfBool(b), true
 		}
 		r.fault(n, path, "wants true or false, not %s", describe(n))
@@ -294,9 +314,9 @@ func (r *reader) value(n *yaml.Node, path string, v *structpb.Value) {
 	var parsed *structpb.Value
 	var f float64
 	switch {
-	case n.Kind == yaml.ScalarNode && n.Tag == "!!str":
+	case isScalar(n, "!!str"):
 		parsed = structpb.NewStringValue(n.Value)
-	case n.Kind == yaml.ScalarNode && n.Tag == "!!bool":
+	case isScalar(n, "!!bool"):
 		parsed = structpb.NewBoolValue(strings.EqualFold(n.Value, "true"))
 	case n.Kind == yaml.ScalarNode && (n.Tag == "!!int" || n.Tag == "!!float") && n.Decode(&f) == nil && !math.IsInf(f, 0) && !math.IsNaN(f):
 		parsed = structpb.NewNumberValue(f)

@@ -26,7 +26,8 @@ func difference(from, to *Snapshot) Event {
 	slices.SortFunc(e.Changed, policy.Key.Compare)
 	sameKey := func(a, b keyset.Record) bool { return a.KeyID == b.KeyID && a.State == b.State }
 	sameSecret := func(a, b clientauth.Secret) bool { return a.ID == b.ID }
-	e.Issuer = !maps.EqualFunc(from.Keys, to.Keys, sameKey) || !maps.EqualFunc(from.Secrets, to.Secrets, sameSecret)
+	e.SigningKeys = !maps.EqualFunc(from.Keys, to.Keys, sameKey)
+	e.ClientSecrets = !maps.EqualFunc(from.Secrets, to.Secrets, sameSecret)
 	return e
 }
 

@@ -98,8 +98,8 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		f.AddTo(enc)
 	}
 	l := level(e.Level)
-	if text, _ := enc.Fields["error"].(string); l == hclog.Error && strings.Contains(text, "use of closed network connection") {
-		l = hclog.Debug // each orderly stop says so
+	if text, _ := enc.Fields["error"].(string); l == hclog.Error && harmless(text) {
+		l = hclog.Debug
 	}
 	var args []any
 	for k, v := range enc.Fields {
@@ -107,6 +107,12 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	}
 	c.log.Log(l, e.Message, args...)
 	return nil
+}
+
+// harmless are errors that every orderly stop, and every first start before
+// the first snapshot, have.
+func harmless(text string) bool {
+	return strings.Contains(text, "use of closed network connection") || strings.Contains(text, "missing term information")
 }
 
 func (c *core) Sync() error { return nil }

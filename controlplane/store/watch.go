@@ -20,8 +20,8 @@ type Event struct {
 	Snapshot *Snapshot
 	// Changed are the resources that differ from the event before, in order.
 	Changed []policy.Key
-	// Issuer says that signing keys or client secrets differ.
-	Issuer bool
+	// SigningKeys and ClientSecrets say that those differ.
+	SigningKeys, ClientSecrets bool
 }
 
 // retryPause is the time between attempts to watch again.
@@ -103,10 +103,10 @@ func (e *Event) put(delta *Snapshot) {
 		e.Changed = append(e.Changed, delta.Config.Keys()...)
 	}
 	if len(delta.Keys) > 0 {
-		e.Snapshot.Keys, e.Issuer = merged(e.Snapshot.Keys, delta.Keys), true
+		e.Snapshot.Keys, e.SigningKeys = merged(e.Snapshot.Keys, delta.Keys), true
 	}
 	if len(delta.Secrets) > 0 {
-		e.Snapshot.Secrets, e.Issuer = merged(e.Snapshot.Secrets, delta.Secrets), true
+		e.Snapshot.Secrets, e.ClientSecrets = merged(e.Snapshot.Secrets, delta.Secrets), true
 	}
 }
 
@@ -114,9 +114,9 @@ func (e *Event) put(delta *Snapshot) {
 func (s *Store) remove(e *Event, name string) {
 	snap := e.Snapshot
 	if id, ok := strings.CutPrefix(name, secretsPrefix); ok {
-		snap.Secrets, e.Issuer = without(snap.Secrets, id), true
+		snap.Secrets, e.ClientSecrets = without(snap.Secrets, id), true
 	} else if kid, ok := strings.CutPrefix(name, keysPrefix); ok {
-		snap.Keys, e.Issuer = without(snap.Keys, kid), true
+		snap.Keys, e.SigningKeys = without(snap.Keys, kid), true
 	} else if rest, ok := strings.CutPrefix(name, configPrefix); ok {
 		kind, resource, _ := strings.Cut(rest, "/")
 		key := policy.Key{Kind: policy.Kind(kind), Name: resource}

@@ -1193,7 +1193,8 @@ type WaitInSyncResponse struct {
 	// Those that do not, at most 100.
 	Waiting []*DataPlane `protobuf:"bytes,3,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	Done    bool         `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
-	// Since the request came in.
+	// From the request that wrote the revision to this answer; since the wait
+	// began where that is not known.
 	Elapsed       *durationpb.Duration `protobuf:"bytes,5,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

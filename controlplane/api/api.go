@@ -1,0 +1,103 @@
+// Package api is the admin API: what operators and their scripts may ask of
+// the control plane, over gRPC and as JSON over HTTP. Every call needs the
+// admin credential.
+//
+// The package decides what is accepted and how it is answered. Where the
+// state lives, and who knows the data planes, is behind the small interfaces
+// that it declares.
+package api
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/watchword-mesh/watchword/controlplane/policy"
+	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+// ErrConflict is what Configuration.Commit returns when the resources have
+// changed since the revision that the writer looked at.
+var ErrConflict = errors.New("the configuration has changed meanwhile")
+
+// ErrUnknown says that the thing that was asked for is not there.
+var ErrUnknown = errors.New("there is no such thing")
+
+// Configuration is the stored resources.
+type Configuration interface {
+	// Current returns the state that the control plane works with, and its
+	// revision. The state must not be changed.
+	Current() (policy.State, int64)
+	// Reached waits until Current is at least at a revision.
+	Reached(ctx context.Context, revision int64) error
+	// Commit writes all or nothing if the resources are still those of
+	// revision base, and returns the new revision and how many transactions it
+	// took. On ErrConflict the revision is one to wait for before another try.
+	Commit(ctx context.Context, base int64, put []*policyv1.Resource, remove []policy.Key) (revision int64, transactions int, err error)
+}
+
+// DataPlanes is the ledger of what data planes were sent and confirmed.
+type DataPlanes interface {
+	// List returns those of one service, or all; and the published revision.
+	List(service string) ([]*adminv1.DataPlane, int64)
+	// Config returns what a node was sent, secrets redacted, or ErrUnknown.
+	Config(node string) (*adminv1.GetDataPlaneConfigResponse, error)
+	// Progress says how far a revision has come; Done is set when all that it
+	// touched have it. The channel is closed when the answer may differ.
+	Progress(revision int64) (*adminv1.WaitInSyncResponse, <-chan struct{})
+}
+
+// DryRun finds what data planes could not enforce if after became the state.
+// It is asked only about a state without other faults.
+type DryRun func(before, after policy.State, changed []policy.Key) []policy.Fault
+
+// Issuer is the built-in security token service.
+type Issuer interface {
+	// CreateClientSecret returns the client id and the secret.
+	CreateClientSecret(ctx context.Context, service string) (id, secret string, err error)
+	// IssueToken issues what the token endpoint would. A *Refusal is the
+	// caller's fault.
+	IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest) (*adminv1.IssueTokenResponse, error)
+}
+
+// Refusal is an answer of the issuer that the caller can act on.
+type Refusal struct {
+	Code, Description string
+}
+
+func (r *Refusal) Error() string { return r.Code + ": " + r.Description }
+
+// Config is what a Server needs.
+type Config struct {
+	Configuration Configuration
+	DataPlanes    DataPlanes
+	Issuer        Issuer
+	// DryRun is asked before each write; nil finds nothing.
+	DryRun DryRun
+	// Token is the admin credential. Empty refuses every call.
+	Token string
+	// NewUID gives a new resource its identity.
+	NewUID func() string
+	// Logger; nil is silent.
+	Logger hclog.Logger
+}
+
+// Server answers admin calls.
+type Server struct {
+	adminv1.UnimplementedAdminServiceServer
+	Config
+	written written
+}
+
+// New returns a Server.
+func New(c Config) *Server {
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.DryRun == nil {
+		c.DryRun = func(policy.State, policy.State, []policy.Key) []policy.Fault { return nil }
+	}
+	return &Server{Config: c}
+}

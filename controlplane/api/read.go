@@ -1,0 +1,106 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/watchword-mesh/watchword/controlplane/policy"
+	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
+)
+
+// kindOf finds a kind whatever the case of its letters; an unknown one stays.
+func kindOf(name string) policy.Kind {
+	i := slices.IndexFunc(policy.Kinds, func(k policy.Kind) bool { return strings.EqualFold(string(k), name) })
+	if i < 0 {
+		return policy.Kind(name)
+	}
+	return policy.Kinds[i]
+}
+
+// List implements adminv1.AdminServiceServer.
+func (s *Server) List(_ context.Context, req *adminv1.ListRequest) (*adminv1.ListResponse, error) {
+	kind := kindOf(req.GetKind())
+	if kind != "" && !slices.Contains(policy.Kinds, kind) {
+		return nil, status.Errorf(codes.InvalidArgument, "unknown kind %q; the kinds are Issuer, Service, AuthenticationPolicy and AuthorizationPolicy", req.GetKind())
+	}
+	state, revision := s.Configuration.Current()
+	resp := &adminv1.ListResponse{Revision: revision}
+	for _, k := range state.Keys() {
+		if (kind == "" || k.Kind == kind) && (req.GetName() == "" || k.Name == req.GetName()) {
+			resp.Items = append(resp.Items, policy.Manifest(state[k]))
+		}
+	}
+	if req.GetName() != "" && len(resp.Items) == 0 {
+		return nil, status.Errorf(codes.NotFound, "there is no %s %q", kind, req.GetName())
+	}
+	return resp, nil
+}
+
+// ListDataPlanes implements adminv1.AdminServiceServer.
+func (s *Server) ListDataPlanes(_ context.Context, req *adminv1.ListDataPlanesRequest) (*adminv1.ListDataPlanesResponse, error) {
+	list, revision := s.DataPlanes.List(req.GetService())
+	return &adminv1.ListDataPlanesResponse{DataPlanes: list, Revision: revision}, nil
+}
+
+// GetDataPlaneConfig implements adminv1.AdminServiceServer.
+func (s *Server) GetDataPlaneConfig(_ context.Context, req *adminv1.GetDataPlaneConfigRequest) (*adminv1.GetDataPlaneConfigResponse, error) {
+	resp, err := s.DataPlanes.Config(req.GetNode())
+	if errors.Is(err, ErrUnknown) {
+		return nil, status.Errorf(codes.NotFound, "no data plane %q is connected; `watchword status` lists those that are", req.GetNode())
+	}
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	return resp, nil
+}
+
+// Bounds of WaitInSync.
+const (
+	defaultWait = 30 * time.Second
+	mostWait    = time.Hour
+	// progressPause gathers what comes in while an answer is on its way.
+	progressPause = 20 * time.Millisecond
+)
+
+// WaitInSync implements adminv1.AdminServiceServer.
+func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerStreamingServer[adminv1.WaitInSyncResponse]) error {
+	timeout := defaultWait
+	if d := req.GetTimeout(); d != nil {
+		timeout = min(d.AsDuration(), mostWait)
+	}
+	ctx, cancel := context.WithTimeout(stream.Context(), timeout)
+	defer cancel()
+	began := s.written.since(req.GetRevision(), time.Now())
+	for {
+		resp, changed := s.DataPlanes.Progress(req.GetRevision())
+		resp.Elapsed = durationpb.New(time.Since(began))
+		if err := stream.Send(resp); err != nil || resp.GetDone() {
+			return err
+		}
+		select {
+		case <-changed:
+			pause(ctx, progressPause, resp)
+		case <-ctx.Done():
+			return status.Errorf(codes.DeadlineExceeded, "%d of %d data planes have revision %d after %s", resp.GetInSync(), resp.GetTotal(), req.GetRevision(), timeout)
+		}
+	}
+}
+
+// pause bounds how often a long wait reports; a short one is not slowed down.
+func pause(ctx context.Context, d time.Duration, last *adminv1.WaitInSyncResponse) {
+	if last.GetTotal() < 50 {
+		return
+	}
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

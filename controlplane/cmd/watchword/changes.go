@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/fatih/color"
+
+	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
+)
+
+// changeReport is the JSON and YAML form of what apply, diff and delete did.
+type changeReport struct {
+	Revision     int64        `json:"revision"`
+	DryRun       bool         `json:"dryRun,omitempty"`
+	Transactions int32        `json:"transactions,omitempty"`
+	Changes      []changeView `json:"changes"`
+	Warnings     []string     `json:"warnings,omitempty"`
+	Sync         *syncReport  `json:"sync,omitempty"`
+}
+
+type changeView struct {
+	Kind   string `json:"kind"`
+	Name   string `json:"name"`
+	Action string `json:"action"`
+	Diff   string `json:"diff,omitempty"`
+}
+
+func (c changeView) resourceName() resourceName { return resourceName{c.Kind, c.Name} }
+
+func changeViews(changes []*adminv1.Change) []changeView {
+	views := []changeView{}
+	for _, c := range changes {
+		views = append(views, changeView{c.GetKind(), c.GetName(), strings.ToLower(c.GetAction().String()), c.GetDiff()})
+	}
+	return views
+}
+
+// different says whether anything would change.
+func (r *changeReport) different() bool {
+	for _, c := range r.Changes {
+		if c.Action != "unchanged" {
+			return true
+		}
+	}
+	return false
+}
+
+// printChanges prints a line for each change, and its diff for a dry run. The
+// structured formats are printed by finish, when the wait is over.
+func (c *console) printChanges(r *changeReport) {
+	for _, change := range r.Changes {
+		switch c.format {
+		case formatName:
+			fmt.Fprintln(c.out, oneLine(change.resourceName().String()))
+		case formatTable:
+			fmt.Fprintf(c.out, "%s %s%s\n", oneLine(change.resourceName().String()), c.paint(change.Action, actionColor(change.Action)...), dryRunMark(r))
+			if r.DryRun {
+				c.printDiff(change.Diff)
+			}
+		}
+	}
+}
+
+func dryRunMark(r *changeReport) string {
+	if r.DryRun {
+		return " (dry run)"
+	}
+	return ""
+}
+
+// notes prints what is worth knowing beside the changes.
+func (c *console) notes(r *changeReport) {
+	for _, w := range r.Warnings {
+		fmt.Fprintf(c.err, "warning: %s\n", oneLine(w))
+	}
+	if r.Transactions > 1 && !r.DryRun {
+		fmt.Fprintf(c.err, "%s took %d transactions; the last one is revision %d\n", count(len(r.Changes), "change"), r.Transactions, r.Revision)
+	}
+}
+
+func actionColor(action string) []color.Attribute {
+	switch action {
+	case "created":
+		return []color.Attribute{color.FgGreen}
+	case "updated":
+		return []color.Attribute{color.FgYellow}
+	case "deleted":
+		return []color.Attribute{color.FgRed}
+	}
+	return nil
+}
+
+func (c *console) printDiff(diff string) {
+	for line := range strings.Lines(diff) {
+		fmt.Fprintln(c.out, c.paint(printable(strings.TrimSuffix(line, "\n")), diffColor(line)...))
+	}
+}
+
+func diffColor(line string) []color.Attribute {
+	switch {
+	case strings.HasPrefix(line, "+++"), strings.HasPrefix(line, "---"):
+		return []color.Attribute{color.Bold}
+	case strings.HasPrefix(line, "+"):
+		return []color.Attribute{color.FgGreen}
+	case strings.HasPrefix(line, "-"):
+		return []color.Attribute{color.FgRed}
+	case strings.HasPrefix(line, "@@"):
+		return []color.Attribute{color.FgCyan}
+	}
+	return nil
+}

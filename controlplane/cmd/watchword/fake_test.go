@@ -1,0 +1,360 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
+)
+
+const (
+	fakeToken  = "fake-admin-token"
+	fakeSecret = "s3cret/with+signs"
+)
+
+// fakeAdmin is a control plane that stores documents in memory, and has canned
+// answers for what a real one says seldom. The mode chooses among them.
+type fakeAdmin struct {
+	adminv1.UnimplementedAdminServiceServer
+
+	mu       sync.Mutex
+	mode     string
+	revision int64
+	items    map[resourceName]item
+}
+
+func newFakeAdmin() *fakeAdmin {
+	return &fakeAdmin{revision: 41, items: map[resourceName]item{}}
+}
+
+// serve answers on all listeners until the returned function is called.
+func (f *fakeAdmin) serve(listeners ...net.Listener) (stop func()) {
+	server := grpc.NewServer(grpc.UnaryInterceptor(f.unary), grpc.StreamInterceptor(f.stream))
+	adminv1.RegisterAdminServiceServer(server, f)
+	var running sync.WaitGroup
+	for _, l := range listeners {
+		running.Go(func() { _ = server.Serve(l) })
+	}
+	return func() { server.Stop(); running.Wait() }
+}
+
+func (f *fakeAdmin) unary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	if err := f.admit(ctx); err != nil {
+		return nil, err
+	}
+	return handle(ctx, request)
+}
+
+func (f *fakeAdmin) stream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	if err := f.admit(stream.Context()); err != nil {
+		return err
+	}
+	return handle(server, stream)
+}
+
+// admit checks the credential of a call; some modes refuse every call.
+func (f *fakeAdmin) admit(ctx context.Context) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if !slices.Equal(md.Get("authorization"), []string{"Bearer " + fakeToken}) {
+		return status.Error(codes.Unauthenticated, "the token is not the admin token")
+	}
+	switch f.is() {
+	case "unimplemented":
+		return status.Error(codes.Unimplemented, "unknown method")
+	case "internal":
+		return status.Error(codes.Internal, "the disk is full")
+	case "no-store":
+		return status.Error(codes.Unavailable, "reading etcd: no leader")
+	case "large":
+		return status.Error(codes.ResourceExhausted, "the request is larger than 4 MiB")
+	case "hang":
+		<-ctx.Done()
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return nil
+}
+
+func (f *fakeAdmin) is() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mode
+}
+
+func (f *fakeAdmin) setMode(mode string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mode = mode
+}
+
+func (f *fakeAdmin) Apply(_ context.Context, r *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mode == "faults" {
+		return nil, fakeFaults(r)
+	}
+	next := f.revision + 1
+	given := map[resourceName]item{}
+	response := &adminv1.ApplyResponse{Transactions: 1}
+	for _, d := range r.GetDocuments() {
+		if strings.Contains(d.GetContent(), "warn-me") {
+			response.Warnings = append(response.Warnings, d.GetSource()+": that will not last")
+		}
+		for _, i := range fakeParse(d.GetContent()) {
+			name := i.resourceName()
+			given[name] = i
+			change, err := f.change(name, i, next)
+			if err != nil {
+				return nil, err
+			}
+			response.Changes = append(response.Changes, change)
+		}
+	}
+	if r.GetPrune() {
+		response.Changes = append(response.Changes, f.pruned(given, r.GetPruneSelector())...)
+	}
+	if f.mode == "transactions" {
+		response.Transactions = 2
+	}
+	response.Revision = f.revision
+	changed := slices.ContainsFunc(response.Changes, func(c *adminv1.Change) bool { return c.GetAction() != adminv1.Change_UNCHANGED })
+	if changed && !r.GetDryRun() {
+		f.store(response.Changes, given, next)
+		response.Revision = f.revision
+	}
+	return response, nil
+}
+
+func fakeFaults(r *adminv1.ApplyRequest) error {
+	s, _ := status.New(codes.InvalidArgument, "3 faults").WithDetails(&adminv1.Faults{Faults: []*adminv1.Fault{
+		{Source: r.GetDocuments()[0].GetSource(), Line: 14, Resource: "Service/orders", Field: "spec.audiences[0]", Message: `"*" is not allowed; name each audience`},
+		{Source: r.GetDocuments()[0].GetSource(), Line: 20, Message: "unknown kind \"Srvice\"; did you mean Service?"},
+		{Resource: "Issuer/corp", Message: "no key set\nat all"},
+	}})
+	return s.Err()
+}
+
+func fakeParse(content string) []item {
+	var items []item
+	decoder := yaml.NewDecoder(strings.NewReader(content))
+	for {
+		var i map[string]any
+		if decoder.Decode(&i) != nil {
+			return items
+		}
+		// By way of JSON, so that maps and numbers have the types of JSON.
+		text, _ := json.Marshal(i)
+		var out item
+		_ = json.Unmarshal(text, &out)
+		items = append(items, out)
+	}
+}
+
+func (f *fakeAdmin) change(name resourceName, i item, next int64) (*adminv1.Change, error) {
+	old, there := f.items[name]
+	c := &adminv1.Change{Kind: name.kind, Name: name.name, Action: adminv1.Change_CREATED}
+	if wanted := i.object("metadata").text("revision"); wanted != "" && there && wanted != old.object("metadata").text("revision") {
+		return nil, status.Errorf(codes.Aborted, "%s is at revision %s, the document names %s", name, old.object("metadata").text("revision"), wanted)
+	}
+	switch {
+	case there && fakeSpec(old) == fakeSpec(i):
+		c.Action = adminv1.Change_UNCHANGED
+		return c, nil
+	case there:
+		c.Action = adminv1.Change_UPDATED
+	}
+	c.Diff = fmt.Sprintf("--- %s\n+++ %s at revision %d\n@@ -1 +1 @@\n-%s\n+%s\n", name, name, next, fakeSpec(old), fakeSpec(i))
+	return c, nil
+}
+
+func fakeSpec(i item) string {
+	text, _ := json.Marshal(i["spec"])
+	return string(text)
+}
+
+func (f *fakeAdmin) pruned(given map[resourceName]item, selector map[string]string) []*adminv1.Change {
+	var changes []*adminv1.Change
+	for name, i := range f.items {
+		_, stays := given[name]
+		for k, v := range selector {
+			stays = stays || i.object("metadata").object("labels").text(k) != v
+		}
+		if !stays {
+			changes = append(changes, &adminv1.Change{Kind: name.kind, Name: name.name, Action: adminv1.Change_DELETED, Diff: "-" + fakeSpec(i) + "\n"})
+		}
+	}
+	slices.SortFunc(changes, func(a, b *adminv1.Change) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return changes
+}
+
+func (f *fakeAdmin) store(changes []*adminv1.Change, given map[resourceName]item, revision int64) {
+	f.revision = revision
+	for _, c := range changes {
+		name := resourceName{c.GetKind(), c.GetName()}
+		switch c.GetAction() {
+		case adminv1.Change_DELETED:
+			delete(f.items, name)
+		case adminv1.Change_CREATED, adminv1.Change_UPDATED:
+			given[name].object("metadata")["revision"] = float64(revision)
+			f.items[name] = given[name]
+		}
+	}
+}
+
+func (f *fakeAdmin) List(_ context.Context, r *adminv1.ListRequest) (*adminv1.ListResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	response := &adminv1.ListResponse{Revision: f.revision}
+	for name, i := range f.items {
+		if r.GetKind() != "" && r.GetKind() != name.kind || r.GetName() != "" && r.GetName() != name.name {
+			continue
+		}
+		s, err := structpb.NewStruct(i)
+		if err != nil {
+			return nil, err
+		}
+		response.Items = append(response.Items, s)
+	}
+	slices.SortFunc(response.Items, func(a, b *structpb.Struct) int {
+		return strings.Compare(item(a.AsMap()).resourceName().String(), item(b.AsMap()).resourceName().String())
+	})
+	return response, nil
+}
+
+func (f *fakeAdmin) Delete(_ context.Context, r *adminv1.DeleteRequest) (*adminv1.DeleteResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	response := &adminv1.DeleteResponse{}
+	for _, ref := range r.GetReferences() {
+		name := resourceName{ref.GetKind(), ref.GetName()}
+		i, there := f.items[name]
+		if !there {
+			return nil, status.Errorf(codes.NotFound, "%s is not there", name)
+		}
+		if at := i.object("metadata").text("revision"); ref.GetRevision() != 0 && at != fmt.Sprint(ref.GetRevision()) {
+			return nil, status.Errorf(codes.FailedPrecondition, "%s is at revision %s, not %d", name, at, ref.GetRevision())
+		}
+		response.Changes = append(response.Changes, &adminv1.Change{Kind: name.kind, Name: name.name, Action: adminv1.Change_DELETED})
+	}
+	f.store(response.Changes, nil, f.revision+1)
+	response.Revision = f.revision
+	return response, nil
+}
+
+// fakePlanes are one data plane in sync, and one whose words try to take over
+// the terminal.
+func fakePlanes() []*adminv1.DataPlane {
+	now := time.Now()
+	return []*adminv1.DataPlane{
+		{Node: "orders-1", Service: "orders", Kind: "envoy", Revision: 57, InSync: true, Since: timestamppb.New(now.Add(-5*time.Minute - time.Second)), Address: "127.0.0.1:5000"},
+		{Node: "node-7", Service: "payments", Kind: "envoy", Revision: 40, Reason: "refused mesh.inbound/payments: \x1b[31mno such\nfield", Since: timestamppb.New(now.Add(-50 * time.Hour))},
+	}
+}
+
+func (f *fakeAdmin) ListDataPlanes(_ context.Context, r *adminv1.ListDataPlanesRequest) (*adminv1.ListDataPlanesResponse, error) {
+	response := &adminv1.ListDataPlanesResponse{Revision: 57}
+	for _, p := range fakePlanes() {
+		if r.GetService() == "" || r.GetService() == p.GetService() {
+			response.DataPlanes = append(response.DataPlanes, p)
+		}
+	}
+	return response, nil
+}
+
+func (f *fakeAdmin) GetDataPlaneConfig(_ context.Context, r *adminv1.GetDataPlaneConfigRequest) (*adminv1.GetDataPlaneConfigResponse, error) {
+	body, _ := structpb.NewStruct(map[string]any{"name": "mesh.inbound/payments", "port": 8080})
+	for _, p := range fakePlanes() {
+		if p.GetNode() == r.GetNode() {
+			return &adminv1.GetDataPlaneConfigResponse{DataPlane: p, Resources: []*adminv1.SentResource{
+				{TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener", Name: "inbound", Version: "0123456789abcdef", AckedVersion: "0123456789abcdef", Body: body},
+				{TypeUrl: "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig", Name: "mesh.inbound/payments", Version: "fedcba9876543210", AckedVersion: "aaaa", Refusal: "no such\nfield", Body: body},
+				{TypeUrl: "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig", Name: "mesh.revoked/payments", Version: "77"},
+			}}, nil
+		}
+	}
+	return nil, status.Errorf(codes.NotFound, "no data plane %q is connected", r.GetNode())
+}
+
+func (f *fakeAdmin) WaitInSync(r *adminv1.WaitInSyncRequest, stream grpc.ServerStreamingServer[adminv1.WaitInSyncResponse]) error {
+	half := &adminv1.WaitInSyncResponse{Total: 2, InSync: 1, Waiting: fakePlanes()[1:], Elapsed: durationpb.New(7 * time.Millisecond)}
+	switch f.is() {
+	case "untouched":
+		return stream.Send(&adminv1.WaitInSyncResponse{Done: true, Elapsed: durationpb.New(0)})
+	case "stuck":
+		_ = stream.Send(half)
+		return status.Error(codes.DeadlineExceeded, "not in sync in time")
+	case "many-stuck":
+		half.Total = 200
+		_ = stream.Send(half)
+		return status.Error(codes.DeadlineExceeded, "not in sync in time")
+	case "broken":
+		return stream.Send(half)
+	case "slow":
+		_ = stream.Send(half)
+		select {
+		case <-stream.Context().Done():
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	_ = stream.Send(half)
+	return stream.Send(&adminv1.WaitInSyncResponse{Total: 2, InSync: 2, Done: true, Elapsed: durationpb.New(31 * time.Millisecond)})
+}
+
+func (f *fakeAdmin) CreateClientSecret(_ context.Context, r *adminv1.CreateClientSecretRequest) (*adminv1.CreateClientSecretResponse, error) {
+	return &adminv1.CreateClientSecretResponse{ClientId: r.GetService(), ClientSecret: fakeSecret}, nil
+}
+
+func (f *fakeAdmin) IssueToken(_ context.Context, r *adminv1.IssueTokenRequest) (*adminv1.IssueTokenResponse, error) {
+	if f.is() == "no-call" {
+		return nil, status.Errorf(codes.FailedPrecondition, "service %q may not call %q; add it to its calls", r.GetService(), r.GetAudience())
+	}
+	return &adminv1.IssueTokenResponse{AccessToken: fakeJWT("admin", r.GetService(), r.GetAudience(), r.GetScope()), ExpiresIn: durationpb.New(5 * time.Minute), Scope: r.GetScope()}, nil
+}
+
+// fakeJWT has a number that a float64 can't hold, and no signature.
+func fakeJWT(by, service, audience, scope string) string {
+	encode := base64.RawURLEncoding.EncodeToString
+	claims := fmt.Sprintf(`{"by":%q,"client_id":%q,"aud":%q,"scope":%q,"iat":9007199254740993}`, by, service, audience, scope)
+	return encode([]byte(`{"typ":"at+jwt","alg":"ES256"}`)) + "." + encode([]byte(claims)) + "." + encode([]byte("signature"))
+}
+
+// fakeTokenEndpoint is RFC 6749 section 4.4 for one client.
+func fakeTokenEndpoint(w http.ResponseWriter, r *http.Request) {
+	answer := func(code int, body string) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, body)
+	}
+	// client_secret_basic form-encodes both (RFC 6749 section 2.3.1).
+	id, secret, _ := r.BasicAuth()
+	switch {
+	case r.URL.Path == "/moved":
+		http.Redirect(w, r, "/token", http.StatusTemporaryRedirect)
+	case r.URL.Path != "/token":
+		http.NotFound(w, r)
+	case id != "shop" || secret != "s3cret%2Fwith%2Bsigns":
+		answer(http.StatusUnauthorized, `{"error":"invalid_client","error_description":"wrong secret"}`)
+	case r.PostFormValue("audience") != "orders":
+		answer(http.StatusBadRequest, `{"error":"invalid_target","error_description":"shop may not call it"}`)
+	default:
+		answer(http.StatusOK, fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":300,"scope":%q}`,
+			fakeJWT(r.PostFormValue("grant_type"), id, r.PostFormValue("audience"), r.PostFormValue("scope")), r.PostFormValue("scope")))
+	}
+}

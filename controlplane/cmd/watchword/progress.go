@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
+)
+
+const (
+	// lineInterval is how often progress is a new line, where lines can't be
+	// drawn again.
+	lineInterval = 2 * time.Second
+	// lineWidth is what fits on every terminal: a longer line would wrap, and
+	// then not be drawn again in its place.
+	lineWidth = 79
+)
+
+// showProgress shows the updates until there are no more, and returns what
+// the last one said.
+func showProgress(p *progress, revision int64, updates <-chan *adminv1.WaitInSyncResponse) *syncReport {
+	started, last := time.Now(), &syncReport{}
+	tick := time.NewTicker(p.interval())
+	defer tick.Stop()
+	defer p.clear()
+	for {
+		select {
+		case u, ok := <-updates:
+			if !ok {
+				return last
+			}
+			last = syncReportOf(u)
+		case <-tick.C:
+			p.show(progressText(revision, last, time.Since(started)))
+		}
+	}
+}
+
+func syncReportOf(u *adminv1.WaitInSyncResponse) *syncReport {
+	return &syncReport{
+		Total:         u.GetTotal(),
+		InSync:        u.GetInSync(),
+		ElapsedMillis: u.GetElapsed().AsDuration().Milliseconds(),
+		Waiting:       planeViews(u.GetWaiting()),
+		done:          u.GetDone(),
+	}
+}
+
+func progressText(revision int64, s *syncReport, elapsed time.Duration) string {
+	text := fmt.Sprintf("revision %d: %d of %d in sync after %s", revision, s.InSync, s.Total, took(elapsed))
+	if len(s.Waiting) > 0 {
+		text += ", waiting for " + s.Waiting[0].who()
+	}
+	if more := len(s.Waiting) - 1; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return oneLine(text)
+}
+
+// progress draws one line again and again, or prints a line now and then. It
+// uses no control sequences beyond the carriage return.
+type progress struct {
+	w      io.Writer
+	redraw bool
+	drawn  int
+}
+
+func (p *progress) interval() time.Duration {
+	if p.redraw {
+		return 100 * time.Millisecond
+	}
+	return lineInterval
+}
+
+func (p *progress) show(line string) {
+	if !p.redraw {
+		fmt.Fprintln(p.w, line)
+		return
+	}
+	if runes := []rune(line); len(runes) > lineWidth {
+		line = string(runes[:lineWidth-1]) + "…"
+	}
+	width := utf8.RuneCountInString(line)
+	fmt.Fprint(p.w, "\r", line, strings.Repeat(" ", max(p.drawn-width, 0)))
+	p.drawn = width
+}
+
+// clear leaves an empty line for what comes next.
+func (p *progress) clear() {
+	if p.drawn > 0 {
+		fmt.Fprint(p.w, "\r", strings.Repeat(" ", p.drawn), "\r")
+		p.drawn = 0
+	}
+}

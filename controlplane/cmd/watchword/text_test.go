@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
+)
+
+func TestTook(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0:                       "0 ms",
+		31 * time.Millisecond:   "31 ms",
+		999 * time.Millisecond:  "999 ms",
+		1250 * time.Millisecond: "1.2 s",
+		// Rounded up it would be 60.0 s.
+		59990 * time.Millisecond: "59.9 s",
+		125 * time.Second:        "2m5s",
+	} {
+		if got := took(d); got != want {
+			t.Errorf("took(%s) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+// A time in the future, as of a clock that is ahead, is now.
+func TestAge(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for ago, want := range map[time.Duration]string{
+		-time.Minute:     "0s",
+		59 * time.Second: "59s",
+		5 * time.Minute:  "5m",
+		23 * time.Hour:   "23h",
+		50 * time.Hour:   "2d",
+	} {
+		if got := age(now.Add(-ago), now); got != want {
+			t.Errorf("age(%s ago) = %q, want %q", ago, got, want)
+		}
+	}
+	if got := age(time.Time{}, now); got != "" {
+		t.Errorf("age(zero) = %q, want nothing", got)
+	}
+}
+
+// A revision is a number in JSON, and must be readable when it is large.
+func TestTextOfLargeRevision(t *testing.T) {
+	if got := text(float64(12345678901)); got != "12345678901" {
+		t.Errorf("text = %q, want 12345678901", got)
+	}
+}
+
+// The admin token must not leave the machine.
+func TestDialTarget(t *testing.T) {
+	for address, want := range map[string]string{
+		"unix:/run/w/admin.sock":   "unix:///run/w/admin.sock",
+		"unix:///run/w/admin.sock": "unix:///run/w/admin.sock",
+		"127.0.0.1:7400":           "passthrough:///127.0.0.1:7400",
+		"127.9.9.9:7400":           "passthrough:///127.9.9.9:7400",
+		"[::1]:7400":               "passthrough:///[::1]:7400",
+		"localhost:7400":           "passthrough:///localhost:7400",
+		"[::ffff:127.0.0.1]:7400":  "passthrough:///[::ffff:127.0.0.1]:7400",
+		"0.0.0.0:7400":             "",
+		":7400":                    "",
+		"[::]:7400":                "",
+		"10.0.0.1:7400":            "",
+		"localhost.evil:7400":      "",
+		"127.0.0.1.evil:7400":      "",
+		"dns:///localhost:7400":    "",
+		"http://127.0.0.1:7400":    "",
+		"xds:///w":                 "",
+		"":                         "",
+	} {
+		got, err := dialTarget(address)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("dialTarget(%q) = %q, %v, want %q", address, got, err, want)
+		}
+	}
+}
+
+func TestTokenURL(t *testing.T) {
+	for url, ok := range map[string]bool{
+		"http://127.0.0.1:7402/token":    true,
+		"http://[::1]:7402/token":        true,
+		"http://localhost/token":         true,
+		"https://sts.example/token":      true,
+		"http://sts.example/token":       false,
+		"http://127.0.0.1.example/token": false,
+		"https://user:pw@sts.example/":   false,
+		"ftp://127.0.0.1/":               false,
+		"/token":                         false,
+		"":                               false,
+	} {
+		if err := checkTokenURL(url); (err == nil) != ok {
+			t.Errorf("checkTokenURL(%q) = %v, want ok: %t", url, err, ok)
+		}
+	}
+}
+
+// The socket of a deep folder can't be dialled, and the operating system only
+// says "invalid argument".
+func TestLongSocketPath(t *testing.T) {
+	o := &options{dataDir: "/" + strings.Repeat("d", 120)}
+	f, ok := o.notReachable("connection error: desc = \"transport: Error while dialing: dial unix: invalid argument\"").(*failure)
+	if !ok || !strings.Contains(f.hint, "shorter --data-dir") {
+		t.Errorf("notReachable = %+v, want a hint at the length of the path", f)
+	}
+}
+
+// What comes from data planes can't control the terminal.
+func FuzzOneLine(f *testing.F) {
+	f.Add("node\x1b[31m\n\tred\x9b2J\r\u202e\xff")
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, r := range oneLine(s) {
+			if !unicode.IsPrint(r) {
+				t.Fatalf("oneLine(%q) = %q holds %q", s, oneLine(s), r)
+			}
+		}
+	})
+}
+
+// Whatever the token endpoint sends, decoding gives JSON or an error.
+func FuzzDecodeToken(f *testing.F) {
+	f.Add(fakeJWT("a", "b", "c", "d"))
+	f.Add("a.b.c")
+	f.Add("bnVsbA.bnVsbA.")
+	f.Fuzz(func(t *testing.T, s string) {
+		parts, err := decodeToken(s)
+		if err == nil && (!json.Valid(parts.Header) || !json.Valid(parts.Claims)) {
+			t.Fatalf("decodeToken(%q) = %s, %s: not JSON", s, parts.Header, parts.Claims)
+		}
+	})
+}
+
+// delete -f reads documents of any kind, and finds whole names or faults.
+func FuzzReferences(f *testing.F) {
+	f.Add("kind: Service\nmetadata: {name: a, revision: 3}\n---\n[a]\n---\n# nothing\n")
+	f.Add("kind: authz\nmetadata: &m {name: a}\n---\nkind: svc\nmetadata: *m\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		references, faults := referencesIn(&adminv1.Document{Source: "x", Content: s})
+		for _, r := range references {
+			if r.GetKind() == "" || r.GetName() == "" {
+				t.Fatalf("referencesIn(%q) = %v", s, r)
+			}
+		}
+		for _, fault := range faults {
+			if fault.GetMessage() == "" {
+				t.Fatalf("referencesIn(%q): fault without words", s)
+			}
+		}
+	})
+}

@@ -1,0 +1,164 @@
+package controlplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/watchword-mesh/watchword/controlplane/store"
+)
+
+// Config of a replica. The zero value is a replica with its own etcd in
+// ./watchword-data that listens on the default ports of loopback.
+type Config struct {
+	// DataDir holds the admin credential, the admin socket, the key-encryption
+	// key unless there is another, and the data of the etcd inside the process.
+	// Default "watchword-data".
+	DataDir string
+	// Etcd is an existing cluster; without Endpoints an etcd runs inside.
+	Etcd Etcd
+	// KEKFile holds the key-encryption key. Empty: KEK, or DataDir/kek, which
+	// the first start makes.
+	KEKFile string
+	// KEK is the text of the key-encryption key, from the environment.
+	KEK string
+	// Addresses to listen on, HOST:PORT, of loopback. Port 0 takes a free one.
+	AdminListen, XDSListen, STSListen, OpsListen string
+	// IssuerURL is the `iss` of issued tokens and the base of the token
+	// endpoint. Default http://STSListen. Fixed at the first start.
+	IssuerURL string
+	// TrustDomain of the SPIFFE IDs in `sub`. Default mesh.local. Fixed at the
+	// first start.
+	TrustDomain string
+	// Logger; nil is silent.
+	Logger hclog.Logger
+	// Listening is told each address, if set.
+	Listening func(what, address string)
+}
+
+// Etcd says how to reach an existing cluster.
+type Etcd struct {
+	Endpoints                 []string
+	CAFile, CertFile, KeyFile string
+	Username, PasswordFile    string
+	// Prefix of all keys. Default "/watchword/".
+	Prefix string
+}
+
+// Defaults of Config.
+const (
+	DefaultDataDir     = "watchword-data"
+	DefaultAdminListen = "127.0.0.1:7400"
+	DefaultXDSListen   = "127.0.0.1:7401"
+	DefaultSTSListen   = "127.0.0.1:7402"
+	DefaultOpsListen   = "127.0.0.1:7403"
+	DefaultTrustDomain = "mesh.local"
+)
+
+// Files in the data folder.
+const (
+	adminTokenFile = "admin.token"
+	adminSocket    = "admin.sock"
+	kekFile        = "kek"
+)
+
+func (c Config) withDefaults() Config {
+	for field, value := range map[*string]string{
+		&c.DataDir:     DefaultDataDir,
+		&c.AdminListen: DefaultAdminListen,
+		&c.XDSListen:   DefaultXDSListen,
+		&c.STSListen:   DefaultSTSListen,
+		&c.OpsListen:   DefaultOpsListen,
+		&c.Etcd.Prefix: "/watchword/",
+	} {
+		if *field == "" {
+			*field = value
+		}
+	}
+	if !strings.HasSuffix(c.Etcd.Prefix, "/") {
+		c.Etcd.Prefix += "/"
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Listening == nil {
+		c.Listening = func(string, string) {}
+	}
+	return c
+}
+
+// check finds all faults of a configuration at once.
+func (c Config) check() error {
+	var errs []error
+	for _, l := range []struct{ flag, address string }{
+		{"--admin-listen", c.AdminListen}, {"--xds-listen", c.XDSListen}, {"--sts-listen", c.STSListen}, {"--ops-listen", c.OpsListen},
+	} {
+		errs = append(errs, loopback(l.flag, l.address))
+	}
+	if socket := filepath.Join(c.DataDir, adminSocket); len(socket) > maxSocketPath {
+		errs = append(errs, fmt.Errorf("--data-dir %s: the name of the admin socket in it would have %d bytes, sockets can have %d: choose a shorter one", c.DataDir, len(socket), maxSocketPath))
+	}
+	if c.KEKFile != "" && c.KEK != "" {
+		errs = append(errs, errors.New("--kek-file and WATCHWORD_KEK are both given: which is right?"))
+	}
+	return errors.Join(errs...)
+}
+
+// maxSocketPath is what struct sockaddr_un holds, less the final zero.
+const maxSocketPath = 107
+
+// loopback refuses addresses that others can reach: the listeners have no TLS
+// and data planes no identity yet.
+func loopback(flag, address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%s %q is not HOST:PORT: %w", flag, address, err)
+	}
+	if host == "localhost" {
+		return nil
+	}
+	if a, err := netip.ParseAddr(host); err != nil || !a.IsLoopback() {
+		return fmt.Errorf("%s %q: this version listens on loopback only, such as 127.0.0.1, since data planes have no identity of their own yet", flag, address)
+	}
+	return nil
+}
+
+// kek finds the key-encryption key.
+func (c Config) kek() (store.KEK, error) {
+	switch {
+	case c.KEKFile != "":
+		return store.KEKFile(c.KEKFile, false)
+	case c.KEK != "":
+		k, err := store.ParseKEK([]byte(c.KEK))
+		if err != nil {
+			return nil, fmt.Errorf("WATCHWORD_KEK is not usable: %w", err)
+		}
+		return k, nil
+	}
+	return store.KEKFile(filepath.Join(c.DataDir, kekFile), true)
+}
+
+// store turns the configuration into that of the store.
+func (c Config) store(kek store.KEK, fatal func(error)) (store.Config, error) {
+	s := store.Config{Prefix: c.Etcd.Prefix, KEK: kek, Logger: c.Logger.Named("store"), Fatal: fatal}
+	if len(c.Etcd.Endpoints) == 0 {
+		s.DataDir = c.DataDir
+		return s, nil
+	}
+	s.Endpoints, s.Username = c.Etcd.Endpoints, c.Etcd.Username
+	s.CAFile, s.CertFile, s.KeyFile = c.Etcd.CAFile, c.Etcd.CertFile, c.Etcd.KeyFile
+	if c.Etcd.PasswordFile != "" {
+		text, err := os.ReadFile(c.Etcd.PasswordFile)
+		if err != nil {
+			return s, fmt.Errorf("reading the password for etcd: %w", err)
+		}
+		s.Password = strings.TrimSpace(string(text))
+	}
+	return s, nil
+}

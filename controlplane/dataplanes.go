@@ -1,0 +1,72 @@
+package controlplane
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/watchword-mesh/watchword/controlplane/api"
+	"github.com/watchword-mesh/watchword/controlplane/envoy"
+	"github.com/watchword-mesh/watchword/controlplane/xds"
+	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
+)
+
+// dataPlanes implements api.DataPlanes over the ADS server's ledger.
+type dataPlanes struct {
+	xds *xds.Server
+}
+
+func (d dataPlanes) List(service string) ([]*adminv1.DataPlane, int64) {
+	return dataPlaneProtos(d.xds.DataPlanes(service)), d.xds.Published()
+}
+
+func (d dataPlanes) Config(node string) (*adminv1.GetDataPlaneConfigResponse, error) {
+	dp, sent, ok := d.xds.Sent(node)
+	if !ok {
+		return nil, api.ErrUnknown
+	}
+	resp := &adminv1.GetDataPlaneConfigResponse{DataPlane: dataPlaneProto(dp)}
+	for _, r := range sent {
+		out := &adminv1.SentResource{TypeUrl: r.TypeURL, Name: r.Name, Version: r.Version, AckedVersion: r.AckedVersion, Refusal: r.Refusal}
+		if len(r.Body) > 0 {
+			var err error
+			if out.Body, err = envoy.JSON(r.TypeURL, r.Body); err != nil {
+				return nil, fmt.Errorf("showing %s: %w", r.Name, err)
+			}
+		}
+		resp.Resources = append(resp.Resources, out)
+	}
+	return resp, nil
+}
+
+func (d dataPlanes) Progress(revision int64) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
+	p, changed := d.xds.Progress(revision)
+	return &adminv1.WaitInSyncResponse{
+		Total:   int32(p.Total),
+		InSync:  int32(p.InSync),
+		Waiting: dataPlaneProtos(p.Waiting),
+		Done:    p.Published >= revision && p.InSync == p.Total,
+	}, changed
+}
+
+func dataPlaneProtos(list []xds.DataPlane) []*adminv1.DataPlane {
+	var out []*adminv1.DataPlane
+	for _, d := range list {
+		out = append(out, dataPlaneProto(d))
+	}
+	return out
+}
+
+func dataPlaneProto(d xds.DataPlane) *adminv1.DataPlane {
+	return &adminv1.DataPlane{
+		Node:      d.Node,
+		Service:   d.Service,
+		Kind:      d.Kind,
+		Revision:  d.Revision,
+		InSync:    d.InSync,
+		Reason:    d.Reason,
+		Since:     timestamppb.New(d.Since),
+		Connected: timestamppb.New(d.Connected),
+		Address:   d.Address,
+	}
+}

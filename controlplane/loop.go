@@ -1,0 +1,219 @@
+package controlplane
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/watchword-mesh/watchword/controlplane/compile"
+	"github.com/watchword-mesh/watchword/controlplane/envoy"
+	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/controlplane/store"
+	"github.com/watchword-mesh/watchword/controlplane/xds"
+	"github.com/watchword-mesh/watchword/internal/jose"
+	"github.com/watchword-mesh/watchword/issuer/keyset"
+	"github.com/watchword-mesh/watchword/issuer/sts"
+	"github.com/watchword-mesh/watchword/issuer/token"
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+)
+
+// loop is the one writer of everything that is derived from the store. What
+// can happen to it is one thing: a new state of the store. It then finds the
+// services that the change touches, compiles and translates those, publishes
+// them to the data planes, and hands the issuer what it needs.
+//
+// The first change goes out at once; what arrives while it is being published
+// is gathered and goes out together.
+type loop struct {
+	log     hclog.Logger
+	xds     *xds.Server
+	sts     *sts.Server
+	metrics *loopMetrics
+	mailbox mailbox
+
+	// Only the loop's goroutine touches these.
+	keys     map[string][]jose.Key // replaced, never changed
+	rulesets map[string]*dataplanev1.Ruleset
+	signing  *keyset.Set
+
+	current   atomic.Pointer[store.Snapshot]
+	verifying atomic.Pointer[map[string][]jose.Key] // keys, for dryRun
+	mu        sync.Mutex
+	moved     chan struct{} // closed when current has moved on
+}
+
+func newLoop(log hclog.Logger, x *xds.Server, s *sts.Server, m *loopMetrics) *loop {
+	return &loop{
+		log: log, xds: x, sts: s, metrics: m,
+		mailbox:  newMailbox(),
+		keys:     map[string][]jose.Key{},
+		rulesets: map[string]*dataplanev1.Ruleset{},
+		moved:    make(chan struct{}),
+	}
+}
+
+// run takes events from the mailbox until ctx ends.
+func (l *loop) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.mailbox.full:
+			l.apply(l.mailbox.take())
+		}
+	}
+}
+
+// start applies the first snapshot as a change of everything.
+func (l *loop) start(snap *store.Snapshot) {
+	l.apply(store.Event{Snapshot: snap, Changed: snap.Config.Keys(), SigningKeys: true, ClientSecrets: true})
+}
+
+// apply makes the event's snapshot the current one, after the data planes and
+// the issuer were given what follows from it.
+func (l *loop) apply(e store.Event) {
+	began := time.Now()
+	before := policy.State{}
+	if s := l.current.Load(); s != nil {
+		before = s.Config
+	}
+	signing := l.signingKeys(e)
+	all := l.refreshKeys(e, signing)
+	services := compile.Affected(before, e.Snapshot.Config, l.changed(e), l.uses(e.Snapshot.Config, all))
+	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: l.translate(e.Snapshot.Config, services)})
+	l.tellIssuer(e, signing)
+	l.current.Store(e.Snapshot)
+	l.mu.Lock()
+	close(l.moved)
+	l.moved = make(chan struct{})
+	l.mu.Unlock()
+	l.metrics.applied(e.Snapshot.Revision, time.Since(began), len(services))
+	l.log.Debug("published", "revision", e.Snapshot.Revision, "services", len(services), "took", time.Since(began))
+}
+
+// changed adds the built-in issuer when its keys have changed.
+func (l *loop) changed(e store.Event) []policy.Key {
+	builtin := policy.Key{Kind: policy.KindIssuer, Name: policy.BuiltinIssuer}
+	if !e.SigningKeys || slices.Contains(e.Changed, builtin) {
+		return e.Changed
+	}
+	return append(slices.Clone(e.Changed), builtin)
+}
+
+// signingKeys parses the keys of the built-in issuer when they have changed; a
+// set that can't be used leaves the last one in force.
+func (l *loop) signingKeys(e store.Event) *keyset.Set {
+	if !e.SigningKeys {
+		return nil
+	}
+	var records []keyset.Record
+	for _, r := range e.Snapshot.Keys {
+		records = append(records, r)
+	}
+	set, err := keyset.NewSet(records)
+	if err != nil {
+		l.log.Error("the signing keys can't be used; going on with the last ones", "revision", e.Snapshot.Revision, "error", err)
+		return nil
+	}
+	return set
+}
+
+// refreshKeys parses the keys of the issuers that changed. An issuer that gets
+// its first usable key, or loses its last, changes which rules of others can
+// match; it then asks for everything to be compiled again.
+func (l *loop) refreshKeys(e store.Event, signing *keyset.Set) (all bool) {
+	l.keys = maps.Clone(l.keys)
+	set := func(name string, keys []jose.Key) {
+		all = all || (len(keys) == 0) != (len(l.keys[name]) == 0)
+		if l.keys[name] = keys; len(keys) == 0 {
+			delete(l.keys, name)
+		}
+	}
+	defer func() { keys := l.keys; l.verifying.Store(&keys) }()
+	if signing != nil {
+		set(policy.BuiltinIssuer, signing.Keys())
+	}
+	for _, k := range e.Changed {
+		if k.Kind != policy.KindIssuer || k.Name == policy.BuiltinIssuer {
+			continue
+		}
+		spec := e.Snapshot.Config.Issuer(k.Name)
+		if spec == nil {
+			set(k.Name, nil)
+			continue
+		}
+		keys, faults := policy.IssuerKeys(spec)
+		for _, f := range faults {
+			// Only possible if an older version accepted it.
+			l.log.Error("an issuer's key is left out", "issuer", k.Name, "field", f.Field, "fault", f.Message)
+		}
+		set(k.Name, keys)
+	}
+	return all
+}
+
+// uses tells compile.Affected what the last rulesets depend on; all counts
+// every service as depending on each issuer that changed.
+func (l *loop) uses(after policy.State, all bool) func(service, issuer string) bool {
+	return func(service, issuer string) bool {
+		rs, known := l.rulesets[service]
+		iss := after.Issuer(issuer).GetIssuer()
+		if s := l.current.Load(); s != nil {
+			iss = s.Config.Issuer(issuer).GetIssuer()
+		}
+		return all || !known || compile.Uses(rs, issuer, iss)
+	}
+}
+
+// translate compiles services to what their data planes get. A service that
+// can't be translated keeps what it has.
+func (l *loop) translate(state policy.State, services []string) map[string][]xds.Resource {
+	in := compile.Input{State: state, Keys: l.keys, Subject: subjects(state)}
+	out := map[string][]xds.Resource{}
+	for _, name := range services {
+		rs := compile.Ruleset(in, name)
+		if rs == nil {
+			delete(l.rulesets, name)
+			out[name] = nil
+			continue
+		}
+		resources, err := envoy.Resources(rs)
+		if err != nil {
+			l.metrics.failures.Inc()
+			l.log.Error("a service can't be translated for Envoy; its data planes keep what they have", "service", name, "error", err)
+			continue
+		}
+		l.rulesets[name] = rs
+		for _, r := range resources {
+			out[name] = append(out[name], xds.Resource(r))
+		}
+	}
+	return out
+}
+
+func subjects(state policy.State) func(string) string {
+	domain := state.Issuer(policy.BuiltinIssuer).GetKeySet().GetBuiltin().GetTrustDomain()
+	return func(service string) string { return token.SubjectOf(domain, service) }
+}
+
+// reached waits until the current snapshot is at least at a revision.
+func (l *loop) reached(ctx context.Context, revision int64) error {
+	for {
+		l.mu.Lock()
+		moved := l.moved
+		l.mu.Unlock()
+		if s := l.current.Load(); s != nil && s.Revision >= revision {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package controlplane
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/watchword-mesh/watchword/controlplane/store"
+)
+
+// mailbox holds at most one event: one that comes while another is waiting is
+// merged into it. Who is late sees the newest state and every name that
+// changed.
+type mailbox struct {
+	full chan struct{}
+
+	mu   *sync.Mutex
+	next *store.Event
+}
+
+func newMailbox() mailbox {
+	return mailbox{full: make(chan struct{}, 1), mu: &sync.Mutex{}}
+}
+
+func (m *mailbox) put(e store.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.next != nil {
+		e.SigningKeys = e.SigningKeys || m.next.SigningKeys
+		e.ClientSecrets = e.ClientSecrets || m.next.ClientSecrets
+		for _, k := range m.next.Changed {
+			if !slices.Contains(e.Changed, k) {
+				e.Changed = append(e.Changed, k)
+			}
+		}
+	}
+	m.next = &e
+	select {
+	case m.full <- struct{}{}:
+	default:
+	}
+}
+
+func (m *mailbox) take() store.Event {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := *m.next
+	m.next = nil
+	return e
+}

@@ -1,0 +1,41 @@
+package controlplane
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// loopMetrics counts what the loop does.
+type loopMetrics struct {
+	revision prometheus.Gauge
+	seconds  prometheus.Histogram
+	compiled prometheus.Counter
+	failures prometheus.Counter
+}
+
+func newLoopMetrics(r prometheus.Registerer) *loopMetrics {
+	m := &loopMetrics{
+		revision: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "watchword_revision", Help: "Revision of the store that was published last.",
+		}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "watchword_publish_seconds", Help: "Time from taking a change to handing it to the streams.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10),
+		}),
+		compiled: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "watchword_services_compiled_total", Help: "Services whose rulesets were compiled.",
+		}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "watchword_translate_failures_total", Help: "Services that could not be translated and kept what they had.",
+		}),
+	}
+	r.MustRegister(m.revision, m.seconds, m.compiled, m.failures)
+	return m
+}
+
+func (m *loopMetrics) applied(revision int64, took time.Duration, services int) {
+	m.revision.Set(float64(revision))
+	m.seconds.Observe(took.Seconds())
+	m.compiled.Add(float64(services))
+}

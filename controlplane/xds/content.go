@@ -1,0 +1,106 @@
+package xds
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// Resource is one xDS resource, encoded by whoever made it and shared by all
+// streams that get it: Body must not be changed after Publish.
+type Resource struct {
+	// TypeURL is the type of the resource, with the type.googleapis.com/ prefix.
+	// For ECDS it is that of envoy.config.core.v3.TypedExtensionConfig.
+	TypeURL string
+	Name    string
+	// Body is the serialised message.
+	Body []byte
+}
+
+// Update is what one revision changed.
+type Update struct {
+	Revision int64
+	// Services holds only the services whose resources change, each with all of
+	// its resources. An empty slice removes the service.
+	Services map[string][]Resource
+}
+
+// absent is the version of a resource that does not exist. A hash never has it.
+const absent = "absent"
+
+// entry is one resource at one version. It is never modified.
+type entry struct {
+	version string
+	// wire is what goes into responses. It is shared, which is safe because the
+	// engine writes into the response (the nonce), never into its resources.
+	wire *discovery.Resource
+}
+
+func (e *entry) versionOrAbsent() string {
+	if e == nil {
+		return absent
+	}
+	return e.version
+}
+
+func newEntry(r Resource) *entry {
+	v := version(r)
+	return &entry{version: v, wire: &discovery.Resource{
+		Name:     r.Name,
+		Version:  v,
+		Resource: &anypb.Any{TypeUrl: r.TypeURL, Value: r.Body},
+	}}
+}
+
+// version is the first 16 hex digits of SHA-256 over type URL, name and body,
+// each ended by what cannot occur in the one before.
+func version(r Resource) string {
+	h := sha256.New()
+	h.Write([]byte(r.TypeURL + "\x00" + r.Name + "\x00"))
+	h.Write(r.Body)
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// content is what a service has: type URL, then name.
+type content map[string]map[string]*entry
+
+// change is one name with what it is now; entry is nil if it was removed.
+type change struct {
+	typeURL, name string
+	entry         *entry
+}
+
+// replace returns the new content and what differs from the old, sorted by type
+// and name. Entries that are equal in both are kept, so that streams go on
+// sharing them.
+func (old content) replace(resources []Resource) (content, []change) {
+	now := make(content)
+	var diff []change
+	for _, r := range resources {
+		e := newEntry(r)
+		if had := old[r.TypeURL][r.Name]; had != nil && had.version == e.version {
+			e = had
+		} else {
+			diff = append(diff, change{r.TypeURL, r.Name, e})
+		}
+		if now[r.TypeURL] == nil {
+			now[r.TypeURL] = make(map[string]*entry)
+		}
+		now[r.TypeURL][r.Name] = e
+	}
+	for typeURL, entries := range old {
+		for name := range entries {
+			if now[typeURL][name] == nil {
+				diff = append(diff, change{typeURL, name, nil})
+			}
+		}
+	}
+	slices.SortFunc(diff, func(a, b change) int {
+		return cmp.Or(cmp.Compare(a.typeURL, b.typeURL), cmp.Compare(a.name, b.name))
+	})
+	return now, diff
+}

@@ -1,0 +1,193 @@
+package xds
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// DataPlane is one running data plane: all streams of one node and service.
+type DataPlane struct {
+	// Node is node.id, a label; the address if the client sent none.
+	Node    string
+	Service string
+	// Kind is node.user_agent_name: "envoy", or how a program calls itself.
+	Kind    string
+	Address string
+	// Revision is the last published one at which the data plane had everything.
+	// It rises with each publication that changes nothing for it.
+	Revision int64
+	// InSync: it confirmed today's content of all that it asked for, and asked
+	// for all that it must enforce.
+	InSync bool
+	// Reason says why it is not in sync. If it is, it is empty, except for a
+	// service that has no resources, which refuses all requests.
+	Reason string
+	// Since is when InSync last changed, Connected when its oldest stream came.
+	Since, Connected time.Time
+}
+
+// SentResource is what the ledger holds about one resource of a data plane.
+type SentResource struct {
+	TypeURL, Name string
+	// Version was last sent, or is held since before this stream began. It is
+	// empty if there is nothing, or the resource was removed.
+	Version string
+	// AckedVersion is what the data plane holds by its own word.
+	AckedVersion string
+	// Refusal is why it refused what was sent, empty if it did not.
+	Refusal string
+	// Body is that of Version. It is shared: do not change it.
+	Body []byte
+}
+
+// Progress says how far a revision has come.
+type Progress struct {
+	// Published is the last revision that was published here.
+	Published int64
+	// Total counts the connected data planes of the services whose content
+	// changed at or after the revision, InSync those with nothing outstanding.
+	Total, InSync int
+	// Waiting are those that are not in sync, at most 100 of them.
+	Waiting []DataPlane
+}
+
+const maxWaiting = 100
+
+// DataPlanes returns the connected data planes of a service, or of all services
+// if it is empty, sorted by service and node.
+func (s *Server) DataPlanes(service string) []DataPlane {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var all []DataPlane
+	for name, svc := range s.services {
+		if service != "" && service != name {
+			continue
+		}
+		svc.mu.Lock()
+		for _, r := range svc.rows {
+			all = append(all, svc.dataPlane(r))
+		}
+		svc.mu.Unlock()
+	}
+	sortDataPlanes(all)
+	return all
+}
+
+func sortDataPlanes(all []DataPlane) {
+	slices.SortFunc(all, func(a, b DataPlane) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Node, b.Node))
+	})
+}
+
+// Sent returns what a node was sent, sorted by type and name; false if no node
+// of that name is connected. If several services have one, the first by name.
+func (s *Server) Sent(node string) (DataPlane, []SentResource, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var in *service
+	for _, svc := range s.services {
+		svc.mu.Lock()
+		if svc.rows[node] != nil && (in == nil || svc.name < in.name) {
+			in = svc
+		}
+		svc.mu.Unlock()
+	}
+	if in == nil {
+		return DataPlane{}, nil, false
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	r := in.rows[node] // rows leave only under s.mu
+	var sent []SentResource
+	for _, it := range r.items() {
+		sent = append(sent, it.sentResource())
+	}
+	return in.dataPlane(r), sent, true
+}
+
+func (it ledgerItem) sentResource() SentResource {
+	out := SentResource{TypeURL: it.typeURL, Name: it.name, Refusal: it.refusal}
+	if it.sent != nil {
+		out.Version, out.Body = it.sent.version, it.sent.wire.GetResource().GetValue()
+	}
+	if it.acked != absent {
+		out.AckedVersion = it.acked
+	}
+	return out
+}
+
+// Progress says how far the data planes of the services that changed at or after
+// a revision have come. The channel is closed when the answer may have changed
+// (within 10 ms): call again then. Who calls late sees the newest state and misses nothing.
+func (s *Server) Progress(revision int64) (Progress, <-chan struct{}) {
+	s.notify.Lock()
+	if s.watch == nil {
+		s.watch = make(chan struct{})
+	}
+	watch := s.watch // taken before the state is read, so no change falls between
+	s.notify.Unlock()
+
+	p := Progress{Published: s.Published()}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, svc := range s.services {
+		svc.progress(revision, &p)
+	}
+	sortDataPlanes(p.Waiting)
+	return p, watch
+}
+
+func (svc *service) progress(revision int64, p *Progress) {
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	if svc.changed < revision {
+		return
+	}
+	p.Total += len(svc.rows)
+	p.InSync += len(svc.rows) - len(svc.waiting)
+	for r := range svc.waiting {
+		if len(p.Waiting) == maxWaiting {
+			return
+		}
+		p.Waiting = append(p.Waiting, svc.dataPlane(r))
+	}
+}
+
+// wakeEvery is how often those who wait on Progress are woken while a push is
+// under way: each ACK is a change, and to look at all of them costs as much as
+// to send them.
+const wakeEvery = 10 * time.Millisecond
+
+// changed wakes those who wait on Progress: at once if nobody is behind now, or
+// if the last time is a while ago, else as soon as it is.
+func (s *Server) changed() {
+	s.notify.Lock()
+	defer s.notify.Unlock()
+	if s.watch == nil || s.wake != nil && s.lagging.Load() > 0 {
+		return
+	}
+	left := wakeEvery - time.Since(s.woken)
+	if left <= 0 || s.lagging.Load() == 0 {
+		s.wakeNow()
+		return
+	}
+	s.wake = time.AfterFunc(left, func() {
+		s.notify.Lock()
+		defer s.notify.Unlock()
+		s.wakeNow()
+	})
+}
+
+// wakeNow closes the channel, under the lock.
+func (s *Server) wakeNow() {
+	if s.wake != nil {
+		s.wake.Stop()
+		s.wake = nil
+	}
+	if s.watch != nil {
+		close(s.watch)
+		s.watch = nil
+		s.woken = time.Now()
+	}
+}

@@ -1,0 +1,43 @@
+package xds
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics of the server. Labels are types only: nothing that clients choose.
+type metrics struct {
+	pushes, acks, nacks *prometheus.CounterVec
+	toLastAck           prometheus.Histogram
+}
+
+func newMetrics(s *Server, reg prometheus.Registerer) *metrics {
+	counter := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "watchword_xds_" + name, Help: help}, []string{"type"})
+	}
+	gauge := func(name, help string, get func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "watchword_xds_" + name, Help: help}, get)
+	}
+	m := &metrics{
+		pushes: counter("pushes_total", "Responses sent to data planes."),
+		acks:   counter("acks_total", "Responses that data planes confirmed."),
+		nacks:  counter("nacks_total", "Responses that data planes refused."),
+		toLastAck: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "watchword_xds_push_to_last_ack_seconds",
+			Help:    "From a change of a service until the last of its data planes confirmed it.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
+	}
+	if reg == nil {
+		return m
+	}
+	reg.MustRegister(m.pushes, m.acks, m.nacks, m.toLastAck,
+		gauge("streams", "Open streams.", func() float64 { return float64(s.streams.Load()) }),
+		gauge("services", "Services with resources or data planes.", s.countServices),
+		gauge("published_revision", "The last revision that was published to data planes.", func() float64 { return float64(s.Published()) }),
+	)
+	return m
+}
+
+func (s *Server) countServices() float64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return float64(len(s.services))
+}

@@ -1,0 +1,237 @@
+package xds
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+	"pgregory.net/rapid"
+)
+
+// twin is a dumb data plane, and what the server must know of it. It remembers
+// all that it was told.
+type twin struct {
+	*plane
+	id         string
+	subscribed map[string]bool
+	holds      map[string]string // name to version; gone names are not in it
+	told       map[string]bool   // confirmed that the name does not exist
+	refused    map[string]string // name to the version refused last
+	flight     *discovery.DeltaDiscoveryResponse
+}
+
+// reply answers the response in flight, if there is one. What the twin is sent
+// must be one resource, current or once published, and not what it refused.
+func (w *twin) reply(t *rapid.T, accept bool) {
+	if w.flight == nil {
+		return
+	}
+	r := w.flight
+	w.flight = nil
+	if n := len(r.GetResources()) + len(r.GetRemovedResources()); n != 1 {
+		t.Fatalf("%s got %d resources in one response: %v", w.id, n, r)
+	}
+	name, version := "", absent
+	if rs := r.GetResources(); len(rs) == 1 {
+		name, version = rs[0].GetName(), rs[0].GetVersion()
+	} else {
+		name = r.GetRemovedResources()[0]
+	}
+	if !accept && version != absent {
+		w.refused[name] = version
+		w.nack(r, "no")
+		return
+	}
+	delete(w.refused, name)
+	if version == absent {
+		delete(w.holds, name)
+		w.told[name] = true
+	} else {
+		w.holds[name] = version
+		delete(w.told, name)
+	}
+	w.ack(r)
+}
+
+// poll takes a response that came, and fails if it came before the answer to the
+// one before, or repeats what was refused.
+func (w *twin) poll(t *rapid.T) {
+	for {
+		select {
+		case r := <-w.in:
+			if r.GetTypeUrl() == markType {
+				t.Fatalf("%s got a mark out of turn: %v", w.id, r)
+			}
+			w.take(t, r)
+		default:
+			return
+		}
+	}
+}
+
+func (w *twin) take(t *rapid.T, r *discovery.DeltaDiscoveryResponse) {
+	if w.flight != nil {
+		t.Fatalf("%s got %v before it answered %v", w.id, r, w.flight)
+	}
+	for _, res := range r.GetResources() {
+		if w.refused[res.GetName()] == res.GetVersion() {
+			t.Fatalf("%s got %s again at version %s, which it refused", w.id, res.GetName(), res.GetVersion())
+		}
+	}
+	w.flight = r
+}
+
+// sync returns when the server has dealt with all that the twin said: it asks
+// for a mark, and takes what comes before it.
+func (w *twin) sync(t *rapid.T) {
+	w.marks++
+	mark := fmt.Sprintf("mark-%d", w.marks)
+	w.subscribe(markType, mark)
+	for {
+		r := w.recv()
+		if r.GetTypeUrl() == markType {
+			w.send(&discovery.DeltaDiscoveryRequest{TypeUrl: markType, ResponseNonce: r.GetNonce(), ResourceNamesUnsubscribe: []string{mark}})
+			return
+		}
+		w.take(t, r)
+	}
+}
+
+// Random publications, subscriptions, ACKs, NACKs and reconnects: a dumb model
+// knows what each stream must hold in the end, what it may never be sent, and
+// whether the ledger may call it in sync.
+func TestAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f, stop := launch(t, Config{})
+		defer stop()
+		names := []string{"mesh.inbound/s", "mesh.revoked/s", "mesh.lease", "mesh.inbound/other"}
+		current := map[string]Resource{}
+		revision := int64(0)
+		publish := func() {
+			revision++
+			var all []Resource
+			for _, name := range names {
+				if r, ok := current[name]; ok {
+					all = append(all, r)
+				}
+			}
+			f.publish(revision, "s", all...)
+		}
+		publish()
+		belongs := &structpb.Struct{Fields: map[string]*structpb.Value{"watchword.service": structpb.NewStringValue("s")}}
+		twins := make([]*twin, 3)
+		connect := func(i int) {
+			id := fmt.Sprintf("n%d", i)
+			old := twins[i]
+			w := &twin{id: id, subscribed: map[string]bool{}, holds: map[string]string{}, told: map[string]bool{}, refused: map[string]string{},
+				plane: f.connect(t, &core.Node{Id: id, UserAgentName: "envoy", Metadata: belongs})}
+			if old != nil { // as Envoy: it keeps what it holds, and claims it
+				w.subscribed, w.holds = old.subscribed, old.holds
+			}
+			twins[i] = w
+			if len(w.subscribed) > 0 {
+				var subscribe []string
+				for name := range w.subscribed {
+					subscribe = append(subscribe, name)
+				}
+				slices.Sort(subscribe)
+				w.send(&discovery.DeltaDiscoveryRequest{TypeUrl: ecdsType, ResourceNamesSubscribe: subscribe, InitialResourceVersions: w.holds})
+			}
+		}
+		for i := range twins {
+			connect(i)
+		}
+		defer func() {
+			for _, w := range twins {
+				w.stop()
+				_ = w.ended()
+			}
+		}()
+		pick := func(t *rapid.T) *twin { return twins[rapid.IntRange(0, len(twins)-1).Draw(t, "twin")] }
+		t.Repeat(map[string]func(*rapid.T){
+			"publish": func(t *rapid.T) {
+				name := rapid.SampledFrom(names[:3]).Draw(t, "name")
+				if v := rapid.IntRange(0, 3).Draw(t, "content"); v == 0 {
+					delete(current, name)
+				} else {
+					current[name] = filter(name, fmt.Sprint("content ", v))
+				}
+				publish()
+			},
+			"subscribe": func(t *rapid.T) {
+				w := pick(t)
+				name := rapid.SampledFrom(names).Draw(t, "name")
+				if !w.subscribed[name] {
+					w.subscribed[name] = true
+					w.subscribe(ecdsType, name)
+				}
+			},
+			"unsubscribe": func(t *rapid.T) {
+				w := pick(t)
+				name := rapid.SampledFrom(names).Draw(t, "name")
+				if !w.subscribed[name] {
+					return
+				}
+				w.sync(t)
+				for w.flight != nil { // else the answer would be to nothing
+					w.reply(t, true)
+					w.sync(t)
+				}
+				delete(w.subscribed, name)
+				delete(w.holds, name)
+				delete(w.told, name)
+				delete(w.refused, name)
+				w.send(&discovery.DeltaDiscoveryRequest{TypeUrl: ecdsType, ResourceNamesUnsubscribe: []string{name}})
+			},
+			"ack":   func(t *rapid.T) { w := pick(t); w.poll(t); w.reply(t, true) },
+			"nack":  func(t *rapid.T) { w := pick(t); w.poll(t); w.reply(t, false) },
+			"sync":  func(t *rapid.T) { pick(t).sync(t) },
+			"stale": func(t *rapid.T) { pick(t).ack(&discovery.DeltaDiscoveryResponse{TypeUrl: ecdsType, Nonce: "12345"}) },
+			"reconnect": func(t *rapid.T) {
+				i := rapid.IntRange(0, len(twins)-1).Draw(t, "twin")
+				twins[i].stop()
+				_ = twins[i].ended()
+				f.until(t, "the old stream is gone", func() bool { _, _, ok := f.Sent(twins[i].id); return !ok || len(twins[i].subscribed) == 0 })
+				connect(i)
+			},
+		})
+		// Let everybody answer until nothing comes any more, then compare.
+		for _, w := range twins {
+			for w.sync(t); w.flight != nil; w.sync(t) {
+				w.reply(t, true)
+			}
+			inSync := len(w.subscribed) > 0
+			for name := range w.subscribed {
+				want := ""
+				if r, ok := current[name]; ok && name != "mesh.inbound/other" {
+					want = version(r)
+				}
+				if w.refused[name] != "" && w.refused[name] == want {
+					inSync = false
+					continue
+				}
+				if w.holds[name] != want {
+					t.Fatalf("%s holds %s at %q, want %q", w.id, name, w.holds[name], want)
+				}
+				if want == "" && !w.told[name] {
+					t.Fatalf("%s was never told that %s does not exist", w.id, name)
+				}
+			}
+			for name := range current {
+				inSync = inSync && w.subscribed[name]
+			}
+			w.check(t, f, inSync)
+		}
+	})
+}
+
+// check compares the ledger's row with the model.
+func (w *twin) check(t *rapid.T, f *fixture, inSync bool) {
+	f.until(t, fmt.Sprintf("%s has in sync = %v", w.id, inSync), func() bool {
+		dp, _, ok := f.Sent(w.id)
+		return ok && dp.InSync == inSync && (dp.Revision == f.Published() || !inSync)
+	})
+}

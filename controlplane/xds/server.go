@@ -1,0 +1,264 @@
+package xds
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	extension "github.com/envoyproxy/go-control-plane/envoy/service/extension/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+	streamv3 "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+// Config of a Server. The zero value works.
+type Config struct {
+	// Logger gets refusals and unknown names at warn; nil logs nothing.
+	Logger hclog.Logger
+	// Registerer gets the metrics; nil registers none.
+	Registerer prometheus.Registerer
+	// MaxStreams bounds the open streams, to protect memory; 0 is no bound. A
+	// stream over it gets ResourceExhausted and comes back by its own back-off.
+	MaxStreams int
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Server serves delta ADS and delta ECDS.
+type Server struct {
+	log        hclog.Logger
+	now        func() time.Time
+	maxStreams int64
+	metrics    *metrics
+	kinds      map[string]*kind
+	ctx        context.Context
+	cancel     context.CancelFunc
+
+	published atomic.Int64
+	streams   atomic.Int64
+
+	// mu guards the set of services; that of a service is taken after it.
+	mu       sync.RWMutex
+	ready    bool
+	services map[string]*service
+
+	// lagging counts the services that have data planes which are not in sync.
+	lagging atomic.Int64
+
+	notify sync.Mutex
+	watch  chan struct{} // nil if nobody waits
+	woken  time.Time     // when watch was closed last
+	wake   *time.Timer   // will close it; nil if none is set
+}
+
+// New returns a server that answers nobody before the first Publish.
+func New(cfg Config) *Server {
+	s := &Server{log: cfg.Logger, now: cfg.Now, maxStreams: int64(cfg.MaxStreams),
+		services: make(map[string]*service), kinds: make(map[string]*kind)}
+	if s.log == nil {
+		s.log = hclog.NewNullLogger()
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.metrics = newMetrics(s, cfg.Registerer)
+	for typeURL := range labels {
+		s.kinds[typeURL] = newKind(typeURL, s.metrics)
+	}
+	// The streams' contexts are those of gRPC; this one only ends them all.
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// Register adds ADS and the extension config discovery service to a gRPC server,
+// which should be made with [ServerOptions].
+func (s *Server) Register(g *grpc.Server) {
+	discovery.RegisterAggregatedDiscoveryServiceServer(g, ads{server: s})
+	extension.RegisterExtensionConfigDiscoveryServiceServer(g, ecds{server: s})
+}
+
+// Close ends all streams, and those that come later. It does not wait for them:
+// stop the gRPC server for that.
+func (s *Server) Close() { s.cancel() }
+
+// Published returns the last revision that Publish was done with.
+func (s *Server) Published() int64 { return s.published.Load() }
+
+// Publish makes content current and pushes it. It never waits for a stream. One
+// goroutine calls it, with revisions that never fall. Nobody is answered before
+// the end of the first call, which must hold all services: those that it does
+// not hold have no resources then, and data planes are told so.
+func (s *Server) Publish(u Update) {
+	for name, resources := range u.Services {
+		if svc := s.toChange(name, len(resources) > 0); svc != nil {
+			svc.replace(u.Revision, resources)
+			s.release(svc)
+		}
+	}
+	s.open()
+	// Last: no data plane may be said to have u.Revision before its service was
+	// looked at.
+	s.published.Store(u.Revision)
+	s.changed()
+}
+
+// open lets all services answer, once all of the first publication is in place.
+func (s *Server) open() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ready {
+		return
+	}
+	s.ready = true
+	for _, svc := range s.services {
+		svc.open()
+	}
+}
+
+// toChange returns the service to change, nil if there is nothing to remove.
+// The caller releases it.
+func (s *Server) toChange(name string, create bool) *service {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	svc := s.services[name]
+	if svc == nil && create {
+		svc = s.newService(name)
+	}
+	if svc != nil {
+		svc.publishing = true
+	}
+	return svc
+}
+
+func (s *Server) release(svc *service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	svc.publishing = false
+	s.forget(svc)
+}
+
+// forget drops a service that has neither content nor data planes, and is not
+// about to get content. Both locks are held.
+func (s *Server) forget(svc *service) {
+	if len(svc.content) == 0 && len(svc.rows) == 0 && !svc.publishing {
+		delete(s.services, svc.name)
+	}
+}
+
+func (s *Server) newService(name string) *service {
+	svc := &service{server: s, name: name, ready: s.ready,
+		rows: make(map[string]*row), waiting: make(map[*row]struct{})}
+	s.services[name] = svc
+	return svc
+}
+
+// join books a stream under its service and node.
+func (s *Server) join(st *stream, name, node, kind string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	svc := s.services[name]
+	if svc == nil {
+		svc = s.newService(name)
+	}
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	r := svc.rows[node]
+	if kind == "" {
+		kind = "unknown"
+	}
+	if r == nil {
+		r = &row{service: svc, node: node, kind: kind, since: st.connected}
+		svc.rows[node] = r
+		svc.wait(r, true)
+	}
+	r.streams = append(r.streams, st)
+	st.service, st.row = svc, r
+	s.changed()
+}
+
+// leave takes a stream out again.
+func (s *Server) leave(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	svc, r := st.service, st.row
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	r.streams = slices.DeleteFunc(r.streams, func(other *stream) bool { return other == st })
+	if len(r.streams) > 0 {
+		svc.judge(r)
+		return
+	}
+	delete(svc.rows, r.node)
+	svc.wait(r, false)
+	if len(svc.waiting) == 0 {
+		svc.pushed = time.Time{} // the last ACK will never come
+	}
+	s.changed()
+	s.forget(svc)
+}
+
+// serve runs the protocol engine on one stream until either side ends it.
+func (s *Server) serve(g streamv3.DeltaStream, typeURL string) error {
+	if n := s.streams.Add(1); s.maxStreams > 0 && n > s.maxStreams {
+		s.streams.Add(-1)
+		return status.Errorf(codes.ResourceExhausted, "this control plane has its %d streams; try again later, or another replica", s.maxStreams)
+	}
+	defer s.streams.Add(-1)
+	st := &stream{server: s, typeURL: typeURL, connected: s.now()}
+	if p, ok := peer.FromContext(g.Context()); ok {
+		st.address = p.Addr.String()
+	}
+	err := delta.NewServer(s.ctx, st, st).DeltaStreamHandler(g, typeURL)
+	if s.ctx.Err() != nil {
+		return status.Error(codes.Unavailable, "the control plane is stopping; connect again")
+	}
+	return err
+}
+
+var errStateOfTheWorld = status.Error(codes.FailedPrecondition,
+	"state-of-the-world xDS is not served here, because Envoy ignores over it that a resource was removed: "+
+		"set api_type: DELTA_GRPC (instead of GRPC) in dynamic_resources.ads_config")
+
+var errStateOfTheWorldECDS = status.Error(codes.FailedPrecondition,
+	"state-of-the-world xDS is not served here, because Envoy ignores over it that a resource was removed: "+
+		"set api_type: DELTA_GRPC (instead of GRPC) in the filter's config_discovery.config_source.api_config_source")
+
+// ads is the aggregated discovery service.
+type ads struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	server *Server
+}
+
+func (a ads) StreamAggregatedResources(discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return errStateOfTheWorld
+}
+
+func (a ads) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return a.server.serve(g, resource.AnyType)
+}
+
+// ecds is for an Envoy whose ADS belongs to another control plane: it opens one
+// stream for each of its filters.
+type ecds struct {
+	extension.UnimplementedExtensionConfigDiscoveryServiceServer
+	server *Server
+}
+
+func (e ecds) StreamExtensionConfigs(extension.ExtensionConfigDiscoveryService_StreamExtensionConfigsServer) error {
+	return errStateOfTheWorldECDS
+}
+
+func (e ecds) DeltaExtensionConfigs(g extension.ExtensionConfigDiscoveryService_DeltaExtensionConfigsServer) error {
+	return e.server.serve(g, resource.ExtensionConfigType)
+}

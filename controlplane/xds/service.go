@@ -1,0 +1,242 @@
+package xds
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+)
+
+// envoyAgent is what Envoy calls itself in node.user_agent_name.
+const envoyAgent = "envoy"
+
+// service has content and the streams that may get it. Its lock is the only one
+// that a push, an ACK or a request takes; it is never held over a send.
+type service struct {
+	server *Server
+	name   string
+
+	mu      sync.Mutex
+	content content
+	// changed is the revision that last changed the content.
+	changed int64
+	// ready: something was published at all. Until then nothing is answered, or a
+	// restarted server would tell its clients that all they hold is gone.
+	ready bool
+	rows  map[string]*row
+	// waiting holds the rows that are not in sync.
+	waiting map[*row]struct{}
+	// pushed is when the last change went out; zero once all have confirmed it.
+	pushed time.Time
+
+	// publishing keeps it in the set; guarded by Server.mu.
+	publishing bool
+}
+
+// row is a data plane: the streams of one node in one service.
+type row struct {
+	service *service
+	node    string
+	kind    string
+	streams []*stream
+	inSync  bool
+	// upTo is, while the row is not in sync, the last revision at which it was.
+	upTo  int64
+	since time.Time
+}
+
+// replace swaps the content and pushes the difference.
+func (svc *service) replace(revision int64, resources []Resource) {
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	now, diff := svc.content.replace(resources)
+	if len(diff) == 0 {
+		return
+	}
+	svc.content, svc.changed = now, revision
+	for _, r := range svc.rows {
+		for _, st := range r.streams {
+			st.push(diff)
+		}
+		svc.judge(r)
+	}
+	if len(svc.waiting) > 0 {
+		svc.pushed = svc.server.now()
+	}
+}
+
+// open starts to answer the streams that came before the first publication.
+func (svc *service) open() {
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	svc.ready = true
+	for _, r := range svc.rows {
+		for _, st := range r.streams {
+			for _, sub := range st.subs {
+				sub.next()
+			}
+		}
+		svc.judge(r)
+	}
+}
+
+// judge decides anew whether a row is in sync. Whoever changes what a row
+// depends on calls it, under the lock.
+func (svc *service) judge(r *row) {
+	inSync := svc.ready && r.behind() == 0 && svc.missing(r) == ""
+	if inSync == r.inSync {
+		return
+	}
+	r.inSync, r.since = inSync, svc.server.now()
+	if inSync {
+		svc.wait(r, false)
+	} else {
+		r.upTo = svc.server.Published()
+		svc.wait(r, true)
+	}
+	svc.server.changed()
+}
+
+// wait books a row as waiting or not.
+func (svc *service) wait(r *row, waiting bool) {
+	before := len(svc.waiting)
+	if waiting {
+		svc.waiting[r] = struct{}{}
+	} else {
+		delete(svc.waiting, r)
+	}
+	switch after := len(svc.waiting); {
+	case before == 0 && after > 0:
+		svc.server.lagging.Add(1)
+	case before > 0 && after == 0:
+		svc.server.lagging.Add(-1)
+	}
+}
+
+// confirmed measures a push, if the ACK just booked was the last one.
+func (svc *service) confirmed() {
+	if len(svc.waiting) == 0 && !svc.pushed.IsZero() {
+		svc.server.metrics.toLastAck.Observe(svc.server.now().Sub(svc.pushed).Seconds())
+		svc.pushed = time.Time{}
+	}
+}
+
+func (r *row) behind() int {
+	n := 0
+	for _, st := range r.streams {
+		for _, sub := range st.subs {
+			n += sub.behind
+		}
+	}
+	return n
+}
+
+// missing names what the row must ask for and did not, or returns "". An Envoy
+// enforces by its ECDS filters, so one that lacks a filter is not in sync, though
+// all that it asked for is confirmed. Others are judged by what they ask for.
+func (svc *service) missing(r *row) string {
+	if r.kind != envoyAgent {
+		for _, st := range r.streams {
+			for _, sub := range st.subs {
+				if len(sub.items) > 0 {
+					return ""
+				}
+			}
+		}
+		return "any resource"
+	}
+	lowest := ""
+	for name := range svc.content[resource.ExtensionConfigType] {
+		if !r.asked(name) && (lowest == "" || name < lowest) {
+			lowest = name
+		}
+	}
+	if lowest == "" && !r.asked("") {
+		return "any of its filters"
+	}
+	return lowest
+}
+
+// asked says whether one of the row's streams subscribes to an ECDS resource of
+// that name; an empty name stands for any.
+func (r *row) asked(name string) bool {
+	for _, st := range r.streams {
+		sub := st.sub(resource.ExtensionConfigType)
+		if sub != nil && (sub.items[name] != nil || name == "" && len(sub.items) > 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// dataPlane is the row as others see it.
+func (svc *service) dataPlane(r *row) DataPlane {
+	first := r.streams[0]
+	dp := DataPlane{Node: r.node, Service: svc.name, Kind: r.kind, Address: first.address,
+		InSync: r.inSync, Revision: r.upTo, Since: r.since, Connected: first.connected}
+	if r.inSync {
+		dp.Revision = svc.server.Published()
+		if len(svc.content) == 0 {
+			dp.Reason = fmt.Sprintf("service %s has no resources here, so it refuses all requests", svc.name)
+		}
+		return dp
+	}
+	dp.Reason = svc.reason(r)
+	return dp
+}
+
+// reason says why a row is not in sync: a refusal before anything else, since
+// that is what somebody has to act on.
+func (svc *service) reason(r *row) string {
+	if !svc.ready {
+		return "nothing was published here yet"
+	}
+	waiting := ""
+	for _, it := range r.items() {
+		if it.synced {
+			continue
+		}
+		if it.refused == it.want {
+			return fmt.Sprintf("refused %s: %s", it.name, it.refusal)
+		}
+		if waiting != "" {
+			continue
+		}
+		waiting = fmt.Sprintf("waiting for the ACK of %s (version %s)", it.name, it.want)
+		if it.entry == nil {
+			waiting = fmt.Sprintf("waiting for the ACK of the removal of %s", it.name)
+		}
+	}
+	if waiting != "" {
+		return waiting
+	}
+	return fmt.Sprintf("has not asked for %s yet", svc.missing(r))
+}
+
+// items of all streams of the row, sorted by type and name.
+func (r *row) items() []ledgerItem {
+	var all []ledgerItem
+	for _, st := range r.streams {
+		for _, sub := range st.subs {
+			for _, it := range sub.items {
+				all = append(all, ledgerItem{item: it, typeURL: sub.kind.typeURL})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b ledgerItem) int {
+		if c := strings.Compare(a.typeURL, b.typeURL); c != 0 {
+			return c
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	return all
+}
+
+// ledgerItem is an item with its type.
+type ledgerItem struct {
+	*item
+	typeURL string
+}

@@ -1,0 +1,216 @@
+package xds
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Limits on what one stream may ask for. The first also keeps the engine's
+// response channel from filling up: it has room for twenty.
+const (
+	maxTypes = 16
+	maxNames = 4096
+)
+
+// stream is one data plane's stream: the cache and the callbacks of its own
+// protocol engine. The engine calls from one goroutine; publishers come from
+// another. The lock of the service guards all that both touch.
+type stream struct {
+	server    *Server
+	typeURL   string // empty on ADS
+	address   string
+	connected time.Time
+
+	// Set by the first request, before any publisher can see the stream.
+	service *service
+	row     *row
+	// node replaces what the client sent: an Envoy's node lists hundreds of
+	// extensions, and the engine keeps it as long as the stream lives.
+	node *core.Node
+
+	// Guarded by service.mu.
+	subs []*subscription
+}
+
+// OnDeltaStreamOpen implements delta.Callbacks.
+func (st *stream) OnDeltaStreamOpen(context.Context, int64, string) error { return nil }
+
+// OnDeltaStreamClosed implements delta.Callbacks. The engine has cancelled all
+// watches before.
+func (st *stream) OnDeltaStreamClosed(int64, *core.Node) {
+	if st.service != nil {
+		st.server.leave(st)
+	}
+}
+
+// OnStreamDeltaRequest implements delta.Callbacks. The first request decides
+// which service the stream belongs to.
+func (st *stream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscoveryRequest) error {
+	if st.typeURL != "" && req.GetTypeUrl() != "" && req.GetTypeUrl() != st.typeURL {
+		return status.Errorf(codes.InvalidArgument, "this stream serves %s only; ask for %s over ADS", st.typeURL, req.GetTypeUrl())
+	}
+	if st.service == nil {
+		name := serviceOf(req)
+		if name == "" {
+			return status.Error(codes.InvalidArgument, "the first request does not say which service this data plane belongs to: set node.metadata[\"watchword.service\"] or node.cluster")
+		}
+		id := req.GetNode().GetId()
+		if id == "" {
+			id = st.address
+		}
+		st.node = &core.Node{Id: id}
+		st.server.join(st, name, id, req.GetNode().GetUserAgentName())
+	}
+	req.Node = st.node
+	return nil
+}
+
+// serviceOf finds the service in a stream's first request.
+func serviceOf(req *discovery.DeltaDiscoveryRequest) string {
+	if v := req.GetNode().GetMetadata().GetFields()["watchword.service"].GetStringValue(); v != "" {
+		return v
+	}
+	for _, name := range req.GetResourceNamesSubscribe() {
+		prefix, service, ok := strings.Cut(name, "/")
+		if ok && strings.HasPrefix(prefix, "mesh.") && service != "" {
+			return service
+		}
+	}
+	return req.GetNode().GetCluster()
+}
+
+// OnStreamDeltaResponse implements delta.Callbacks: the nonce is known now.
+func (st *stream) OnStreamDeltaResponse(_ int64, req *discovery.DeltaDiscoveryRequest, resp *discovery.DeltaDiscoveryResponse) {
+	st.service.mu.Lock()
+	defer st.service.mu.Unlock()
+	if sub := st.sub(req.GetTypeUrl()); sub != nil && sub.flight != nil {
+		sub.flight.nonce = resp.GetNonce()
+		sub.kind.pushes.Inc()
+	}
+}
+
+// CreateWatch implements cache.ConfigWatcher for the protocol that we refuse.
+func (st *stream) CreateWatch(*cache.Request, cache.Subscription, chan cache.Response) (func(), error) {
+	return nil, errStateOfTheWorld
+}
+
+// CreateDeltaWatch implements cache.ConfigWatcher. Each request of the client
+// ends here: ACK or NACK, names, and then whatever is due.
+func (st *stream) CreateDeltaWatch(req *cache.DeltaRequest, engine cache.Subscription, out chan cache.DeltaResponse) (func(), error) {
+	svc := st.service
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	sub, err := st.subscription(req)
+	if err != nil {
+		return nil, err
+	}
+	acked := st.answer(sub, req)
+	have := svc.content[sub.kind.typeURL]
+	sub.subscribe(req, sub.wants(req, engine.IsWildcard()), have)
+	if sub.known == nil {
+		sub.claim(req.GetInitialResourceVersions(), have)
+	}
+	st.warn(sub, req)
+	sub.out, sub.known = out, engine.ReturnedResources()
+	if svc.ready {
+		sub.next()
+	}
+	svc.judge(st.row)
+	if !st.row.inSync {
+		st.server.changed() // for another reason, maybe
+	}
+	if acked {
+		svc.confirmed()
+	}
+	return func() {
+		svc.mu.Lock()
+		sub.out = nil
+		svc.mu.Unlock()
+	}, nil
+}
+
+// subscription of the request's type, made by the first request of that type.
+func (st *stream) subscription(req *discovery.DeltaDiscoveryRequest) (*subscription, error) {
+	sub := st.sub(req.GetTypeUrl())
+	names := len(req.GetResourceNamesSubscribe()) + len(req.GetInitialResourceVersions())
+	if sub != nil {
+		names += len(sub.items)
+	}
+	if names > maxNames {
+		return nil, status.Errorf(codes.ResourceExhausted, "a stream may subscribe to at most %d names of one type", maxNames)
+	}
+	if sub == nil {
+		if len(st.subs) == maxTypes {
+			return nil, status.Errorf(codes.ResourceExhausted, "a stream may subscribe to at most %d types", maxTypes)
+		}
+		sub = newSubscription(st.server.kind(req.GetTypeUrl()))
+		st.subs = append(st.subs, sub)
+	}
+	return sub, nil
+}
+
+// answer books an ACK or NACK. An answer to a response that is not the one in
+// flight says nothing; the engine would let it pass.
+func (st *stream) answer(sub *subscription, req *discovery.DeltaDiscoveryRequest) (acked bool) {
+	f := sub.answered(req)
+	if f == nil {
+		return false
+	}
+	if req.GetErrorDetail() == nil {
+		sub.kind.acks.Inc()
+		return true
+	}
+	sub.kind.nacks.Inc()
+	for i, it := range f.items {
+		st.server.log.Warn("data plane refused a resource", "node", st.node.GetId(), "service", st.service.name,
+			"resource", it.name, "version", f.versions[i], "reason", printable(req.GetErrorDetail().GetMessage()))
+	}
+	return false
+}
+
+// warn logs, once per name, what a data plane asks for and cannot get.
+func (st *stream) warn(sub *subscription, req *discovery.DeltaDiscoveryRequest) {
+	if !st.service.ready {
+		return
+	}
+	for _, name := range req.GetResourceNamesSubscribe() {
+		if it := sub.items[name]; it != nil && it.entry == nil && !it.warned {
+			it.warned = true
+			st.server.log.Warn("data plane asks for a resource that its service does not have", "node", st.node.GetId(),
+				"service", st.service.name, "resource", name, "type", sub.kind.typeURL)
+		}
+	}
+}
+
+// push sends what a publication changed, as far as the stream takes part.
+func (st *stream) push(diff []change) {
+	for i, c := range diff {
+		sub := st.sub(c.typeURL)
+		if sub == nil {
+			continue
+		}
+		sub.change(c.name, c.entry)
+		last := i+1 == len(diff) || diff[i+1].typeURL != c.typeURL
+		if last && st.service.ready {
+			sub.next()
+		}
+	}
+}
+
+// sub returns the subscription to a type, nil if there is none. There are few,
+// so a list is smaller than a map, and faster.
+func (st *stream) sub(typeURL string) *subscription {
+	for _, sub := range st.subs {
+		if sub.kind.typeURL == typeURL {
+			return sub
+		}
+	}
+	return nil
+}
