@@ -155,6 +155,26 @@ func TestCommitSplits(t *testing.T) {
 	}
 }
 
+// With a service its client secrets go: who makes a service of that name again
+// must not find them valid. Those of a service with a longer name stay.
+func TestDeletedServiceLosesItsSecrets(t *testing.T) {
+	s := openTest(t, t.TempDir(), testKEK(t))
+	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a"), service("a-2")}})
+	for _, name := range []string{"a", "a-2"} {
+		if _, err := s.AddSecret(t.Context(), clientauth.Secret{ID: "1", Service: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustCommit(t, s, Change{Delete: []policy.Key{{Kind: policy.KindService, Name: "a"}}})
+	if _, err := s.AddSecret(t.Context(), clientauth.Secret{ID: "2", Service: "a"}); !errors.Is(err, ErrConflict) {
+		t.Errorf("AddSecret for a deleted service: %v, want ErrConflict", err)
+	}
+	got := mustLoad(t, s).Secrets
+	if _, kept := got["a-2/1"]; len(got) != 1 || !kept {
+		t.Errorf("secrets after deleting service a: %v, want a-2/1 alone", got)
+	}
+}
+
 // Shared secrets and private keys are not found in any stored value, and a
 // sealed record that is moved to another place can't be opened.
 func TestSecretsAreSealed(t *testing.T) {

@@ -72,6 +72,11 @@ func (s *Store) batches(c Change) ([][]clientv3.Op, error) {
 		add(clientv3.OpPut(s.prefix+deletedMarker, ""), 0)
 	}
 	for _, k := range c.Delete {
+		if k.Kind == policy.KindService {
+			// Who makes a service of that name again must not find the secrets
+			// of the old one valid.
+			add(clientv3.OpDelete(s.prefix+secretsPrefix+k.Name+"/", clientv3.WithPrefix()), 0)
+		}
 		add(clientv3.OpDelete(s.prefix+configKey(k)), 0)
 	}
 	if len(ops) > 0 {
