@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// extensions is how many an Envoy lists in its node, each about 100 bytes.
+const extensions = 300
+
+// client is a data plane that confirms whatever it gets.
+type client struct {
+	id      int
+	service int
+	conn    *grpc.ClientConn
+	version string // claimed when it connects again
+}
+
+// fleet of clients against one address.
+type fleet struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+func startFleet(address string, n, services int) (*fleet, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &fleet{cancel: cancel}
+	for i := range n {
+		c := &client{id: i, service: i % services}
+		var err error
+		c.conn, err = grpc.NewClient("passthrough:///"+address,
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{})),
+			grpc.WithReadBufferSize(2<<10), grpc.WithWriteBufferSize(2<<10),
+			grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "tcp", a)
+			}),
+			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second,
+				Backoff: backoff.Config{BaseDelay: retry, Multiplier: 1, Jitter: 0.5, MaxDelay: retry}}))
+		if err != nil {
+			f.stop()
+			return nil, err
+		}
+		f.done.Go(func() { c.run(ctx) })
+	}
+	return f, nil
+}
+
+func (f *fleet) stop() {
+	f.cancel()
+	f.done.Wait()
+}
+
+const retry = 100 * time.Millisecond
+
+// run keeps a stream open until ctx ends.
+func (c *client) run(ctx context.Context) {
+	defer c.conn.Close()
+	for ctx.Err() == nil {
+		c.stream(ctx)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retry/2 + rand.N(retry)):
+		}
+	}
+}
+
+var method = grpc.StreamDesc{StreamName: "DeltaAggregatedResources", ServerStreams: true, ClientStreams: true}
+
+func (c *client) stream(ctx context.Context) {
+	s, err := c.conn.NewStream(ctx, &method, "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", grpc.WaitForReady(true))
+	if err != nil {
+		return
+	}
+	if s.SendMsg(c.first()) != nil {
+		return
+	}
+	var in []byte
+	for s.RecvMsg(&in) == nil {
+		nonce, version := scan(in)
+		c.version = version
+		ack := protowire.AppendString(protowire.AppendTag(nil, 2, protowire.BytesType), ecdsType)
+		ack = protowire.AppendString(protowire.AppendTag(ack, 6, protowire.BytesType), nonce)
+		if s.SendMsg(ack) != nil {
+			return
+		}
+	}
+}
+
+// extensionList is the part of the node that all clients share, encoded once.
+var extensionList = func() []byte {
+	node := &core.Node{UserAgentName: "envoy"}
+	for i := range extensions {
+		node.Extensions = append(node.Extensions, &core.Extension{Name: fmt.Sprintf("envoy.filters.http.extension_%d", i), Category: "envoy.filters.http",
+			TypeUrls: []string{fmt.Sprintf("envoy.extensions.filters.http.extension_%d.v3.Config", i)}})
+	}
+	return encode(node)
+}()
+
+// first is the request with the node, as an Envoy sends it.
+func (c *client) first() []byte {
+	req := &discovery.DeltaDiscoveryRequest{TypeUrl: ecdsType, ResourceNamesSubscribe: []string{resourceName(c.service)},
+		Node: &core.Node{Id: fmt.Sprintf("node-%d", c.id), Cluster: serviceName(c.service)}}
+	if c.version != "" {
+		req.InitialResourceVersions = map[string]string{resourceName(c.service): c.version}
+	}
+	// A message that comes twice is merged: this adds to the node.
+	return protowire.AppendBytes(protowire.AppendTag(encode(req), 1, protowire.BytesType), extensionList)
+}
+
+func encode(m proto.Message) []byte {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(err) // cannot fail: all strings are ASCII
+	}
+	return b
+}
+
+// scan finds the nonce of a response and the version of its resource.
+func scan(b []byte) (nonce, version string) {
+	return string(field(b, 5)), string(field(field(b, 2), 1))
+}
+
+// field returns the value of the first length-delimited field of that number.
+func field(b []byte, number protowire.Number) []byte {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return nil
+		}
+		b = b[n:]
+		if num == number && typ == protowire.BytesType {
+			v, _ := protowire.ConsumeBytes(b)
+			return v
+		}
+		if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
+			return nil
+		}
+		b = b[n:]
+	}
+	return nil
+}

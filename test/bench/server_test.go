@@ -1,0 +1,134 @@
+package bench
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// The environment of a server process. Standard input holds commands, standard
+// output one line of answer each.
+const (
+	envServer   = "WATCHWORD_BENCH_SERVER" // a key of servers
+	envListen   = "WATCHWORD_BENCH_LISTEN" // address
+	envServices = "WATCHWORD_BENCH_SERVICES"
+)
+
+// server is what runs in the server process.
+type server interface {
+	// Start makes the first content current and registers with g.
+	Start(g *grpc.Server, services int) error
+	// Served is closed when n streams hold everything.
+	Served(n int) <-chan struct{}
+	// Change makes content current in which one key differs, and returns when
+	// all n streams have confirmed it.
+	Change(n int) error
+}
+
+// servers by name, each with the options of its gRPC server.
+var servers = map[string]func() (server, []grpc.ServerOption){
+	"floor": newFloor,
+	"xds":   newXDS,
+}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(envServer); name != "" {
+		if err := serve(name); err != nil {
+			fmt.Fprintln(os.Stderr, "bench server:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// serve runs a server until standard input ends.
+func serve(name string) error {
+	if err := raiseFileLimit(); err != nil {
+		return err
+	}
+	services, err := strconv.Atoi(os.Getenv(envServices))
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", envServices, err)
+	}
+	srv, options := servers[name]()
+	g := grpc.NewServer(options...)
+	if err := srv.Start(g, services); err != nil {
+		return fmt.Errorf("starting %s: %w", name, err)
+	}
+	lis, err := net.Listen("tcp", os.Getenv(envListen))
+	if err != nil {
+		return err
+	}
+	go func() { _ = g.Serve(lis) }()
+	fmt.Println(lis.Addr())
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		answer, err := command(srv, in.Text())
+		if err != nil {
+			return fmt.Errorf("%s: %w", in.Text(), err)
+		}
+		fmt.Println(answer)
+	}
+	return in.Err()
+}
+
+// command runs one line: "served N", "change N", "usage" or "settle".
+func command(srv server, line string) (string, error) {
+	word, arg, _ := strings.Cut(line, " ")
+	n, _ := strconv.Atoi(arg)
+	switch word {
+	case "served":
+		<-srv.Served(n)
+		return "ok", nil
+	case "change":
+		before, start := cpu(), time.Now()
+		err := srv.Change(n)
+		return fmt.Sprintf("%d %d", time.Since(start), cpu()-before), err
+	case "usage":
+		resident, err := residentBytes()
+		return strconv.FormatInt(resident, 10), err
+	case "settle": // as a server is after minutes of quiet
+		runtime.GC()
+		debug.FreeOSMemory()
+		return "ok", nil
+	}
+	return "", fmt.Errorf("unknown command")
+}
+
+// cpu is the time, user and system, that this process has used.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err) // cannot fail with these arguments
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func residentBytes() (int64, error) {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, err
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
+	return pages * int64(os.Getpagesize()), err
+}
+
+func raiseFileLimit() error {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return err
+	}
+	l.Cur = l.Max
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
+}
