@@ -57,7 +57,8 @@ build: ## build .build/bin/watchword (needs Go alone)
 
 .PHONY: demo
 demo: build $(envoy) ## the main job, told on the terminal with real Envoys
-	go run ./test/demo
+	@go build -o .build/bin/demo ./test/demo
+	@.build/bin/demo
 
 ##@ Check
 

@@ -4,7 +4,6 @@ import (
 	"maps"
 
 	"github.com/watchword-mesh/watchword/controlplane/compile"
-	"github.com/watchword-mesh/watchword/controlplane/envoy"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 )
 
@@ -21,18 +20,18 @@ func (l *loop) dryRun(before, after policy.State, changed []policy.Key) []policy
 	}
 	in := compile.Input{State: after, Keys: keys, Subject: subjects(after)}
 	whatever := func(string, string) bool { return true }
+	list := l.translator.each(in, compile.Affected(before, after, changed, whatever), nil)
 	var faults []policy.Fault
-	for _, name := range compile.Affected(before, after, changed, whatever) {
-		rs := compile.Ruleset(in, name)
-		if rs == nil {
-			continue
-		}
-		if _, err := envoy.Resources(rs); err != nil {
+	for _, t := range list {
+		if t.err != nil {
 			faults = append(faults, policy.Fault{
-				Key:     policy.Key{Kind: policy.KindService, Name: name},
-				Message: "with this change Envoy could not enforce what is written: " + err.Error(),
+				Key:     policy.Key{Kind: policy.KindService, Name: t.service},
+				Message: "with this change Envoy could not enforce what is written: " + t.err.Error(),
 			})
 		}
+	}
+	if len(faults) == 0 {
+		l.translator.remember(list)
 	}
 	return faults
 }

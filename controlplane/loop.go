@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/watchword-mesh/watchword/controlplane/compile"
-	"github.com/watchword-mesh/watchword/controlplane/envoy"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
@@ -35,6 +34,8 @@ type loop struct {
 	sts     *sts.Server
 	metrics *loopMetrics
 	mailbox mailbox
+	// translator is shared with dry runs.
+	translator translator
 
 	// Only the loop's goroutine touches these.
 	keys     map[string][]jose.Key // replaced, never changed
@@ -175,24 +176,22 @@ func (l *loop) uses(after policy.State, all bool) func(service, issuer string) b
 func (l *loop) translate(state policy.State, services []string) map[string][]xds.Resource {
 	in := compile.Input{State: state, Keys: l.keys, Subject: subjects(state)}
 	out := map[string][]xds.Resource{}
-	for _, name := range services {
-		rs := compile.Ruleset(in, name)
-		if rs == nil {
-			delete(l.rulesets, name)
-			out[name] = nil
-			continue
-		}
-		resources, err := envoy.Resources(rs)
-		if err != nil {
+	for _, t := range l.translator.each(in, services, l.rulesets) {
+		switch {
+		case t.err != nil:
 			l.metrics.failures.Inc()
-			l.log.Error("a service can't be translated for Envoy; its data planes keep what they have", "service", name, "error", err)
-			continue
-		}
-		l.rulesets[name] = rs
-		for _, r := range resources {
-			out[name] = append(out[name], xds.Resource(r))
+			l.log.Error("a service can't be translated for Envoy; its data planes keep what they have", "service", t.service, "error", t.err)
+		case t.ruleset == nil:
+			delete(l.rulesets, t.service)
+			out[t.service] = nil
+		case t.resources != nil:
+			l.rulesets[t.service] = t.ruleset
+			for _, r := range t.resources {
+				out[t.service] = append(out[t.service], xds.Resource(r))
+			}
 		}
 	}
+	l.translator.remember(nil)
 	return out
 }
 

@@ -229,11 +229,14 @@ func (p *plan) check(objects []*policy.Object) {
 	for _, f := range p.faults {
 		broken[f.Key] = true
 	}
+	faults := policy.Check(p.after)
 	known := map[policy.Fault]bool{}
-	for _, f := range policy.Check(p.before) {
-		known[f] = true
+	if slices.ContainsFunc(faults, func(f policy.Fault) bool { return given[f.Key] == nil }) {
+		for _, f := range policy.Check(p.before) {
+			known[f] = true
+		}
 	}
-	for _, f := range policy.Check(p.after) {
+	for _, f := range faults {
 		o := given[f.Key]
 		switch {
 		case broken[f.Key], o == nil && known[f]:

@@ -66,8 +66,9 @@ func (s *Server) GetDataPlaneConfig(_ context.Context, req *adminv1.GetDataPlane
 const (
 	defaultWait = 30 * time.Second
 	mostWait    = time.Hour
-	// progressPause gathers what comes in while an answer is on its way.
-	progressPause = 20 * time.Millisecond
+	// reportPause is the least time between two reports of a wait. The last
+	// one, which says done, never waits.
+	reportPause = 100 * time.Millisecond
 )
 
 // WaitInSync implements adminv1.AdminServiceServer.
@@ -79,28 +80,30 @@ func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerSt
 	ctx, cancel := context.WithTimeout(stream.Context(), timeout)
 	defer cancel()
 	began := s.written.since(req.GetRevision(), time.Now())
+	reported := time.Time{}
 	for {
 		resp, changed := s.DataPlanes.Progress(req.GetRevision())
 		resp.Elapsed = durationpb.New(time.Since(began))
-		if err := stream.Send(resp); err != nil || resp.GetDone() {
-			return err
+		if resp.GetDone() || time.Since(reported) >= reportPause {
+			if err := stream.Send(resp); err != nil || resp.GetDone() {
+				return err
+			}
+			reported = time.Now()
 		}
 		select {
 		case <-changed:
-			pause(ctx, progressPause, resp)
 		case <-ctx.Done():
-			return status.Errorf(codes.DeadlineExceeded, "%d of %d data planes have revision %d after %s", resp.GetInSync(), resp.GetTotal(), req.GetRevision(), timeout)
+			return s.notInSync(req, resp, stream, timeout)
 		}
 	}
 }
 
-// pause bounds how often a long wait reports; a short one is not slowed down.
-func pause(ctx context.Context, d time.Duration, last *adminv1.WaitInSyncResponse) {
-	if last.GetTotal() < 50 {
-		return
+// notInSync ends a wait: the last report names who is not in sync.
+func (s *Server) notInSync(req *adminv1.WaitInSyncRequest, last *adminv1.WaitInSyncResponse, stream grpc.ServerStreamingServer[adminv1.WaitInSyncResponse], timeout time.Duration) error {
+	if stream.Context().Err() == nil {
+		if err := stream.Send(last); err != nil {
+			return err
+		}
 	}
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
+	return status.Errorf(codes.DeadlineExceeded, "%d of %d data planes have revision %d after %s", last.GetInSync(), last.GetTotal(), req.GetRevision(), timeout)
 }

@@ -22,10 +22,11 @@ type child struct {
 }
 
 // launch starts a server process; address may end in :0.
-func launch(b *testing.B, name, address string, services int) *child {
+func launch(b *testing.B, name, address string, services int, env ...string) *child {
 	b.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), envServer+"="+name, envListen+"="+address, envServices+"="+strconv.Itoa(services))
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -82,22 +83,23 @@ type side struct {
 	elapsed, cpu  []time.Duration
 }
 
-func newSide(b *testing.B, name string, streams int) *side {
+func newSide(b *testing.B, name string, m mesh, env ...string) *side {
 	b.Helper()
-	services := servicesFor(streams)
-	s := &side{child: launch(b, name, "127.0.0.1:0", services)}
+	s := &side{child: launch(b, name, "127.0.0.1:0", m.services, env...)}
 	s.ask("settle")
 	s.empty = s.bytes()
 	var err error
-	if s.fleet, err = startFleet(s.address, streams, services); err != nil {
+	if s.fleet, err = startFleet(s.address, m.streams, m.services); err != nil {
 		b.Fatal(err)
 	}
-	s.ask("served %d", streams)
+	s.ask("served %d", m.streams)
 	return s
 }
 
-// servicesFor a mesh of that many streams: ten data planes a service.
-func servicesFor(streams int) int { return max(1, streams/10) }
+// mesh is how many data planes there are, spread over how many services. With
+// one service a change is one message to all, as at the floor; with more, each
+// service is compiled and has a message of its own.
+type mesh struct{ streams, services int }
 
 func (s *side) change(streams int) {
 	s.b.Helper()
@@ -118,12 +120,24 @@ func (s *side) close() {
 	s.stop()
 }
 
-// BenchmarkFanout measures one changed key from the change to the last ACK, and
-// what it costs the server; the floor is a bare gRPC server that sends as many
-// bytes, encoded once, to as many streams. Both run at once and take turns.
+// inFolder is the environment of a control plane with data of its own.
+func inFolder(b *testing.B) string {
+	b.Helper()
+	dir, err := os.MkdirTemp("", "ww") // short, for the socket in it
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return envDir + "=" + dir
+}
+
+// BenchmarkFanout measures one changed key from its apply to the last ACK, with
+// the write to etcd and its fsync, and what it costs the server; the floor is a
+// bare gRPC server that sends as many bytes, encoded once, to as many streams.
+// Both run at once and take turns.
 func BenchmarkFanout(b *testing.B) {
-	for _, streams := range []int{100, 1000, 3000} {
-		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) { fanout(b, streams) })
+	for _, m := range []mesh{{100, 1}, {1000, 1}, {3000, 1}, {1000, 100}, {3000, 300}} {
+		b.Run(fmt.Sprintf("streams=%d/services=%d", m.streams, m.services), func(b *testing.B) { fanout(b, m) })
 	}
 }
 
@@ -133,20 +147,21 @@ const (
 	warmups = 3
 )
 
-func fanout(b *testing.B, streams int) {
+func fanout(b *testing.B, m mesh) {
 	if err := raiseFileLimit(); err != nil {
 		b.Fatal(err)
 	}
-	floor, own := newSide(b, "floor", streams), newSide(b, "xds", streams)
-	defer floor.close()
+	own := newSide(b, "watchword", m, inFolder(b))
 	defer own.close()
+	floor := newSide(b, "floor", m, fmt.Sprintf("%s=%d", envSize, own.fleet.largest.Load()))
+	defer floor.close()
 	for b.Loop() {
 		for i := range warmups + pushes {
 			for _, s := range []*side{floor, own} {
 				if i == warmups {
 					s.elapsed, s.cpu = nil, nil
 				}
-				s.change(streams)
+				s.change(m.streams)
 			}
 		}
 	}
@@ -154,35 +169,37 @@ func fanout(b *testing.B, streams int) {
 		s.ask("settle")
 		s.filled = s.bytes()
 	}
+	b.ReportMetric(float64(own.fleet.largest.Load()), "B/message")
 	ms := func(d time.Duration) float64 { return float64(d) / 1e6 }
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(ms(median(own.elapsed)), "ms/push")
 	b.ReportMetric(ms(median(floor.elapsed)), "floor-ms/push")
 	b.ReportMetric(ms(median(own.elapsed))/ms(median(floor.elapsed)), "x-floor")
-	b.ReportMetric(median(own.cpu).Seconds()*1000/float64(streams), "cpu-s/1000streams")
-	b.ReportMetric(median(floor.cpu).Seconds()*1000/float64(streams), "floor-cpu-s/1000streams")
-	b.ReportMetric((own.filled-own.empty)/1024/float64(streams), "KiB/stream")
-	b.ReportMetric((floor.filled-floor.empty)/1024/float64(streams), "floor-KiB/stream")
+	b.ReportMetric(median(own.cpu).Seconds()*1000/float64(m.streams), "cpu-s/1000streams")
+	b.ReportMetric(median(floor.cpu).Seconds()*1000/float64(m.streams), "floor-cpu-s/1000streams")
+	b.ReportMetric((own.filled-own.empty)/1024/float64(m.streams), "KiB/stream")
+	b.ReportMetric((floor.filled-floor.empty)/1024/float64(m.streams), "floor-KiB/stream")
 }
 
 // BenchmarkRestart measures from the kill of a server, whose successor starts at
 // once, until all streams are served again. Clients come back after 0.1 s, with
 // jitter, and claim what they hold; all of it is still current.
 func BenchmarkRestart(b *testing.B) {
-	const streams = 3000
-	b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {
+	m := mesh{streams: 3000, services: 300}
+	b.Run(fmt.Sprintf("streams=%d/services=%d", m.streams, m.services), func(b *testing.B) {
 		if err := raiseFileLimit(); err != nil {
 			b.Fatal(err)
 		}
-		s := newSide(b, "xds", streams)
+		folder := inFolder(b)
+		s := newSide(b, "watchword", m, folder)
 		defer func() { s.close() }()
 		var took []time.Duration
 		for b.Loop() {
 			for range restarts {
 				start := time.Now()
 				s.stop()
-				s.child = launch(b, "xds", s.address, servicesFor(streams))
-				s.ask("served %d", streams)
+				s.child = launch(b, "watchword", s.address, m.services, folder)
+				s.ask("served %d", m.streams)
 				took = append(took, time.Since(start))
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -25,20 +26,24 @@ type client struct {
 	id      int
 	service int
 	conn    *grpc.ClientConn
-	version string // claimed when it connects again
+	fleet   *fleet
+	// versions by name, claimed when it connects again.
+	versions map[string]string
 }
 
 // fleet of clients against one address.
 type fleet struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
+	// largest message that any client got, in bytes.
+	largest atomic.Int64
 }
 
 func startFleet(address string, n, services int) (*fleet, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &fleet{cancel: cancel}
 	for i := range n {
-		c := &client{id: i, service: i % services}
+		c := &client{id: i, service: i % services, fleet: f, versions: map[string]string{}}
 		var err error
 		c.conn, err = grpc.NewClient("passthrough:///"+address,
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -89,8 +94,13 @@ func (c *client) stream(ctx context.Context) {
 	}
 	var in []byte
 	for s.RecvMsg(&in) == nil {
-		nonce, version := scan(in)
-		c.version = version
+		nonce := string(field(in, 5))
+		if r := field(in, 2); r != nil {
+			c.versions[string(field(r, 3))] = string(field(r, 1))
+		}
+		if size := int64(len(in)); size > c.fleet.largest.Load() {
+			c.fleet.largest.Store(size)
+		}
 		ack := protowire.AppendString(protowire.AppendTag(nil, 2, protowire.BytesType), ecdsType)
 		ack = protowire.AppendString(protowire.AppendTag(ack, 6, protowire.BytesType), nonce)
 		if s.SendMsg(ack) != nil {
@@ -111,11 +121,9 @@ var extensionList = func() []byte {
 
 // first is the request with the node, as an Envoy sends it.
 func (c *client) first() []byte {
-	req := &discovery.DeltaDiscoveryRequest{TypeUrl: ecdsType, ResourceNamesSubscribe: []string{resourceName(c.service)},
-		Node: &core.Node{Id: fmt.Sprintf("node-%d", c.id), Cluster: serviceName(c.service)}}
-	if c.version != "" {
-		req.InitialResourceVersions = map[string]string{resourceName(c.service): c.version}
-	}
+	req := &discovery.DeltaDiscoveryRequest{TypeUrl: ecdsType, ResourceNamesSubscribe: []string{inboundName(c.service), revokedName(c.service)},
+		InitialResourceVersions: c.versions,
+		Node:                    &core.Node{Id: fmt.Sprintf("node-%d", c.id), Cluster: serviceName(c.service)}}
 	// A message that comes twice is merged: this adds to the node.
 	return protowire.AppendBytes(protowire.AppendTag(encode(req), 1, protowire.BytesType), extensionList)
 }
@@ -126,11 +134,6 @@ func encode(m proto.Message) []byte {
 		panic(err) // cannot fail: all strings are ASCII
 	}
 	return b
-}
-
-// scan finds the nonce of a response and the version of its resource.
-func scan(b []byte) (nonce, version string) {
-	return string(field(b, 5)), string(field(field(b, 2), 1))
 }
 
 // field returns the value of the first length-delimited field of that number.

@@ -1,6 +1,10 @@
 package bench
 
 import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -18,6 +22,7 @@ type floor struct {
 	streams map[chan struct{}]struct{}
 	frame   atomic.Pointer[[]byte]
 	version int
+	size    int
 
 	counting sync.Mutex
 
@@ -30,32 +35,39 @@ type waiter struct {
 	done chan struct{}
 }
 
-func newFloor() (server, []grpc.ServerOption) {
-	f := &floor{streams: make(map[chan struct{}]struct{})}
-	// The same options as ours, so that only what a server does differs.
-	return f, append(xds.ServerOptions(), grpc.ForceServerCodecV2(rawCodec{}))
-}
+func newFloor() server { return &floor{streams: make(map[chan struct{}]struct{})} }
 
-func (f *floor) Start(g *grpc.Server, _ int) error {
+func (f *floor) Start(address, _ string, _ int) (string, error) {
+	var err error
+	if f.size, err = strconv.Atoi(os.Getenv(envSize)); err != nil {
+		return "", fmt.Errorf("reading %s: %w", envSize, err)
+	}
 	f.encode()
+	// The same options as ours, so that only what a server does differs.
+	g := grpc.NewServer(append(xds.ServerOptions(), grpc.ForceServerCodecV2(rawCodec{}))...)
 	g.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "envoy.service.discovery.v3.AggregatedDiscoveryService",
 		HandlerType: (*any)(nil),
 		Streams:     []grpc.StreamDesc{{StreamName: "DeltaAggregatedResources", ServerStreams: true, ClientStreams: true, Handler: f.stream}},
 	}, f)
-	return nil
+	lis, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", err
+	}
+	go func() { _ = g.Serve(lis) }()
+	return lis.Addr().String(), nil
 }
 
-// encode makes a new frame: one response with one resource and a nonce.
+// encode makes a new frame: one response with one resource and a nonce, in all
+// of the size that was asked for, but for a few bytes of headers.
 func (f *floor) encode() {
 	f.version++
-	name := resourceName(0)
 	var any, resource, frame []byte
 	any = protowire.AppendString(protowire.AppendTag(any, 1, protowire.BytesType), ecdsType)
-	any = protowire.AppendBytes(protowire.AppendTag(any, 2, protowire.BytesType), body(0, f.version))
+	any = protowire.AppendBytes(protowire.AppendTag(any, 2, protowire.BytesType), body(f.size-len(ecdsType)*2-60, f.version))
 	resource = protowire.AppendString(protowire.AppendTag(resource, 1, protowire.BytesType), "0123456789abcdef")
 	resource = protowire.AppendBytes(protowire.AppendTag(resource, 2, protowire.BytesType), any)
-	resource = protowire.AppendString(protowire.AppendTag(resource, 3, protowire.BytesType), name)
+	resource = protowire.AppendString(protowire.AppendTag(resource, 3, protowire.BytesType), inboundName(0))
 	frame = protowire.AppendBytes(protowire.AppendTag(frame, 2, protowire.BytesType), resource)
 	frame = protowire.AppendString(protowire.AppendTag(frame, 4, protowire.BytesType), ecdsType)
 	frame = protowire.AppendString(protowire.AppendTag(frame, 5, protowire.BytesType), "1")
@@ -107,7 +119,13 @@ func (f *floor) count(s grpc.ServerStream) {
 	}
 }
 
-func (f *floor) Served(n int) <-chan struct{} {
+func (f *floor) Served(n int) error {
+	<-f.confirmed(n)
+	return nil
+}
+
+// confirmed is closed after n ACKs in all.
+func (f *floor) confirmed(n int) <-chan struct{} {
 	f.counting.Lock()
 	defer f.counting.Unlock()
 	done := make(chan struct{})
@@ -123,7 +141,7 @@ func (f *floor) Change(n int) error {
 	f.counting.Lock()
 	upTo := f.acks + n
 	f.counting.Unlock()
-	done := f.Served(upTo)
+	done := f.confirmed(upTo)
 	f.encode()
 	f.mu.Lock()
 	for wake := range f.streams {

@@ -6,15 +6,12 @@ import (
 	"math/rand/v2"
 )
 
-// bodySize is that of a mesh.inbound filter chain with three issuers, two keys
-// each, a few rules and header mutations.
-const bodySize = 6 << 10
-
-// template is text like JSON, with keys in it, which do not compress.
-var template = func() []byte {
-	random := rand.New(rand.NewPCG(1, 2))
-	b := make([]byte, 0, bodySize+128)
-	for len(b) < bodySize {
+// body is text like JSON, with keys in it, which do not compress, of a size and
+// a version.
+func body(size, version int) []byte {
+	random := rand.New(rand.NewPCG(1, uint64(version)))
+	b := fmt.Appendf(nil, "%08d", version)
+	for len(b) < size {
 		key := make([]byte, 64)
 		for i := range key {
 			key[i] = byte(random.Uint32())
@@ -23,13 +20,5 @@ var template = func() []byte {
 		b = base64.RawURLEncoding.AppendEncode(b, key)
 		b = append(b, `"}`...)
 	}
-	return b[:bodySize]
-}()
-
-// body is the content of a service at a version.
-func body(service, version int) []byte {
-	b := make([]byte, bodySize)
-	copy(b, fmt.Sprintf("%08d/%08d", service, version))
-	copy(b[17:], template)
-	return b
+	return b[:max(size, 0)]
 }

@@ -3,7 +3,6 @@ package bench
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -12,8 +11,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc"
 )
 
 // The environment of a server process. Standard input holds commands, standard
@@ -22,23 +19,26 @@ const (
 	envServer   = "WATCHWORD_BENCH_SERVER" // a key of servers
 	envListen   = "WATCHWORD_BENCH_LISTEN" // address
 	envServices = "WATCHWORD_BENCH_SERVICES"
+	envDir      = "WATCHWORD_BENCH_DIR"
+	envSize     = "WATCHWORD_BENCH_SIZE" // bytes of the floor's message
 )
 
 // server is what runs in the server process.
 type server interface {
-	// Start makes the first content current and registers with g.
-	Start(g *grpc.Server, services int) error
-	// Served is closed when n streams hold everything.
-	Served(n int) <-chan struct{}
+	// Start serves ADS on the address for that many services, and returns the
+	// address. A second start on the same folder finds what the first has left.
+	Start(address, dir string, services int) (string, error)
+	// Served returns when n streams hold everything.
+	Served(n int) error
 	// Change makes content current in which one key differs, and returns when
 	// all n streams have confirmed it.
 	Change(n int) error
 }
 
-// servers by name, each with the options of its gRPC server.
-var servers = map[string]func() (server, []grpc.ServerOption){
-	"floor": newFloor,
-	"xds":   newXDS,
+// servers by name.
+var servers = map[string]func() server{
+	"floor":     newFloor,
+	"watchword": newWhole,
 }
 
 func TestMain(m *testing.M) {
@@ -61,17 +61,12 @@ func serve(name string) error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", envServices, err)
 	}
-	srv, options := servers[name]()
-	g := grpc.NewServer(options...)
-	if err := srv.Start(g, services); err != nil {
+	srv := servers[name]()
+	address, err := srv.Start(os.Getenv(envListen), os.Getenv(envDir), services)
+	if err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
-	lis, err := net.Listen("tcp", os.Getenv(envListen))
-	if err != nil {
-		return err
-	}
-	go func() { _ = g.Serve(lis) }()
-	fmt.Println(lis.Addr())
+	fmt.Println(address)
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		answer, err := command(srv, in.Text())
@@ -89,8 +84,7 @@ func command(srv server, line string) (string, error) {
 	n, _ := strconv.Atoi(arg)
 	switch word {
 	case "served":
-		<-srv.Served(n)
-		return "ok", nil
+		return "ok", srv.Served(n)
 	case "change":
 		before, start := cpu(), time.Now()
 		err := srv.Change(n)

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"regexp"
+	"strings"
+)
+
+// step is one line of the story.
+type step struct {
+	// section is the heading above the step, if it is the first below it.
+	section string
+	say     string
+	do      action
+	// want is the outcome; each * stands for any text.
+	want string
+	// essential means that nothing after it can come out right without it.
+	essential bool
+}
+
+func (s step) matches(got string) bool {
+	pattern := strings.ReplaceAll(regexp.QuoteMeta(s.want), `\*`, `.*`)
+	return regexp.MustCompile(`^` + pattern + `$`).MatchString(got)
+}
+
+// The tokens of the story.
+var (
+	frontendForOrders   = token{caller: "frontend", audience: "orders"}
+	frontendForPayments = token{caller: "frontend", audience: "payments", byOperator: true}
+	reportsForOrders    = token{caller: "reports", audience: "orders", byOperator: true}
+	reportsForPayments  = token{caller: "reports", audience: "payments"}
+)
+
+// order is the request whose answer the policies change: orders takes it and
+// calls payments with a token of its own.
+var order = request{to: "orders", method: "POST", path: "/orders", token: frontendForOrders}
+
+const (
+	orderTaken   = `200, orders saw spiffe://mesh.local/frontend, payments saw spiffe://mesh.local/orders`
+	orderRefused = `403 "RBAC: access denied"`
+	onBoth       = `HTTP/1.1 and HTTP/2: `
+	oneEach      = `, 1 TCP connection each`
+)
+
+var story = []step{
+	{section: "A mesh",
+		say: "the control plane starts, with an etcd of its own",
+		do:  startControlPlane{}, want: `ready`, essential: true},
+	{say: "four services are described, and who may call whom",
+		do: apply{file: "mesh"}, want: `revision *: no connected data plane *`, essential: true},
+	{say: "three Envoys start and get their configuration",
+		do: startEnvoys{"frontend", "orders", "payments"}, want: `3 data planes, 3 in sync at revision *`, essential: true},
+	{say: "frontend gets a token from the token endpoint",
+		do: askToken{token: frontendForOrders}, want: `200, a Bearer token for 300 s`, essential: true},
+
+	{section: "Who may call orders",
+		say: "no token",
+		do:  request{to: "orders", path: "/orders/7"}, want: `401 "Jwt is missing"`},
+	{say: "a token for another audience",
+		do: request{to: "orders", path: "/orders/7", token: frontendForPayments}, want: `403 "Audiences in Jwt are not allowed"`},
+	{say: "the right token",
+		do: request{to: "orders", path: "/orders/7", token: frontendForOrders}, want: `200, orders saw spiffe://mesh.local/frontend`},
+	{say: "a caller that the policy does not allow",
+		do: request{to: "orders", path: "/orders/7", token: reportsForOrders}, want: `403 "RBAC: access denied"`},
+	{say: "reports asks for a token for a service that it does not call",
+		do: askToken{token: reportsForPayments}, want: `400 invalid_target: *`},
+	{say: "a caller that claims to be somebody else",
+		do:   request{to: "orders", path: "/orders/7", token: frontendForOrders, pretend: "spiffe://mesh.local/admin"},
+		want: `200, orders saw spiffe://mesh.local/frontend`},
+	{say: "the same on a page that is open to all",
+		do:   request{to: "frontend", path: "/welcome", pretend: "spiffe://mesh.local/admin"},
+		want: `200, frontend saw nobody`},
+
+	{section: "A change reaches connections that are open",
+		say: "orders calls payments, with a token of its own",
+		do:  kept{request: order}, want: onBoth + orderTaken + oneEach},
+	{say: "a policy is applied",
+		do: apply{file: "changes/read-only.yaml"}, want: `revision *: 2 of 2 in sync, *`},
+	{say: "the same connections",
+		do: kept{request: order}, want: onBoth + orderRefused + oneEach},
+	{say: "the policy is deleted",
+		do: remove{kind: "authorizationpolicy", name: "read-only"}, want: `revision *: 2 of 2 in sync, *`},
+	{say: "the same connections",
+		do: kept{request: order}, want: onBoth + orderTaken + oneEach},
+
+	{section: "Without the control plane",
+		say: "the control plane is killed",
+		do:  killControlPlane{}, want: `killed; status ends with exit code 6, not reachable`},
+	{say: "the same connections go on, 100 requests",
+		do: kept{request: order, times: 50}, want: onBoth + orderTaken + oneEach},
+	{say: "a new connection without a token is still refused",
+		do: request{to: "orders", path: "/orders/7"}, want: `401 "Jwt is missing"`},
+	{say: "an Envoy that never had a configuration refuses everybody",
+		do:   startOwnEnvoy{ask: request{to: "own", path: "/orders/7", token: frontendForOrders}},
+		want: `403 "RBAC: access denied"`},
+	{say: "the control plane starts again",
+		do: restartControlPlane{dataPlanes: 4}, want: `4 data planes, 4 in sync at revision *`},
+	{say: "a new token, and the Envoy that had no configuration",
+		do:   request{to: "own", path: "/orders/7", token: token{caller: "frontend", audience: "orders", byOperator: true}},
+		want: `200, orders saw spiffe://mesh.local/frontend`},
+	{say: "the connections from before",
+		do: kept{request: order}, want: onBoth + orderTaken + oneEach},
+}
