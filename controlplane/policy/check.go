@@ -14,10 +14,15 @@ import (
 
 // Check finds every fault of a whole State: those of single resources, and
 // those between them. Faults carry Key and Field but no source.
-func Check(s State) []Fault {
-	c := &checker{state: s}
+func Check(s State) []Fault { return CheckSince(s, nil) }
+
+// CheckSince is Check for a State that follows on one that was checked: what
+// is dear to check alone and is the same resource (not merely an equal one) is
+// taken as sound.
+func CheckSince(s, since State) []Fault {
+	c := &checker{state: s, since: since}
 	c.shared()
-	for _, k := range s.Keys() {
+	for _, k := range c.order() {
 		c.key = k
 		c.metadata(s[k].GetMetadata())
 		switch k.Kind {
@@ -34,15 +39,34 @@ func Check(s State) []Fault {
 	return c.faults
 }
 
+// order puts the resources that were there before first, so that what must be
+// unique is found at the one that is new.
+func (c *checker) order() []Key {
+	var old, fresh []Key
+	for _, k := range c.state.Keys() {
+		if c.since != nil && c.since[k] == c.state[k] {
+			old = append(old, k)
+		} else {
+			fresh = append(fresh, k)
+		}
+	}
+	return append(old, fresh...)
+}
+
 // checker gathers the faults of one State.
 type checker struct {
 	state  State
+	since  State
 	key    Key
 	faults []Fault
 	// The first owner of what must be unique in the mesh.
 	issuers, audiences map[string]string
 	// The authentication policy that holds each (service, route).
 	targets map[[2]string]string
+	// All services, and the issuers that each (service, route) accepts, as far
+	// as they were asked for.
+	services []string
+	accepted map[[2]string][]string
 }
 
 func (c *checker) fault(field, format string, args ...any) {
@@ -51,6 +75,7 @@ func (c *checker) fault(field, format string, args ...any) {
 
 func (c *checker) shared() {
 	c.issuers, c.audiences, c.targets = map[string]string{}, map[string]string{}, map[[2]string]string{}
+	c.services, c.accepted = c.state.Services(), map[[2]string][]string{}
 }
 
 var (
@@ -137,7 +162,7 @@ func (c *checker) seconds(field string, d *durationpb.Duration, least, most time
 		return
 	}
 	if v := d.AsDuration(); v < least || v > most || v%time.Second != 0 {
-		c.fault(field, "%s is not a whole number of seconds from %s to %s", v, short(least), short(most))
+		c.fault(field, "%s is not a whole number of seconds from %s to %s", short(v), short(least), short(most))
 	}
 }
 
@@ -186,7 +211,7 @@ func (c *checker) path(field, p string) {
 }
 
 var escape = regexp.MustCompile(`%..?|%$`)
-var needed = regexp.MustCompile(`^%(2[0-9A-C]|3[A-F]|40|5[B-E]|60|7[B-DF]|[01][0-9A-F]|[89A-F][0-9A-F])$`)
+var needed = regexp.MustCompile(`^%(2[0-9A-C]|3[A-F]|40|5[B-E]|60|7[B-DF]|0[1-9A-F]|1[0-9A-F]|[89A-F][0-9A-F])$`)
 
 // canonicalEscapes refuses escapes of letters, digits, - . _ ~ and of the
 // slashes, which a normalised path does not have.

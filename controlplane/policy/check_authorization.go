@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"strings"
 
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -27,6 +28,9 @@ func (c *checker) authorization(s *policyv1.AuthorizationPolicySpec) {
 func (c *checker) rule(field string, r *policyv1.AuthorizationRule) {
 	c.source(field+".from", r.GetFrom())
 	to := r.GetTo()
+	if to != nil && len(to.GetHosts())+len(to.GetPaths())+len(to.GetMethods()) == 0 {
+		c.fault(field+".to", "is empty: leave it out to match every request")
+	}
 	c.requests(field+".to", to.GetHosts(), to.GetPaths(), to.GetMethods())
 	for i, w := range r.GetWhen() {
 		c.condition(index(field+".when", i), w)
@@ -72,22 +76,45 @@ func (c *checker) condition(field string, w *policyv1.Condition) {
 // that there is nothing to compare with.
 func (c *checker) acceptedIssuers(t *policyv1.Target) (accepted map[string]bool, known bool) {
 	accepted = map[string]bool{}
-	for _, name := range c.state.Services() {
-		for _, route := range routeNames(c.state.Service(name)) {
+	services := t.GetServices()
+	if len(services) == 0 {
+		services = c.services
+	}
+	for _, name := range services {
+		spec := c.state.Service(name)
+		if spec == nil {
+			continue
+		}
+		for _, route := range routeNames(spec) {
 			if Match(t, name, route) == LevelNone {
 				continue
 			}
 			known = true
-			policy, spec := c.state.AuthenticationFor(name, route)
-			if policy == "" {
-				accepted[BuiltinIssuer] = true
-			}
-			for _, r := range spec.GetJwtRules() {
-				accepted[r.GetIssuer()] = true
+			for _, issuer := range c.issuersAt(name, route) {
+				accepted[issuer] = true
 			}
 		}
 	}
 	return accepted, known
+}
+
+// issuersAt returns the issuers whose tokens a route accepts. It is asked for
+// the same routes again and again.
+func (c *checker) issuersAt(service, route string) []string {
+	place := [2]string{service, route}
+	if issuers, known := c.accepted[place]; known {
+		return issuers
+	}
+	var issuers []string
+	name, spec := c.state.AuthenticationFor(service, route)
+	if name == "" {
+		issuers = []string{BuiltinIssuer}
+	}
+	for _, r := range spec.GetJwtRules() {
+		issuers = append(issuers, r.GetIssuer())
+	}
+	c.accepted[place] = issuers
+	return issuers
 }
 
 // reachable refuses a rule about callers that can't get that far.
@@ -107,6 +134,6 @@ func (c *checker) reachable(field string, r *policyv1.AuthorizationRule, accepte
 	case len(accepted) == 0:
 		c.fault(field, "can never match: no token is looked at there (authentication is OFF)")
 	case len(names) > 0 && !slices.ContainsFunc(names, reach):
-		c.fault(field+".from", "can never match: the authentication there accepts none of these issuers (%v)", names)
+		c.fault(field+".from", "can never match: the authentication there accepts no tokens of %s", strings.Join(slices.Compact(slices.Sorted(slices.Values(names))), ", "))
 	}
 }

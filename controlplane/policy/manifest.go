@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -106,6 +107,20 @@ func redact(r *policyv1.Resource) {
 	}
 }
 
+// harmless are the members of a key with a secret that may be shown.
+var harmless = []string{"kty", "kid", "alg", "use", "key_ops"}
+
+// holdsPrivate says whether a key has a private or symmetric member (RFC 7518
+// section 6), whatever its type says.
+func holdsPrivate(k map[string]any) bool {
+	for _, member := range []string{"k", "d", "p", "q", "dp", "dq", "qi", "oth"} {
+		if _, ok := k[member]; ok {
+			return true
+		}
+	}
+	return false
+}
+
 // redactJWKS replaces the secrets of symmetric keys. A text that does not
 // parse counts as secret whole.
 func redactJWKS(text string) (string, bool) {
@@ -120,9 +135,13 @@ func redactJWKS(text string) (string, bool) {
 	}
 	secret := false
 	for _, k := range set.Keys {
-		for _, member := range []string{"k", "d", "p", "q", "dp", "dq", "qi", "oth"} {
-			if _, ok := k[member]; ok {
-				k[member], secret = Redacted, true
+		if k["kty"] != "oct" && !holdsPrivate(k) {
+			continue
+		}
+		secret = true
+		for member := range k {
+			if !slices.Contains(harmless, member) {
+				k[member] = Redacted
 			}
 		}
 	}

@@ -52,6 +52,9 @@ func Parse(docs []Document) ([]*Object, []Fault) {
 	var objects []*Object
 	var faults []Fault
 	for _, d := range docs {
+		if len(faults) >= maxFaults {
+			break
+		}
 		o, f := parseSource(d)
 		objects, faults = append(objects, o...), append(faults, f...)
 	}
@@ -94,6 +97,9 @@ func parseSource(d Document) ([]*Object, []Fault) {
 			continue
 		}
 		for _, resource := range list(n.Content[0]) {
+			if len(faults) >= maxFaults {
+				return objects, faults
+			}
 			o, f := parseObject(d.Source, resource)
 			faults = append(faults, f...)
 			if o != nil {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -18,8 +19,13 @@ import (
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
-// maxNodes bounds what one document may expand to, aliases included.
-const maxNodes = 100_000
+// Bounds of what is read: values of one document, entries of one list, and
+// faults, which nobody reads on after so many.
+const (
+	maxNodes   = 100_000
+	maxEntries = 1024
+	maxFaults  = 200
+)
 
 // reader fills proto messages from YAML nodes by their descriptors. It is used
 // instead of protojson because that stops at the first fault and knows no
@@ -29,7 +35,10 @@ type reader struct {
 	key    Key
 	lines  map[string]int
 	faults []Fault
-	budget int
+	// What may still be read: values, and bytes of text; aliases count as what
+	// they stand for.
+	budget, bytes int
+	exhausted     bool
 }
 
 func newResource(kind Kind) *policyv1.Resource {
@@ -47,16 +56,26 @@ func specOf(res *policyv1.Resource) protoreflect.Message {
 }
 
 func (r *reader) fault(n *yaml.Node, field, format string, args ...any) {
+	if len(r.faults) == maxFaults {
+		return
+	}
 	r.faults = append(r.faults, Fault{Source: r.source, Line: n.Line, Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
 // spend counts a node against the budget and follows an alias.
 func (r *reader) spend(n *yaml.Node, field string) *yaml.Node {
 	r.budget--
-	if r.budget == 0 {
+	r.bytes += len(n.Value)
+	switch {
+	case r.budget < 0 || r.exhausted:
+		return nil
+	case r.budget == 0:
+		r.exhausted = true
 		r.fault(n, field, "is too large: over %d values", maxNodes)
-	}
-	if r.budget <= 0 {
+		return nil
+	case r.bytes > MaxDocumentBytes:
+		r.exhausted = true
+		r.fault(n, field, "is too large: over %d KiB of text, with what aliases stand for", MaxDocumentBytes>>10)
 		return nil
 	}
 	if n.Kind == yaml.AliasNode {
@@ -106,7 +125,7 @@ func (r *reader) message(n *yaml.Node, path string, m protoreflect.Message) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		r.fault(n, path, "wants an object, not %s", describe(n))
+		r.fault(n, path, "wants an object, not %s", r.describe(path, n))
 		return
 	}
 	fds := m.Descriptor().Fields()
@@ -165,8 +184,17 @@ func (r *reader) null(n *yaml.Node, path string) bool {
 
 func (r *reader) list(n *yaml.Node, path string, l protoreflect.List, fd protoreflect.FieldDescriptor) {
 	if n.Kind != yaml.SequenceNode {
-		r.fault(n, path, "wants a list, not %s", describe(n))
+		r.fault(n, path, "wants a list, not %s", r.describe(path, n))
 		return
+	}
+	switch {
+	case len(n.Content) > maxEntries:
+		r.fault(n, path, "has %d entries; at most %d", len(n.Content), maxEntries)
+		return
+	case len(n.Content) == 0 && path != "spec.rules":
+		// A template that renders nothing must not widen a rule. (No rules at
+		// all is narrower than any.)
+		r.fault(n, path, "is an empty list: give entries, or leave the field out")
 	}
 	for i, c := range n.Content {
 		at := path + "[" + strconv.Itoa(i) + "]"
@@ -197,7 +225,7 @@ func (r *reader) nested(n *yaml.Node, path string, v protoreflect.Value) protore
 
 func (r *reader) labels(n *yaml.Node, path string, m protoreflect.Map) {
 	if n.Kind != yaml.MappingNode {
-		r.fault(n, path, "wants an object of strings, not %s", describe(n))
+		r.fault(n, path, "wants an object of strings, not %s", r.describe(path, n))
 		return
 	}
 	values := r.mapping(n, path, nil)
@@ -207,7 +235,7 @@ func (r *reader) labels(n *yaml.Node, path string, m protoreflect.Map) {
 		case v == nil:
 			return
 		case !isScalar(v, "!!str"):
-			r.fault(v, join(path, name), "wants a string, not %s%s", describe(v), quoteHint(v))
+			r.fault(v, join(path, name), "wants a string, not %s%s", r.describe(path, v), quoteHint(v))
 		default:
 			m.Set(protoreflect.ValueOfString(name).MapKey(), protoreflect.ValueOfString(v.Value))
 		}
@@ -217,6 +245,15 @@ func (r *reader) labels(n *yaml.Node, path string, m protoreflect.Map) {
 // isScalar says whether a node is a scalar of a tag; a tag alone may stand
 // before an object too.
 func isScalar(n *yaml.Node, tag string) bool { return n.Kind == yaml.ScalarNode && n.Tag == tag }
+
+// describe says what a node is, for faults; of what may be a key or a secret,
+// only its type.
+func (r *reader) describe(path string, n *yaml.Node) string {
+	if n.Kind == yaml.ScalarNode && strings.HasPrefix(path, "spec.keySet") {
+		return "what is there"
+	}
+	return describe(n)
+}
 
 // describe says what a node is, for faults.
 func describe(n *yaml.Node) string {
@@ -232,7 +269,8 @@ func describe(n *yaml.Node) string {
 	case "!!null":
 		return "nothing"
 	}
-	return "the " + map[string]string{"!!int": "number ", "!!float": "number ", "!!bool": "boolean "}[n.Tag] + clip(n.Value)
+	what := map[string]string{"!!int": "number", "!!float": "number", "!!bool": "boolean"}[n.Tag]
+	return "the " + cmp.Or(what, "value") + " " + clip(n.Value)
 }
 
 func clip(s string) string {
@@ -250,13 +288,13 @@ func (r *reader) scalar(n *yaml.Node, path string, fd protoreflect.FieldDescript
 		if isScalar(n, "!!str") {
 			return protoreflect.ValueOfString(n.Value), true
 		}
-		r.fault(n, path, "wants a string, not %s%s", describe(n), quoteHint(n))
+		r.fault(n, path, "wants a string, not %s%s", r.describe(path, n), quoteHint(n))
 	case protoreflect.BoolKind:
 		var b bool
 		if isScalar(n, "!!bool") && n.Decode(&b) == nil {
 			return protoreflect.ValueOfBool(b), true
 		}
-		r.fault(n, path, "wants true or false, not %s", describe(n))
+		r.fault(n, path, "wants true or false, not %s", r.describe(path, n))
 	case protoreflect.Uint32Kind, protoreflect.Int64Kind:
 		return r.integer(n, path, fd)
 	case protoreflect.EnumKind:
@@ -278,7 +316,7 @@ func (r *reader) integer(n *yaml.Node, path string, fd protoreflect.FieldDescrip
 	// 64-bit integers may be strings, as in the JSON form of protobuf.
 	i, err := strconv.ParseInt(n.Value, 10, 64)
 	if n.Kind != yaml.ScalarNode || err != nil || i < 0 || (fd.Kind() == protoreflect.Uint32Kind && i > math.MaxUint32) {
-		r.fault(n, path, "wants a whole number, not %s", describe(n))
+		r.fault(n, path, "wants a whole number, not %s", r.describe(path, n))
 		return protoreflect.Value{}, false
 	}
 	if fd.Kind() == protoreflect.Uint32Kind {
@@ -296,14 +334,14 @@ func (r *reader) enum(n *yaml.Node, path string, ed protoreflect.EnumDescriptor)
 		}
 		names = append(names, string(v.Name()))
 	}
-	r.fault(n, path, "wants one of %s, not %s", strings.Join(names, ", "), describe(n))
+	r.fault(n, path, "wants one of %s, not %s", strings.Join(names, ", "), r.describe(path, n))
 	return protoreflect.Value{}, false
 }
 
 func (r *reader) duration(n *yaml.Node, path string, d *durationpb.Duration) {
 	v, err := time.ParseDuration(n.Value)
 	if n.Kind != yaml.ScalarNode || err != nil {
-		r.fault(n, path, `wants a duration such as "30s", "5m" or "1h30m", not %s`, describe(n))
+		r.fault(n, path, `wants a duration such as "30s", "5m" or "1h30m", not %s`, r.describe(path, n))
 		return
 	}
 	proto.Merge(d, durationpb.New(v))
@@ -318,10 +356,13 @@ func (r *reader) value(n *yaml.Node, path string, v *structpb.Value) {
 		parsed = structpb.NewStringValue(n.Value)
 	case isScalar(n, "!!bool"):
 		parsed = structpb.NewBoolValue(strings.EqualFold(n.Value, "true"))
+	case isScalar(n, "!!int") && n.Decode(&f) == nil && math.Abs(f) > 1<<53:
+		r.fault(n, path, "%s can't be compared exactly: numbers in JSON are exact up to 2^53", clip(n.Value))
+		return
 	case n.Kind == yaml.ScalarNode && (n.Tag == "!!int" || n.Tag == "!!float") && n.Decode(&f) == nil && !math.IsInf(f, 0) && !math.IsNaN(f):
 		parsed = structpb.NewNumberValue(f)
 	default:
-		r.fault(n, path, "wants a string, a number or a boolean, not %s", describe(n))
+		r.fault(n, path, "wants a string, a number or a boolean, not %s", r.describe(path, n))
 		return
 	}
 	proto.Merge(v, parsed)

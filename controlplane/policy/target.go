@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"strings"
 
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -37,8 +38,14 @@ func Match(t *policyv1.Target, service, route string) Level {
 // route, or "" and nil when none does.
 func (s State) AuthenticationFor(service, route string) (string, *policyv1.AuthenticationPolicySpec) {
 	best, name := LevelNone, ""
-	for _, k := range s.keysOf(KindAuthenticationPolicy) {
-		if l := Match(s[k].GetAuthenticationPolicy().GetTarget(), service, route); l > best {
+	// Of two at one level, which Check refuses, the first by name: the map has
+	// no order, and to sort it for each route would cost more than the rest.
+	for k, r := range s {
+		if k.Kind != KindAuthenticationPolicy {
+			continue
+		}
+		l := Match(r.GetAuthenticationPolicy().GetTarget(), service, route)
+		if l > best || (l == best && l != LevelNone && k.Name < name) {
 			best, name = l, k.Name
 		}
 	}
@@ -55,8 +62,11 @@ type AuthorizationPolicy struct {
 // of the most specific level that has one. restricted says that there is one.
 func (s State) AuthorizationFor(service, route string) (deny, allow []AuthorizationPolicy, restricted bool) {
 	best := LevelNone
-	for _, k := range s.keysOf(KindAuthorizationPolicy) {
-		spec := s[k].GetAuthorizationPolicy()
+	for k, r := range s {
+		if k.Kind != KindAuthorizationPolicy {
+			continue
+		}
+		spec := r.GetAuthorizationPolicy()
 		l := Match(spec.GetTarget(), service, route)
 		switch {
 		case l == LevelNone:
@@ -68,20 +78,12 @@ func (s State) AuthorizationFor(service, route string) (deny, allow []Authorizat
 			allow = append(allow, AuthorizationPolicy{k.Name, spec})
 		}
 	}
+	slices.SortFunc(deny, byName)
+	slices.SortFunc(allow, byName)
 	return deny, allow, best != LevelNone
 }
 
-// keysOf returns the keys of one kind in order.
-func (s State) keysOf(kind Kind) []Key {
-	var keys []Key
-	for k := range s {
-		if k.Kind == kind {
-			keys = append(keys, k)
-		}
-	}
-	slices.SortFunc(keys, Key.Compare)
-	return keys
-}
+func byName(a, b AuthorizationPolicy) int { return strings.Compare(a.Name, b.Name) }
 
 // routeNames returns the names of a service's routes, "" for the rest last.
 func routeNames(spec *policyv1.ServiceSpec) []string {

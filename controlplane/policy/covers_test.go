@@ -1,0 +1,155 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"pgregory.net/rapid"
+
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+// A small world, in which any two patterns are likely to have to do with each
+// other.
+var (
+	hosts       = []string{"a.b", "x.a.b", "y.x.a.b", "b", "xa.b"}
+	hostsOf     = append(slices.Clone(hosts), "*.b", "*.a.b", "*.x.a.b")
+	paths       = []string{"/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/ab/c"}
+	pathsOf     = append(slices.Clone(paths), "/*", "/a/*", "/a/b/*", "/ab/*")
+	methodNames = []string{"GET", "POST", "PUT"}
+)
+
+func someOf(from []string) *rapid.Generator[[]string] {
+	return rapid.SliceOfNDistinct(rapid.SampledFrom(from), 0, 3, rapid.ID)
+}
+
+func randomRoute(t *rapid.T, name string) *policyv1.Route {
+	return &policyv1.Route{
+		Name:    name,
+		Hosts:   someOf(hostsOf).Draw(t, name+" hosts"),
+		Paths:   someOf(pathsOf).Draw(t, name+" paths"),
+		Methods: someOf(methodNames).Draw(t, name+" methods"),
+	}
+}
+
+// matches is what the words of the proto say, request by request.
+func matches(r *policyv1.Route, host, path, method string) bool {
+	any := func(list []string, one func(string) bool) bool {
+		return len(list) == 0 || slices.ContainsFunc(list, one)
+	}
+	return any(r.GetHosts(), func(h string) bool {
+		suffix, wild := strings.CutPrefix(h, "*")
+		return h == host || (wild && strings.HasSuffix(host, suffix) && host != suffix)
+	}) && any(r.GetPaths(), func(p string) bool {
+		prefix, wild := strings.CutSuffix(p, "*")
+		return p == path || (wild && strings.HasPrefix(path, prefix))
+	}) && any(r.GetMethods(), func(m string) bool { return m == method })
+}
+
+// If a covers b, then every request that b matches is matched by a. It may miss
+// that a covers b, but not where b has one host, path and method at most, and
+// no wildcard: then the requests decide.
+func TestCovers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := randomRoute(t, "a"), randomRoute(t, "b")
+		stray := ""
+		for _, h := range hosts {
+			for _, p := range paths {
+				for _, m := range methodNames {
+					if matches(b, h, p, m) && !matches(a, h, p, m) {
+						stray = fmt.Sprintf("%s %s%s", m, h, p)
+					}
+				}
+			}
+		}
+		plain := len(b.GetHosts()) == 1 && len(b.GetPaths()) == 1 && len(b.GetMethods()) == 1 && !strings.Contains(b.GetHosts()[0]+b.GetPaths()[0], "*")
+		switch got := covers(a, b); {
+		case got && stray != "":
+			t.Errorf("covers(%v, %v) = true, but only b matches %s", a, b, stray)
+		case !got && plain && stray == "":
+			t.Errorf("covers(%v, %v) = false, but a matches all that b does", a, b)
+		}
+	})
+}
+
+// token is what a JwtRule decides on.
+type token struct {
+	issuer, audience, place string
+	late, lifetime          int // seconds
+}
+
+// accepts is what the words of the proto say; a rule without audiences takes
+// the service's own, "own".
+func accepts(r *policyv1.JwtRule, tok token) bool {
+	audiences, where, skew, lifetime := r.GetAudiences(), places(r), 60, 86400
+	if len(audiences) == 0 {
+		audiences = []string{"own"}
+	}
+	if r.GetClockSkew() != nil {
+		skew = int(r.GetClockSkew().GetSeconds())
+	}
+	if r.GetMaxLifetime() != nil {
+		lifetime = int(r.GetMaxLifetime().GetSeconds())
+	}
+	return r.GetIssuer() == tok.issuer && slices.Contains(audiences, tok.audience) && slices.Contains(where, tok.place) &&
+		tok.late <= skew && tok.lifetime <= lifetime
+}
+
+// If a shadows b, then a verifies every token that b does. Rules have either
+// the service's own audiences or, for foreign issuers, given ones.
+func TestShadows(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := randomRule(t, "a"), randomRule(t, "b")
+		if !shadows(a, b) {
+			return
+		}
+		for _, issuer := range []string{"i", "j"} {
+			for _, audience := range []string{"own", "x", "y"} {
+				for _, place := range append(places(a), places(b)...) {
+					for _, late := range []int{0, 30, 60, 120} {
+						for _, lifetime := range []int{60, 3600, 86400, 172800} {
+							tok := token{issuer, audience, place, late, lifetime}
+							if accepts(b, tok) && !accepts(a, tok) {
+								t.Fatalf("shadows(%v, %v) = true, but only b takes %+v", a, b, tok)
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func randomRule(t *rapid.T, name string) *policyv1.JwtRule {
+	r := &policyv1.JwtRule{
+		Issuer:      rapid.SampledFrom([]string{"i", "j"}).Draw(t, name+" issuer"),
+		FromParams:  someOf([]string{"t", "u"}).Draw(t, name+" params"),
+		FromCookies: someOf([]string{"t", "u"}).Draw(t, name+" cookies"),
+		ClockSkew:   rapid.SampledFrom(durations(0, 30, 60, 120)).Draw(t, name+" skew"),
+		MaxLifetime: rapid.SampledFrom(durations(0, 60, 3600, 172800)).Draw(t, name+" lifetime"),
+	}
+	if r.GetIssuer() == "j" {
+		r.Audiences = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"x", "y", "own"}), 1, 3, rapid.ID).Draw(t, name+" audiences")
+	}
+	for _, h := range someOf([]string{"Authorization", "authorization", "x-token"}).Draw(t, name+" headers") {
+		prefix := rapid.SampledFrom([]string{"", "Bearer "}).Draw(t, name+" prefix")
+		r.FromHeaders = append(r.FromHeaders, &policyv1.HeaderLocation{Name: h, Prefix: prefix})
+	}
+	return r
+}
+
+// durations are in seconds; 0 is none.
+func durations(seconds ...int64) []*durationpb.Duration {
+	var out []*durationpb.Duration
+	for _, s := range seconds {
+		var d *durationpb.Duration
+		if s > 0 {
+			d = &durationpb.Duration{Seconds: s}
+		}
+		out = append(out, d)
+	}
+	return out
+}
