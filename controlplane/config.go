@@ -3,6 +3,7 @@ package controlplane
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -129,8 +130,38 @@ func loopback(flag, address string) error {
 	return nil
 }
 
-// kek finds the key-encryption key.
-func (c Config) kek() (store.KEK, error) {
+// ConfigError is a configuration that can't work, whatever runs beside it.
+type ConfigError struct{ error }
+
+// Unwrap returns the faults.
+func (e *ConfigError) Unwrap() error { return e.error }
+
+// prepareDataDir makes the data folder, and keeps other processes out of it
+// until unlock. (The etcd inside locks it itself.)
+func (c Config) prepareDataDir() (unlock func(), err error) {
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the data folder: %w", err)
+	}
+	info, err := os.Stat(c.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("the data folder: %w", err)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("the data folder %s can be written by others (mode %04o): chmod 700 it", c.DataDir, info.Mode().Perm())
+	}
+	if len(c.Etcd.Endpoints) == 0 {
+		return func() {}, nil
+	}
+	lock, err := store.LockDir(c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = lock.Close() }, nil
+}
+
+// kek finds the key-encryption key. A new one is made only for empty data: for
+// others it would open nothing.
+func (c Config) kek(create bool) (store.KEK, error) {
 	switch {
 	case c.KEKFile != "":
 		return store.KEKFile(c.KEKFile, false)
@@ -141,12 +172,17 @@ func (c Config) kek() (store.KEK, error) {
 		}
 		return k, nil
 	}
-	return store.KEKFile(filepath.Join(c.DataDir, kekFile), true)
+	path := filepath.Join(c.DataDir, kekFile)
+	k, err := store.KEKFile(path, create)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it by --kek-file or WATCHWORD_KEK", path)
+	}
+	return k, err
 }
 
 // store turns the configuration into that of the store.
-func (c Config) store(kek store.KEK, fatal func(error)) (store.Config, error) {
-	s := store.Config{Prefix: c.Etcd.Prefix, KEK: kek, Logger: c.Logger.Named("store"), Fatal: fatal}
+func (c Config) store(fatal func(error)) (store.Config, error) {
+	s := store.Config{Prefix: c.Etcd.Prefix, Logger: c.Logger.Named("store"), Fatal: fatal}
 	if len(c.Etcd.Endpoints) == 0 {
 		s.DataDir = c.DataDir
 		return s, nil
@@ -154,7 +190,7 @@ func (c Config) store(kek store.KEK, fatal func(error)) (store.Config, error) {
 	s.Endpoints, s.Username = c.Etcd.Endpoints, c.Etcd.Username
 	s.CAFile, s.CertFile, s.KeyFile = c.Etcd.CAFile, c.Etcd.CertFile, c.Etcd.KeyFile
 	if c.Etcd.PasswordFile != "" {
-		text, err := os.ReadFile(c.Etcd.PasswordFile)
+		text, err := store.ReadSecret(c.Etcd.PasswordFile)
 		if err != nil {
 			return s, fmt.Errorf("reading the password for etcd: %w", err)
 		}

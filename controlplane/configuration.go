@@ -7,7 +7,6 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/api"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/controlplane/store"
-	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
 // configuration implements api.Configuration: it reads what the loop has
@@ -26,10 +25,22 @@ func (c configuration) Reached(ctx context.Context, revision int64) error {
 	return c.loop.reached(ctx, revision)
 }
 
-func (c configuration) Commit(ctx context.Context, base int64, put []*policyv1.Resource, remove []policy.Key) (int64, int, error) {
-	revision, n, err := c.store.Commit(ctx, base, store.Change{Put: put, Delete: remove})
+func (c configuration) Split(s api.Step) ([]api.Step, error) {
+	parts, err := c.store.Split(store.Change{Put: s.Put, Delete: s.Remove})
+	if err != nil {
+		return nil, err
+	}
+	var steps []api.Step
+	for _, p := range parts {
+		steps = append(steps, api.Step{Put: p.Put, Remove: p.Delete})
+	}
+	return steps, nil
+}
+
+func (c configuration) Commit(ctx context.Context, base int64, s api.Step) (int64, error) {
+	revision, err := c.store.Commit(ctx, base, store.Change{Put: s.Put, Delete: s.Remove})
 	if errors.Is(err, store.ErrConflict) {
 		err = errors.Join(api.ErrConflict, err)
 	}
-	return revision, n, err
+	return revision, err
 }

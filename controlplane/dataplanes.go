@@ -39,8 +39,8 @@ func (d dataPlanes) Config(node string) (*adminv1.GetDataPlaneConfigResponse, er
 	return resp, nil
 }
 
-func (d dataPlanes) Progress(revision int64) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
-	p, changed := d.xds.Progress(revision)
+func (d dataPlanes) Progress(revision int64, services []string) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
+	p, changed := d.xds.Progress(revision, services...)
 	return &adminv1.WaitInSyncResponse{
 		Total:   int32(p.Total),
 		InSync:  int32(p.InSync),

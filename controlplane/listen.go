@@ -36,6 +36,9 @@ func listen(c Config) (*listeners, error) {
 	} {
 		var err error
 		*e.at, err = net.Listen("tcp", e.address)
+		if err == nil && !(*e.at).Addr().(*net.TCPAddr).IP.IsLoopback() {
+			err = fmt.Errorf("it is %s here, which is not loopback", (*e.at).Addr()) // a localhost of another kind
+		}
 		if errors.Is(err, syscall.EADDRINUSE) {
 			err = fmt.Errorf("%s %s: the port is in use by another process (another watchword?): stop it, or choose another port", e.flag, e.address)
 		} else if err != nil {

@@ -43,7 +43,7 @@ type loop struct {
 	signing  *keyset.Set
 
 	current   atomic.Pointer[store.Snapshot]
-	verifying atomic.Pointer[map[string][]jose.Key] // keys, for dryRun
+	verifying atomic.Pointer[map[string][]jose.Key] // keys, for preview
 	mu        sync.Mutex
 	moved     chan struct{} // closed when current has moved on
 }
@@ -65,7 +65,9 @@ func (l *loop) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.mailbox.full:
-			l.apply(l.mailbox.take())
+			if e := l.mailbox.take(); e != nil {
+				l.apply(*e)
+			}
 		}
 	}
 }
@@ -180,6 +182,7 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 		switch {
 		case t.err != nil:
 			l.metrics.failures.Inc()
+			delete(l.rulesets, t.service) // try again at each change
 			l.log.Error("a service can't be translated for Envoy; its data planes keep what they have", "service", t.service, "error", t.err)
 		case t.ruleset == nil:
 			delete(l.rulesets, t.service)

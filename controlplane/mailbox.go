@@ -27,6 +27,7 @@ func (m *mailbox) put(e store.Event) {
 	if m.next != nil {
 		e.SigningKeys = e.SigningKeys || m.next.SigningKeys
 		e.ClientSecrets = e.ClientSecrets || m.next.ClientSecrets
+		e.Changed = slices.Clip(e.Changed) // the rest is the sender's
 		for _, k := range m.next.Changed {
 			if !slices.Contains(e.Changed, k) {
 				e.Changed = append(e.Changed, k)
@@ -40,10 +41,12 @@ func (m *mailbox) put(e store.Event) {
 	}
 }
 
-func (m *mailbox) take() store.Event {
+// take empties the mailbox. It returns nil if an earlier take, after the signal
+// of a later put, was faster.
+func (m *mailbox) take() *store.Event {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := *m.next
+	e := m.next
 	m.next = nil
 	return e
 }

@@ -28,6 +28,9 @@ func (r *replica) opsHandler() http.Handler {
 		}
 		answer(w, http.StatusOK, "ok")
 	})
+	r.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "watchword_unreadable_records_total", Help: "Records of etcd that could not be read, so that the last good version stayed in force.",
+	}, func() float64 { return float64(r.store.Unreadable()) }))
 	// etcd's own metrics are in the default registry.
 	all := prometheus.Gatherers{r.registry, withoutProcess{prometheus.DefaultGatherer}}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{}))

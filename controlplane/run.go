@@ -38,11 +38,13 @@ func Run(ctx context.Context, c Config) error {
 	given := c
 	c = c.withDefaults()
 	if err := c.check(); err != nil {
+		return &ConfigError{err}
+	}
+	unlock, err := c.prepareDataDir()
+	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
-		return fmt.Errorf("making the data folder: %w", err)
-	}
+	defer unlock()
 	l, err := listen(c)
 	if err != nil {
 		return err
@@ -87,15 +89,11 @@ type replica struct {
 // openReplica prepares the store and everything that is made from it.
 func openReplica(ctx context.Context, c Config, fatal func(error)) (_ *replica, err error) {
 	r := &replica{Config: c, registry: prometheus.NewRegistry(), release: func() {}}
-	kek, err := c.kek()
-	if err != nil {
-		return nil, err
-	}
 	token, err := adminToken(c.DataDir)
 	if err != nil {
 		return nil, err
 	}
-	sc, err := c.store(kek, fatal)
+	sc, err := c.store(fatal)
 	if err != nil {
 		return nil, err
 	}
@@ -107,9 +105,11 @@ func openReplica(ctx context.Context, c Config, fatal func(error)) (_ *replica, 
 			r.close()
 		}
 	}()
-	if r.lost, r.release, err = r.store.Claim(ctx, self()); err != nil {
+	lost, release, err := r.store.Claim(ctx, self())
+	if err != nil {
 		return nil, err
 	}
+	r.lost, r.release = lost, release
 	pepper, err := r.prepare(ctx)
 	if err != nil {
 		return nil, err
@@ -125,6 +125,15 @@ func openReplica(ctx context.Context, c Config, fatal func(error)) (_ *replica, 
 
 // prepare writes what the first start writes: the built-in issuer and its key.
 func (r *replica) prepare(ctx context.Context) ([]byte, error) {
+	initialized, err := r.store.Initialized(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kek, err := r.kek(!initialized)
+	if err != nil {
+		return nil, err
+	}
+	r.store.UseKEK(kek)
 	now := time.Now().UTC()
 	pepper, first, err := r.store.Init(ctx, store.Setup{Issuer: builtinIssuer(r.IssuerURL, r.TrustDomain), Created: now})
 	if err != nil {
@@ -156,7 +165,7 @@ func (r *replica) assemble(token string, pepper []byte) {
 		DataPlanes:    dataPlanes{xds: r.xds},
 		Issuer:        &credentials{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
 		Token:         token,
-		DryRun:        r.loop.dryRun,
+		Preview:       preview{loop: r.loop},
 		NewUID:        uuid.NewString,
 		Logger:        r.Logger.Named("api"),
 	})
@@ -178,7 +187,12 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return r.loop.run(ctx) })
 	g.Go(func() error { return r.store.Watch(ctx, r.loop.current.Load(), r.loop.mailbox.put) })
 	g.Go(func() error { return r.keepPlace(ctx) })
-	g.Go(func() error { return ads.Serve(l.xds) })
+	g.Go(func() error {
+		if err := ads.Serve(l.xds); !errors.Is(err, grpc.ErrServerStopped) {
+			return err
+		}
+		return nil
+	})
 	g.Go(func() error {
 		<-ctx.Done()
 		r.xds.Close()
@@ -196,13 +210,35 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	return err
 }
 
-// keepPlace ends the replica when another could have taken its place.
+// keepPlace takes the replica's place again when the lease was lost, such as
+// by an outage of etcd, and ends the replica only if another has it: tokens are
+// signed and data planes served all the while from what is in memory.
 func (r *replica) keepPlace(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.lost:
+		}
+		r.Logger.Warn("the lease in etcd was lost (etcd not reachable, or this process stood still); taking it again")
+		lost, release, err := r.store.Claim(ctx, self())
+		switch {
+		case errors.Is(err, store.ErrTaken):
+			return fmt.Errorf("stopping: %w", err)
+		case err == nil:
+			r.lost, r.release = lost, release
+			r.Logger.Info("the lease in etcd is ours again")
+		case ctx.Err() == nil:
+			r.Logger.Warn("the lease can't be taken yet", "error", err)
+			sleep(ctx, time.Second)
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
-		return nil
-	case <-r.lost:
-		return errors.New("the lease in etcd was lost (etcd not reachable, or this process stood still for over 10 s): stopping, since another replica may have started; start again")
+	case <-time.After(d):
 	}
 }
 
@@ -216,7 +252,7 @@ func (r *replica) close() {
 // adminToken reads the admin credential; the first start makes it.
 func adminToken(dir string) (string, error) {
 	path := filepath.Join(dir, adminTokenFile)
-	text, err := os.ReadFile(path)
+	text, err := store.ReadSecret(path)
 	if errors.Is(err, os.ErrNotExist) {
 		text = []byte("wwat_" + rand.Text() + rand.Text())
 		err = store.WriteSecret(path, string(text)+"\n")

@@ -10,6 +10,7 @@ package api
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -32,10 +33,18 @@ type Configuration interface {
 	Current() (policy.State, int64)
 	// Reached waits until Current is at least at a revision.
 	Reached(ctx context.Context, revision int64) error
-	// Commit writes all or nothing if the resources are still those of
-	// revision base, and returns the new revision and how many transactions it
-	// took. On ErrConflict the revision is one to wait for before another try.
-	Commit(ctx context.Context, base int64, put []*policyv1.Resource, remove []policy.Key) (revision int64, transactions int, err error)
+	// Split cuts a change into steps that can each be written at once, in order.
+	Split(Step) ([]Step, error)
+	// Commit writes a step, all or nothing, if the resources are still those of
+	// revision base, and returns the new revision. On ErrConflict the revision
+	// is one to wait for before another try.
+	Commit(ctx context.Context, base int64, s Step) (revision int64, err error)
+}
+
+// Step is what is written at once.
+type Step struct {
+	Put    []*policyv1.Resource
+	Remove []policy.Key
 }
 
 // DataPlanes is the ledger of what data planes were sent and confirmed.
@@ -44,14 +53,21 @@ type DataPlanes interface {
 	List(service string) ([]*adminv1.DataPlane, int64)
 	// Config returns what a node was sent, secrets redacted, or ErrUnknown.
 	Config(node string) (*adminv1.GetDataPlaneConfigResponse, error)
-	// Progress says how far a revision has come; Done is set when all that it
-	// touched have it. The channel is closed when the answer may differ.
-	Progress(revision int64) (*adminv1.WaitInSyncResponse, <-chan struct{})
+	// Progress says how far a revision has come; Done is set when the data
+	// planes of all services that it touched, and of those named, have it. The
+	// channel is closed when the answer may differ.
+	Progress(revision int64, services []string) (*adminv1.WaitInSyncResponse, <-chan struct{})
 }
 
-// DryRun finds what data planes could not enforce if after became the state.
-// It is asked only about a state without other faults.
-type DryRun func(before, after policy.State, changed []policy.Key) []policy.Fault
+// Preview looks ahead at a change. It is asked only about a state without other
+// faults.
+type Preview interface {
+	// Concerns returns the services that any of the resources is about, in
+	// either state.
+	Concerns(before, after policy.State, resources []policy.Key) []string
+	// Faults finds what data planes could not enforce if after became the state.
+	Faults(before, after policy.State, changed []policy.Key) []policy.Fault
+}
 
 // Issuer is the built-in security token service.
 type Issuer interface {
@@ -74,8 +90,7 @@ type Config struct {
 	Configuration Configuration
 	DataPlanes    DataPlanes
 	Issuer        Issuer
-	// DryRun is asked before each write; nil finds nothing.
-	DryRun DryRun
+	Preview       Preview
 	// Token is the admin credential. Empty refuses every call.
 	Token string
 	// NewUID gives a new resource its identity.
@@ -89,15 +104,15 @@ type Server struct {
 	adminv1.UnimplementedAdminServiceServer
 	Config
 	written written
+	// writing lets one change be planned and written at a time. Others would
+	// only plan in vain; what guards the data is the fence of Commit.
+	writing sync.Mutex
 }
 
 // New returns a Server.
 func New(c Config) *Server {
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
-	}
-	if c.DryRun == nil {
-		c.DryRun = func(policy.State, policy.State, []policy.Key) []policy.Fault { return nil }
 	}
 	return &Server{Config: c}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -39,7 +40,11 @@ func (s *Server) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1
 		if req.GetPrune() {
 			p.prune(objects, req.GetPruneSelector())
 		}
+		for _, o := range objects {
+			p.given = append(p.given, o.Key)
+		}
 		p.check(objects)
+		p.warnings = policy.Warnings(objects, p.after)
 		return p, nil
 	})
 }
@@ -59,62 +64,130 @@ func (s *Server) Delete(ctx context.Context, req *adminv1.DeleteRequest) (*admin
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.DeleteResponse{Revision: resp.GetRevision(), Changes: resp.GetChanges()}, nil
+	return &adminv1.DeleteResponse{Revision: resp.GetRevision(), Changes: resp.GetChanges(), Services: resp.GetServices()}, nil
 }
 
 // write plans against the current state and commits, again if another writer
 // was faster.
 func (s *Server) write(ctx context.Context, dryRun bool, make func(policy.State) (*plan, error)) (*adminv1.ApplyResponse, error) {
 	began := time.Now()
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	for try := 1; ; try++ {
 		state, base := s.Configuration.Current()
 		p, err := make(state)
 		if err != nil {
 			return nil, err
 		}
-		if len(p.faults) == 0 {
-			p.faults = s.DryRun(p.before, p.after, p.changed())
-		}
-		if len(p.faults) > 0 {
-			return nil, faultStatus(p.faults)
+		steps, err := s.steps(p)
+		if err != nil {
+			return nil, err
 		}
 		resp := &adminv1.ApplyResponse{Revision: base, Changes: p.changes(), Warnings: p.warnings}
-		puts, removes := p.writes()
-		if dryRun || len(puts)+len(removes) == 0 {
+		resp.Services = s.Preview.Concerns(p.before, p.after, slices.Concat(p.given, p.changed()))
+		if dryRun || len(steps) == 0 {
 			return resp, nil
 		}
-		revision, n, err := s.Configuration.Commit(ctx, base, puts, removes)
-		switch {
-		case err == nil:
-			resp.Revision, resp.Transactions = revision, int32(n)
-			s.written.add(revision, began)
-			s.audit(resp)
-			// An answer means that the next call sees what was written.
-			return resp, s.reached(ctx, revision)
-		case errors.Is(err, ErrConflict) && n == 0 && try < attempts:
-			if err := s.reached(ctx, revision); err != nil {
+		err = s.commit(ctx, resp, steps)
+		if errors.Is(err, ErrConflict) && resp.Transactions == 0 && try < attempts {
+			if err := s.reached(ctx, resp.Revision); err != nil {
 				return nil, err
 			}
-		case errors.Is(err, ErrConflict) && n == 0:
-			return nil, status.Error(codes.Aborted, "others keep changing the configuration at the same time; try again")
-		default:
-			return nil, status.Error(codes.Unavailable, err.Error())
+			continue
 		}
+		if err != nil {
+			return nil, writeFailed(err, resp, len(steps))
+		}
+		s.written.add(resp.Revision, began)
+		// An answer means that the next call sees what was written.
+		return resp, s.reached(ctx, resp.Revision)
 	}
 }
 
-func (s *Server) reached(ctx context.Context, revision int64) error {
-	if err := s.Configuration.Reached(ctx, revision); err != nil {
-		return status.FromContextError(err).Err()
+// steps checks a plan and cuts it into what is written at once. Every state on
+// the way is published, so each must be sound by itself.
+func (s *Server) steps(p *plan) ([]Step, error) {
+	if len(p.faults) == 0 {
+		p.faults = s.Preview.Faults(p.before, p.after, p.changed())
+	}
+	if len(p.faults) > 0 {
+		return nil, faultStatus(p.faults)
+	}
+	puts, removes := p.writes()
+	steps, err := s.Configuration.Split(Step{Put: puts, Remove: removes})
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	between := p.before.Clone()
+	for i, step := range steps[:max(len(steps)-1, 0)] {
+		step.applyTo(between)
+		if faults := policy.CheckSince(between, p.before); len(faults) > 0 {
+			return nil, status.Errorf(codes.FailedPrecondition,
+				"%d changes need %d transactions, and after the first %d the configuration would not be sound (%s: %s): split the documents yourself, so that each part is sound",
+				len(puts)+len(removes), len(steps), i+1, faults[0].Key, faults[0].Message)
+		}
+	}
+	return steps, nil
+}
+
+func (st Step) applyTo(state policy.State) {
+	for _, r := range st.Put {
+		state[policy.KeyOf(r)] = r
+	}
+	for _, k := range st.Remove {
+		delete(state, k)
+	}
+}
+
+// commit writes the steps in order; resp counts those that were done.
+func (s *Server) commit(ctx context.Context, resp *adminv1.ApplyResponse, steps []Step) error {
+	for _, step := range steps {
+		revision, err := s.Configuration.Commit(ctx, resp.Revision, step)
+		if errors.Is(err, ErrConflict) {
+			resp.Revision = revision
+		}
+		if err != nil {
+			return err
+		}
+		resp.Revision = revision
+		resp.Transactions++
+		s.audit(step, revision)
 	}
 	return nil
 }
 
-func (s *Server) audit(resp *adminv1.ApplyResponse) {
-	for _, c := range resp.GetChanges() {
-		if c.GetAction() != adminv1.Change_UNCHANGED {
-			s.Logger.Info("resource changed", "resource", c.GetKind()+"/"+c.GetName(), "action", c.GetAction().String(), "revision", resp.GetRevision())
-		}
+func writeFailed(err error, resp *adminv1.ApplyResponse, steps int) error {
+	switch {
+	case resp.GetTransactions() > 0:
+		return status.Errorf(codes.Unavailable, "only %d of %d transactions were done; apply again to finish: %s", resp.GetTransactions(), steps, err)
+	case errors.Is(err, ErrConflict):
+		return status.Error(codes.Aborted, "others keep changing the configuration at the same time; try again")
+	}
+	return status.Error(codes.Unavailable, err.Error())
+}
+
+// appliedTimeout is how long a call waits for what it wrote to be published.
+const appliedTimeout = 30 * time.Second
+
+func (s *Server) reached(ctx context.Context, revision int64) error {
+	bounded, cancel := context.WithTimeout(ctx, appliedTimeout)
+	defer cancel()
+	err := s.Configuration.Reached(bounded, revision)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return status.Errorf(codes.Unavailable, "stored at revision %d, but not in force here yet: the control plane does not follow etcd (see its log)", revision)
+}
+
+func (s *Server) audit(step Step, revision int64) {
+	for _, r := range step.Put {
+		s.Logger.Info("resource stored", "resource", policy.KeyOf(r).String(), "revision", revision)
+	}
+	for _, k := range step.Remove {
+		s.Logger.Info("resource deleted", "resource", k.String(), "revision", revision)
 	}
 }
 
@@ -152,6 +225,7 @@ func conflict(k policy.Key, named int64, stored *policyv1.Metadata) error {
 // plan is a change of the state, before it is written.
 type plan struct {
 	before, after policy.State
+	given         []policy.Key
 	faults        []policy.Fault
 	warnings      []string
 }
@@ -186,7 +260,7 @@ func (p *plan) remove(ref *adminv1.Reference) error {
 	old := p.before[k]
 	switch {
 	case old == nil:
-		return status.Errorf(codes.NotFound, "there is no %s", k)
+		return status.Errorf(codes.NotFound, "there is no %s %q", k.Kind, k.Name)
 	case k == (policy.Key{Kind: policy.KindIssuer, Name: policy.BuiltinIssuer}):
 		return status.Errorf(codes.FailedPrecondition, "%s is the built-in issuer; it can't be deleted", k)
 	case ref.GetRevision() != 0 && ref.GetRevision() != old.GetMetadata().GetRevision():
@@ -211,7 +285,8 @@ func (p *plan) prune(objects []*policy.Object, selector map[string]string) {
 
 func selected(labels, selector map[string]string) bool {
 	for k, v := range selector {
-		if labels[k] != v {
+		// A label that is not there is not one that is empty.
+		if got, there := labels[k]; !there || got != v {
 			return false
 		}
 	}
@@ -225,11 +300,11 @@ func (p *plan) check(objects []*policy.Object) {
 	for _, o := range objects {
 		given[o.Key] = o
 	}
-	broken := map[policy.Key]bool{}
+	formal := map[policy.Key][]string{}
 	for _, f := range p.faults {
-		broken[f.Key] = true
+		formal[f.Key] = append(formal[f.Key], f.Field)
 	}
-	faults := policy.Check(p.after)
+	faults := policy.CheckSince(p.after, p.before)
 	known := map[policy.Fault]bool{}
 	if slices.ContainsFunc(faults, func(f policy.Fault) bool { return given[f.Key] == nil }) {
 		for _, f := range policy.Check(p.before) {
@@ -239,13 +314,23 @@ func (p *plan) check(objects []*policy.Object) {
 	for _, f := range faults {
 		o := given[f.Key]
 		switch {
-		case broken[f.Key], o == nil && known[f]:
+		case o == nil && known[f], slices.ContainsFunc(formal[f.Key], func(field string) bool { return overlap(field, f.Field) }):
 			continue
 		case o != nil:
 			f.Source, f.Line = o.Source, o.Line(f.Field)
 		}
 		p.faults = append(p.faults, f)
 	}
+}
+
+// overlap says whether one field is the other, or a part of it: what is wrong
+// in form there has been said already.
+func overlap(a, b string) bool {
+	part := func(inner, outer string) bool {
+		rest, ok := strings.CutPrefix(inner, outer)
+		return ok && (rest == "" || outer == "" || rest[0] == '.' || rest[0] == '[')
+	}
+	return part(a, b) || part(b, a)
 }
 
 // writes returns what must be stored: puts in the order in which each step is

@@ -28,7 +28,11 @@ func faultStatus(faults []policy.Fault) error {
 	for _, f := range faults[:min(len(faults), mostFaults)] {
 		detail.Faults = append(detail.Faults, faultProto(f))
 	}
-	st := status.New(codes.InvalidArgument, fmt.Sprintf("%d faults, nothing was changed; the first: %s", len(faults), faultText(detail.Faults[0])))
+	text := "nothing was changed: " + faultText(detail.Faults[0])
+	if len(faults) > 1 {
+		text = fmt.Sprintf("%d faults, nothing was changed; the first: %s", len(faults), faultText(detail.Faults[0]))
+	}
+	st := status.New(codes.InvalidArgument, text)
 	with, err := st.WithDetails(detail)
 	if err != nil {
 		return st.Err()

@@ -82,7 +82,7 @@ func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerSt
 	began := s.written.since(req.GetRevision(), time.Now())
 	reported := time.Time{}
 	for {
-		resp, changed := s.DataPlanes.Progress(req.GetRevision())
+		resp, changed := s.DataPlanes.Progress(req.GetRevision(), req.GetServices())
 		resp.Elapsed = durationpb.New(time.Since(began))
 		if resp.GetDone() || time.Since(reported) >= reportPause {
 			if err := stream.Send(resp); err != nil || resp.GetDone() {
@@ -101,6 +101,7 @@ func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerSt
 // notInSync ends a wait: the last report names who is not in sync.
 func (s *Server) notInSync(req *adminv1.WaitInSyncRequest, last *adminv1.WaitInSyncResponse, stream grpc.ServerStreamingServer[adminv1.WaitInSyncResponse], timeout time.Duration) error {
 	if stream.Context().Err() == nil {
+		last.Elapsed = durationpb.New(time.Since(s.written.since(req.GetRevision(), time.Now().Add(-timeout))))
 		if err := stream.Send(last); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
@@ -45,26 +47,52 @@ func (s *Server) Handler() (http.Handler, func(), error) {
 		g.Stop()
 		return nil, nil, fmt.Errorf("connecting the JSON side of the admin API: %w", err)
 	}
-	mux := runtime.NewServeMux()
+	mux := runtime.NewServeMux(
+		// Unknown fields are refused: a misspelt dryRun would be an apply.
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{
+			Marshaler: &runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitUnpopulated: true}},
+		}))
 	if err := adminv1.RegisterAdminServiceHandler(context.Background(), mux, conn); err != nil {
 		g.Stop()
 		return nil, nil, fmt.Errorf("setting up the JSON side of the admin API: %w", err)
 	}
 	stop := func() { _ = conn.Close(); g.Stop(); <-done }
-	return split(g, mux), stop, nil
+	return s.split(g, mux), stop, nil
 }
 
-// split tells gRPC from JSON.
-func split(g *grpc.Server, rest http.Handler) http.Handler {
+// split tells gRPC from JSON, and refuses who has no credential before
+// anything of the body is read.
+func (s *Server) split(g *grpc.Server, rest http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		w.Header().Set("Cache-Control", "no-store")
+		isGRPC := r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+		if !s.authorized(r.Header.Values("Authorization")) {
+			s.Logger.Warn("admin call refused", "path", r.URL.Path, "credential", r.Header.Get("Authorization") != "")
+			refuse(w, isGRPC)
+			return
+		}
+		if isGRPC {
 			g.ServeHTTP(w, r)
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxRequestBytes)
-		w.Header().Set("Cache-Control", "no-store")
 		rest.ServeHTTP(w, r)
 	})
+}
+
+const unauthenticated = "this call needs the admin token: authorization: Bearer TOKEN, with the content of admin.token in the control plane's data folder"
+
+func refuse(w http.ResponseWriter, isGRPC bool) {
+	if isGRPC { // an answer of headers alone ("Trailers-Only")
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Grpc-Status", strconv.Itoa(int(codes.Unauthenticated)))
+		w.Header().Set("Grpc-Message", unauthenticated)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", "Bearer")
+	w.WriteHeader(http.StatusUnauthorized)
+	_, _ = fmt.Fprintf(w, `{"code":%d,"message":%q,"details":[]}`, codes.Unauthenticated, unauthenticated)
 }
 
 func (s *Server) authenticateUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -81,18 +109,23 @@ func (s *Server) authenticateStream(srv any, ss grpc.ServerStream, info *grpc.St
 	return next(srv, ss)
 }
 
-// authenticate compares digests, so that neither length nor prefix of the
-// token shows in the time that it takes.
+// authenticate is the second lock, behind split.
 func (s *Server) authenticate(ctx context.Context, method string) error {
 	md, _ := metadata.FromIncomingContext(ctx)
-	given := md.Get("authorization")
-	if len(given) == 1 && s.Token != "" {
-		scheme, token, _ := strings.Cut(given[0], " ")
-		a, b := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(s.Token))
-		if strings.EqualFold(scheme, "bearer") && subtle.ConstantTimeCompare(a[:], b[:]) == 1 {
-			return nil
-		}
+	if s.authorized(md.Get("authorization")) {
+		return nil
 	}
-	s.Logger.Warn("admin call refused", "method", method, "credential", len(given) > 0)
-	return status.Error(codes.Unauthenticated, "this call needs the admin token: authorization: Bearer TOKEN, with the content of admin.token in the control plane's data folder")
+	s.Logger.Warn("admin call refused", "method", method)
+	return status.Error(codes.Unauthenticated, unauthenticated)
+}
+
+// authorized compares digests, so that neither length nor prefix of the token
+// shows in the time that it takes.
+func (s *Server) authorized(given []string) bool {
+	if len(given) != 1 || s.Token == "" {
+		return false
+	}
+	scheme, token, _ := strings.Cut(given[0], " ")
+	a, b := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(s.Token))
+	return strings.EqualFold(scheme, "bearer") && subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }

@@ -31,5 +31,16 @@ func inbound(in *policyv1.Inbound) *dataplanev1.Inbound {
 	if address == "" {
 		address = "127.0.0.1"
 	}
-	return &dataplanev1.Inbound{Address: address, Port: in.GetPort(), LocalIp: local.Addr().String(), LocalPort: uint32(local.Port())}
+	return &dataplanev1.Inbound{
+		Address:   address,
+		Port:      in.GetPort(),
+		LocalIp:   local.Addr().String(),
+		LocalPort: uint32(local.Port()),
+		Protocol:  protocols[in.GetProtocol()],
+	}
+}
+
+var protocols = map[policyv1.Inbound_Protocol]dataplanev1.Inbound_Protocol{
+	policyv1.Inbound_HTTP1: dataplanev1.Inbound_HTTP1,
+	policyv1.Inbound_HTTP2: dataplanev1.Inbound_HTTP2,
 }

@@ -18,17 +18,9 @@ const connectTimeout = time.Second
 
 const httpProtocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// localCluster is the service itself. It is asked in the protocol that the
-// caller used, without TLS: HTTP/1.1 stays HTTP/1.1, and gRPC stays HTTP/2.
+// localCluster is the service itself, without TLS.
 func localCluster(service string, in *dataplanev1.Inbound) (*clusterv3.Cluster, error) {
-	options, err := pack(&upstreamhttpv3.HttpProtocolOptions{
-		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
-			UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
-				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
-			},
-		},
-	})
+	options, err := pack(upstreamProtocol(in.GetProtocol()))
 	if err != nil {
 		return nil, err
 	}
@@ -40,6 +32,34 @@ func localCluster(service string, in *dataplanev1.Inbound) (*clusterv3.Cluster, 
 		LoadAssignment:                endpoint(name, in.GetLocalIp(), in.GetLocalPort()),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpProtocolOptions: options},
 	}, nil
+}
+
+// upstreamProtocol is what the service speaks, or else what the caller does:
+// HTTP/1.1 stays HTTP/1.1 then, and gRPC stays HTTP/2.
+func upstreamProtocol(p dataplanev1.Inbound_Protocol) *upstreamhttpv3.HttpProtocolOptions {
+	explicit := &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{}
+	switch p {
+	case dataplanev1.Inbound_HTTP1:
+		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+		}
+	case dataplanev1.Inbound_HTTP2:
+		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+		}
+	default:
+		return &upstreamhttpv3.HttpProtocolOptions{
+			UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+				UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+					HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
+					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+				},
+			},
+		}
+	}
+	return &upstreamhttpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
+	}
 }
 
 // endpoint is a cluster's only one.

@@ -132,7 +132,8 @@ func rulesetGen() *rapid.Generator[*dataplanev1.Ruleset] {
 			rs.Routes = append(rs.Routes, r)
 		}
 		if rapid.Bool().Draw(t, "inbound") {
-			rs.Inbound = &dataplanev1.Inbound{Address: "127.0.0.1", Port: 8080, LocalIp: "127.0.0.1", LocalPort: 8081}
+			rs.Inbound = &dataplanev1.Inbound{Address: "127.0.0.1", Port: 8080, LocalIp: "127.0.0.1", LocalPort: 8081,
+				Protocol: dataplanev1.Inbound_Protocol(rapid.IntRange(0, 2).Draw(t, "protocol"))}
 		}
 		return rs
 	})

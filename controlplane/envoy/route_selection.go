@@ -88,17 +88,6 @@ func hostMatch(host string) *rbacconfigv3.Permission {
 	return headerPermission(":authority", matchRegex(`(?i)`+re+`\.?(:[0-9]*)?`))
 }
 
-// pathMatch looks at the path without query, as sent: see pathGuard.
-func pathMatch(path string) *rbacconfigv3.Permission {
-	m := matchExact(path)
-	if prefix, ok := strings.CutSuffix(path, "/*"); ok {
-		m = matchPrefix(prefix + "/")
-	}
-	return &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{
-		Rule: &matcherv3.PathMatcher_Path{Path: m},
-	}}}
-}
-
 func methodMatch(method string) *rbacconfigv3.Permission {
 	return headerPermission(":method", matchExact(method))
 }

@@ -37,7 +37,7 @@ const startTimeout = 60 * time.Second
 
 func openEmbedded(ctx context.Context, c Config) (*embedded, *clientv3.Client, error) {
 	dir := filepath.Join(c.DataDir, "etcd")
-	lock, err := lockDir(c.DataDir)
+	lock, err := LockDir(c.DataDir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -95,7 +95,7 @@ func start(cfg *embed.Config, g *guard) (*embed.Etcd, error) {
 			}
 		}()
 		e, err := embed.StartEtcd(cfg)
-		done <- result{e, err}
+		done <- result{e, explain(err)}
 	}()
 	var r result
 	select {
@@ -113,7 +113,7 @@ func start(cfg *embed.Config, g *guard) (*embed.Etcd, error) {
 func hint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return " (the disk is full: make room, etcd wants at least 128 MiB)"
+		return " (etcd wants at least 128 MiB)"
 	case errors.Is(err, os.ErrPermission):
 		return " (the folder must belong to the user that runs watchword)"
 	}
@@ -130,9 +130,9 @@ func (e *embedded) close() {
 	})
 }
 
-// lockDir makes sure that one process uses the folder; etcd itself would wait
-// in silence.
-func lockDir(dir string) (*os.File, error) {
+// LockDir makes sure that one process uses the folder, until the file is
+// closed. (etcd itself would wait in silence.)
+func LockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the data folder: %w", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/zap"
@@ -43,10 +42,7 @@ func (g *guard) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
 func fatalError(message string, fields []zapcore.Field) error {
 	for _, f := range fields {
 		if err, ok := f.Interface.(error); ok {
-			if errors.Is(err, syscall.ENOSPC) {
-				return fmt.Errorf("%s: %w (the disk is full: make room and start again; what was confirmed is kept)", message, err)
-			}
-			return fmt.Errorf("%s: %w", message, err)
+			return fmt.Errorf("%s: %w", message, explain(err))
 		}
 	}
 	return errors.New(message)

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // KEK is a key-encryption key: it wraps the data keys that seal records.
@@ -71,15 +72,12 @@ func (k *localKEK) Unwrap(wrapped []byte, binding string) ([]byte, error) {
 // KEKFile reads a key-encryption key from a file that only its owner can
 // read. If create is set and there is none, it is made.
 func KEKFile(path string, create bool) (KEK, error) {
-	text, err := os.ReadFile(path)
+	text, err := ReadSecret(path)
 	if errors.Is(err, fs.ErrNotExist) && create {
 		return createKEK(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the key-encryption key: %w", err)
-	}
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("the key-encryption key %s can be read by others (mode %04o): chmod 600 it", path, info.Mode().Perm())
 	}
 	k, err := ParseKEK(text)
 	if err != nil {
@@ -99,13 +97,14 @@ func createKEK(path string) (KEK, error) {
 	return newKEK(raw)
 }
 
-// WriteSecret writes a new file that only its owner can read, and syncs it. It
-// never overwrites one.
+// WriteSecret makes a file that only its owner can read: whole, or not at all
+// if the process or the machine stops on the way. It never overwrites one.
 func WriteSecret(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
 	if err != nil {
 		return err
 	}
+	defer os.Remove(f.Name())
 	_, err = f.WriteString(text)
 	if err == nil {
 		err = f.Sync()
@@ -113,9 +112,32 @@ func WriteSecret(path, text string) error {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	if err != nil {
-		// A file that is half written would be taken for a secret next time.
-		err = errors.Join(err, os.Remove(path))
+	if err == nil {
+		err = os.Link(f.Name(), path)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// ReadSecret reads a file that only its owner may be able to read.
+func ReadSecret(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s can be read by others (mode %04o): chmod 600 it", path, info.Mode().Perm())
+	}
+	return os.ReadFile(path)
 }

@@ -31,6 +31,18 @@ type Setup struct {
 	Created time.Time
 }
 
+// Initialized says whether a first start has been on the prefix. It needs no
+// key-encryption key.
+func (s *Store) Initialized(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	resp, err := s.client.Get(ctx, s.prefix+metaKey, clientv3.WithCountOnly())
+	if err != nil {
+		return false, fmt.Errorf("reading etcd: %w", explain(err))
+	}
+	return resp.Count > 0, nil
+}
+
 // Init prepares an empty prefix, or checks that this program and this
 // key-encryption key fit to what is there. It returns the pepper of client
 // secrets, and whether the prefix was empty.
@@ -66,7 +78,7 @@ func (s *Store) newMeta(created time.Time) (string, error) {
 	if _, err := rand.Read(pepper); err != nil {
 		return "", err
 	}
-	box, err := seal(s.kek, pepper, metaKey)
+	box, err := seal(s.kek, pepper, s.prefix+metaKey)
 	if err != nil {
 		return "", err
 	}
@@ -81,7 +93,7 @@ func (s *Store) readMeta(value string) ([]byte, error) {
 	if m.Format != format {
 		return nil, fmt.Errorf("the data under %s have format %d, this version reads %d: use the version that wrote them, or another --etcd-prefix", s.prefix, m.Format, format)
 	}
-	pepper, err := open(s.kek, m.Pepper, metaKey)
+	pepper, err := open(s.kek, m.Pepper, s.prefix+metaKey)
 	if err != nil {
 		return nil, fmt.Errorf("the record %s%s in etcd can't be opened: %w", s.prefix, metaKey, err)
 	}

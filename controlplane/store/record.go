@@ -46,6 +46,13 @@ type secretRecord struct {
 	Created time.Time `json:"created"`
 }
 
+// configName is the reverse of configKey.
+func configName(name string) (policy.Key, bool) {
+	rest, ok := strings.CutPrefix(name, configPrefix)
+	kind, resource, both := strings.Cut(rest, "/")
+	return policy.Key{Kind: policy.Kind(kind), Name: resource}, ok && both
+}
+
 func configKey(k policy.Key) string { return configPrefix + string(k.Kind) + "/" + k.Name }
 
 // decode puts one key-value pair where it belongs.
@@ -89,7 +96,7 @@ func (s *Store) decodeResource(name string, kv *mvccpb.KeyValue) (*policyv1.Reso
 			return nil, err
 		}
 		var err error
-		if body, err = open(s.kek, box, name); err != nil {
+		if body, err = open(s.kek, box, s.prefix+name); err != nil {
 			return nil, err
 		}
 	default:
@@ -115,7 +122,7 @@ func (s *Store) encodeResource(res *policyv1.Resource) ([]byte, error) {
 	if !policy.HasSecrets(res) {
 		return append([]byte{plainResource}, body...), nil
 	}
-	box, err := seal(s.kek, body, configKey(policy.KeyOf(res)))
+	box, err := seal(s.kek, body, s.prefix+configKey(policy.KeyOf(res)))
 	if err != nil {
 		return nil, err
 	}
@@ -123,16 +130,21 @@ func (s *Store) encodeResource(res *policyv1.Resource) ([]byte, error) {
 	return append([]byte{sealedResource}, text...), err
 }
 
-// keyBinding is what a sealed private key is bound to: moved to another place
-// or state, it can't be opened.
-func keyBinding(name string, state keyset.State) string { return name + "|" + string(state) }
+// binding is what a sealed private key is bound to: moved to another place, or
+// beside another state or public key, it can't be opened.
+func (r keyRecord) binding(prefix string) string {
+	return strings.Join([]string{prefix + keysPrefix + r.KeyID, r.Algorithm, string(r.State), r.Created.UTC().Format(time.RFC3339Nano), r.Public}, "|")
+}
 
 func (s *Store) decodeKey(name string, value []byte) (keyset.Record, error) {
 	var r keyRecord
 	if err := json.Unmarshal(value, &r); err != nil {
 		return keyset.Record{}, err
 	}
-	private, err := open(s.kek, r.Private, keyBinding(name, r.State))
+	if name != keysPrefix+r.KeyID {
+		return keyset.Record{}, fmt.Errorf("it holds %s%s", keysPrefix, r.KeyID)
+	}
+	private, err := open(s.kek, r.Private, r.binding(s.prefix))
 	if err != nil {
 		return keyset.Record{}, err
 	}
@@ -140,9 +152,10 @@ func (s *Store) decodeKey(name string, value []byte) (keyset.Record, error) {
 }
 
 func (s *Store) encodeKey(k keyset.Record) ([]byte, error) {
-	box, err := seal(s.kek, k.PrivatePKCS8, keyBinding(keysPrefix+k.KeyID, k.State))
-	if err != nil {
+	r := keyRecord{KeyID: k.KeyID, Algorithm: k.Algorithm, State: k.State, Created: k.Created, Public: k.PublicJWK}
+	var err error
+	if r.Private, err = seal(s.kek, k.PrivatePKCS8, r.binding(s.prefix)); err != nil {
 		return nil, err
 	}
-	return json.Marshal(keyRecord{KeyID: k.KeyID, Algorithm: k.Algorithm, State: k.State, Created: k.Created, Public: k.PublicJWK, Private: box})
+	return json.Marshal(r)
 }

@@ -30,19 +30,22 @@ var ErrTaken = errors.New("another replica serves on this prefix")
 
 // Claim takes the one place for a replica, waiting for the lease of one that
 // has died to run out. The channel is closed when the place is lost. With an
-// etcd inside the process nobody else can be there, and what is found was left
-// by a process that was killed.
+// etcd inside the process nobody else can be there, so there is nothing to
+// take, and nothing is lost by standing still.
 func (s *Store) Claim(ctx context.Context, self Replica) (lost <-chan struct{}, release func(), err error) {
+	if s.server != nil {
+		return nil, func() {}, nil
+	}
 	value, err := encodeJSON(self)
 	if err != nil {
 		return nil, nil, err
 	}
-	session, err := concurrency.NewSession(s.client, concurrency.WithTTL(replicaTTL))
+	session, err := s.session(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("taking a lease: %w", explain(err))
+		return nil, nil, err
 	}
 	deadline := time.Now().Add((replicaTTL + 2) * time.Second)
-	for {
+	for told := false; ; told = true {
 		holder, err := s.claimOnce(ctx, session.Lease(), value)
 		if err == nil {
 			return session.Done(), func() { _ = session.Close() }, nil
@@ -51,7 +54,9 @@ func (s *Store) Claim(ctx context.Context, self Replica) (lost <-chan struct{}, 
 			_ = session.Close()
 			return nil, nil, err
 		}
-		s.log.Info("waiting for the lease of a replica that may have died", "host", holder.Host, "pid", holder.PID, "at_most", fmt.Sprintf("%ds", replicaTTL+2))
+		if !told {
+			s.log.Info("waiting for the lease of a replica that may have died", "host", holder.Host, "pid", holder.PID, "at_most", fmt.Sprintf("%ds", replicaTTL+2))
+		}
 		select {
 		case <-ctx.Done():
 			_ = session.Close()
@@ -61,15 +66,26 @@ func (s *Store) Claim(ctx context.Context, self Replica) (lost <-chan struct{}, 
 	}
 }
 
+// session takes a lease and keeps it alive. Only taking it is bound to ctx.
+func (s *Store) session(ctx context.Context) (*concurrency.Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	lease, err := s.client.Grant(ctx, replicaTTL)
+	if err != nil {
+		return nil, fmt.Errorf("taking a lease: %w", explain(err))
+	}
+	session, err := concurrency.NewSession(s.client, concurrency.WithLease(lease.ID), concurrency.WithTTL(replicaTTL))
+	if err != nil {
+		return nil, fmt.Errorf("keeping a lease: %w", explain(err))
+	}
+	return session, nil
+}
+
 func (s *Store) claimOnce(ctx context.Context, lease clientv3.LeaseID, value string) (Replica, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	key := s.prefix + replicaKey
 	put := clientv3.OpPut(key, value, clientv3.WithLease(lease))
-	if s.server != nil {
-		_, err := s.client.Do(ctx, put)
-		return Replica{}, err
-	}
 	resp, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(put).Else(clientv3.OpGet(key)).Commit()
 	if err != nil {
 		return Replica{}, fmt.Errorf("registering this replica: %w", explain(err))

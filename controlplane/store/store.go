@@ -21,6 +21,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -42,8 +44,6 @@ type Config struct {
 	Username, Password        string
 	// Prefix of all keys. Default "/watchword/".
 	Prefix string
-	// KEK seals private keys and shared secrets.
-	KEK KEK
 	// Logger for etcd and the store; nil is silent.
 	Logger hclog.Logger
 	// Fatal is told when the etcd inside the process can't go on, such as on
@@ -68,6 +68,8 @@ type Store struct {
 	prefix string
 	kek    KEK
 	log    hclog.Logger
+
+	unreadable atomic.Int64
 }
 
 // Snapshot is everything that a replica works with, at one revision.
@@ -86,7 +88,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Prefix == "" {
 		c.Prefix = "/watchword/"
 	}
-	s := &Store{prefix: c.Prefix, kek: c.KEK, log: c.Logger}
+	s := &Store{prefix: c.Prefix, log: c.Logger}
 	var err error
 	if c.DataDir != "" {
 		s.server, s.client, err = openEmbedded(ctx, c)
@@ -98,6 +100,10 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	return s, nil
 }
+
+// UseKEK sets the key-encryption key, which seals private keys and shared
+// secrets. It comes before anything that reads or writes records.
+func (s *Store) UseKEK(k KEK) { s.kek = k }
 
 // Close ends the client and the server inside the process.
 func (s *Store) Close() error {
@@ -122,7 +128,11 @@ func (s *Store) Ping(ctx context.Context) error {
 }
 
 // Load reads everything at one revision.
-func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
+func (s *Store) Load(ctx context.Context) (*Snapshot, error) { return s.load(ctx, nil) }
+
+// load reads everything. With a snapshot to fall back on, a record that can't
+// be read is taken from there.
+func (s *Store) load(ctx context.Context, last *Snapshot) (*Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, 6*requestTimeout)
 	defer cancel()
 	resp, err := s.client.Get(ctx, s.prefix, clientv3.WithPrefix())
@@ -131,12 +141,36 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	}
 	snap := newSnapshot(resp.Header.Revision)
 	for _, kv := range resp.Kvs {
-		if err := s.decode(snap, kv); err != nil {
+		err := s.decode(snap, kv)
+		if err != nil && last == nil {
 			return nil, err
+		}
+		if err != nil {
+			s.log.Error("keeping the last good version of a record", "revision", kv.ModRevision, "error", err)
+			s.unreadable.Add(1)
+			snap.keep(last, strings.TrimPrefix(string(kv.Key), s.prefix))
 		}
 	}
 	return snap, nil
 }
+
+// keep takes one record from another snapshot, if it is there.
+func (snap *Snapshot) keep(from *Snapshot, name string) {
+	if id, ok := strings.CutPrefix(name, secretsPrefix); ok {
+		if secret, there := from.Secrets[id]; there {
+			snap.Secrets[id] = secret
+		}
+	} else if kid, ok := strings.CutPrefix(name, keysPrefix); ok {
+		if key, there := from.Keys[kid]; there {
+			snap.Keys[kid] = key
+		}
+	} else if key, ok := configName(name); ok && from.Config[key] != nil {
+		snap.Config[key] = from.Config[key]
+	}
+}
+
+// Unreadable counts the records that could not be read since the start.
+func (s *Store) Unreadable() int64 { return s.unreadable.Load() }
 
 func newSnapshot(revision int64) *Snapshot {
 	return &Snapshot{

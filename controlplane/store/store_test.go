@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,10 +37,11 @@ func testKEK(t *testing.T) KEK {
 
 func openTest(t *testing.T, dir string, kek KEK) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), Config{DataDir: dir, KEK: kek, fast: true})
+	s, err := Open(t.Context(), Config{DataDir: dir, fast: true})
 	if err != nil {
 		t.Fatalf("Open(%s): %v", dir, err)
 	}
+	s.UseKEK(kek)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
@@ -69,7 +71,7 @@ func mustLoad(t *testing.T, s *Store) *Snapshot {
 
 func mustCommit(t *testing.T, s *Store, c Change) int64 {
 	t.Helper()
-	rev, _, err := s.Commit(t.Context(), mustLoad(t, s).Revision, c)
+	rev, err := s.Commit(t.Context(), mustLoad(t, s).Revision, c)
 	if err != nil {
 		t.Fatalf("Commit(%v): %v", c, err)
 	}
@@ -127,12 +129,12 @@ func TestCommitIsFenced(t *testing.T) {
 	s := openTest(t, t.TempDir(), testKEK(t))
 	old := mustLoad(t, s).Revision
 	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a")}})
-	if _, _, err := s.Commit(t.Context(), old, Change{Put: []*policyv1.Resource{service("b")}}); !errors.Is(err, ErrConflict) {
+	if _, err := s.Commit(t.Context(), old, Change{Put: []*policyv1.Resource{service("b")}}); !errors.Is(err, ErrConflict) {
 		t.Errorf("a put over a newer put: %v, want ErrConflict", err)
 	}
 	old = mustLoad(t, s).Revision
 	mustCommit(t, s, Change{Delete: []policy.Key{{Kind: policy.KindService, Name: "a"}}})
-	if _, _, err := s.Commit(t.Context(), old, Change{Put: []*policyv1.Resource{service("b")}}); !errors.Is(err, ErrConflict) {
+	if _, err := s.Commit(t.Context(), old, Change{Put: []*policyv1.Resource{service("b")}}); !errors.Is(err, ErrConflict) {
 		t.Errorf("a put over a newer deletion: %v, want ErrConflict", err)
 	}
 	if n := len(mustLoad(t, s).Config); n != 0 {
@@ -140,17 +142,31 @@ func TestCommitIsFenced(t *testing.T) {
 	}
 }
 
-// 128 changes are one transaction; more are split, and none is lost.
-func TestCommitSplits(t *testing.T) {
+// A change is cut into parts that etcd takes, in order: 128 puts are one part,
+// and a service is never torn from its secrets.
+func TestSplit(t *testing.T) {
 	s := openTest(t, t.TempDir(), testKEK(t))
-	for n, want := range map[int]int{128: 1, 300: 3} {
-		var c Change
-		for i := range n {
-			c.Put = append(c.Put, service("s"+strings.Repeat("x", i%50)+string(rune('a'+i%26))+strings.Repeat("y", i/26)))
+	for _, c := range []struct{ puts, deletes, parts int }{{128, 0, 1}, {129, 0, 2}, {300, 0, 3}, {0, 63, 1}, {0, 64, 2}, {127, 1, 2}, {100, 100, 3}} {
+		var change Change
+		for i := range c.puts {
+			change.Put = append(change.Put, service(fmt.Sprintf("s%d", i)))
 		}
-		_, txns, err := s.Commit(t.Context(), mustLoad(t, s).Revision, c)
-		if err != nil || txns != want {
-			t.Errorf("Commit of %d changes: %d transactions, %v; want %d", n, txns, err, want)
+		for i := range c.deletes {
+			change.Delete = append(change.Delete, policy.Key{Kind: policy.KindService, Name: fmt.Sprintf("d%d", i)})
+		}
+		parts, err := s.Split(change)
+		if err != nil || len(parts) != c.parts {
+			t.Errorf("Split of %d puts and %d deletions: %d parts, %v; want %d", c.puts, c.deletes, len(parts), err, c.parts)
+		}
+		var whole Change
+		for i, part := range parts {
+			if _, err := s.Commit(t.Context(), mustLoad(t, s).Revision, part); err != nil {
+				t.Errorf("Commit of part %d of %+v: %v", i, c, err)
+			}
+			whole.Put, whole.Delete = append(whole.Put, part.Put...), append(whole.Delete, part.Delete...)
+		}
+		if d := cmp.Diff(change, whole, protocmp.Transform()); d != "" {
+			t.Errorf("the parts together differ (-want +got):\n%s", d)
 		}
 	}
 }
@@ -272,7 +288,7 @@ func TestDamagedFiles(t *testing.T) {
 			for _, f := range files {
 				overwrite(t, f)
 			}
-			_, err = Open(t.Context(), Config{DataDir: dir, KEK: kek, fast: true})
+			_, err = Open(t.Context(), Config{DataDir: dir, fast: true})
 			if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "restore a backup") {
 				t.Errorf("Open with damaged %s: %v; want an error with the folder and the way out", damage, err)
 			}
@@ -295,7 +311,7 @@ func overwrite(t *testing.T, path string) {
 func TestFolderInUse(t *testing.T) {
 	dir := t.TempDir()
 	openTest(t, dir, testKEK(t))
-	_, err := Open(t.Context(), Config{DataDir: dir, KEK: testKEK(t), fast: true})
+	_, err := Open(t.Context(), Config{DataDir: dir, fast: true})
 	if err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second Open: %v, want \"in use\"", err)
 	}
@@ -303,7 +319,7 @@ func TestFolderInUse(t *testing.T) {
 
 // An etcd that is not there is named, with what to look at.
 func TestNoEtcd(t *testing.T) {
-	_, err := Open(t.Context(), Config{Endpoints: []string{"127.0.0.1:1"}, KEK: testKEK(t)})
+	_, err := Open(t.Context(), Config{Endpoints: []string{"127.0.0.1:1"}})
 	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || !strings.Contains(err.Error(), "did not answer") {
 		t.Errorf("Open without etcd: %v", err)
 	}

@@ -49,17 +49,18 @@ func (s *Store) Watch(ctx context.Context, from *Snapshot, next func(Event)) err
 func (s *Store) watchOnce(ctx context.Context, state **Snapshot, next func(Event)) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	watch := s.client.Watch(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithRev((*state).Revision+1))
+	watch := s.client.Watch(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithRev((*state).Revision+1),
+		clientv3.WithCreatedNotify(), clientv3.WithProgressNotify())
 	for resp := range watch {
 		if err := resp.Err(); err != nil {
 			return err
 		}
+		if resp.Header.Revision < (*state).Revision {
+			return wentBack(resp.Header.Revision, (*state).Revision)
+		}
 		for len(resp.Events) > 0 {
 			n := sameRevision(resp.Events)
-			e, err := s.advance(*state, resp.Events[:n])
-			if err != nil {
-				return err
-			}
+			e := s.advance(*state, resp.Events[:n])
 			resp.Events = resp.Events[n:]
 			*state = e.Snapshot
 			next(e)
@@ -77,8 +78,10 @@ func sameRevision(events []*clientv3.Event) int {
 	return n
 }
 
-// advance applies the events of one revision to a copy of the state.
-func (s *Store) advance(state *Snapshot, events []*clientv3.Event) (Event, error) {
+// advance applies the events of one revision to a copy of the state. A record
+// that can't be read leaves the last one in force: one bad record must not keep
+// everything else from changing.
+func (s *Store) advance(state *Snapshot, events []*clientv3.Event) Event {
 	snap := &Snapshot{Revision: events[0].Kv.ModRevision, Config: state.Config, Keys: state.Keys, Secrets: state.Secrets}
 	delta := newSnapshot(snap.Revision)
 	e := Event{Snapshot: snap}
@@ -86,14 +89,15 @@ func (s *Store) advance(state *Snapshot, events []*clientv3.Event) (Event, error
 		name := strings.TrimPrefix(string(ev.Kv.Key), s.prefix)
 		if ev.Type == clientv3.EventTypePut {
 			if err := s.decode(delta, ev.Kv); err != nil {
-				return Event{}, err
+				s.log.Error("keeping the last good version of a record", "revision", snap.Revision, "error", err)
+				s.unreadable.Add(1)
 			}
 		} else {
 			s.remove(&e, name)
 		}
 	}
 	e.put(delta)
-	return e, nil
+	return e
 }
 
 // put merges decoded records into the event's own copies of the maps.
@@ -117,9 +121,7 @@ func (s *Store) remove(e *Event, name string) {
 		snap.Secrets, e.ClientSecrets = without(snap.Secrets, id), true
 	} else if kid, ok := strings.CutPrefix(name, keysPrefix); ok {
 		snap.Keys, e.SigningKeys = without(snap.Keys, kid), true
-	} else if rest, ok := strings.CutPrefix(name, configPrefix); ok {
-		kind, resource, _ := strings.Cut(rest, "/")
-		key := policy.Key{Kind: policy.Kind(kind), Name: resource}
+	} else if key, ok := configName(name); ok {
 		snap.Config = without(snap.Config, key)
 		e.Changed = append(e.Changed, key)
 	}
@@ -129,7 +131,10 @@ func (s *Store) remove(e *Event, name string) {
 // differs.
 func (s *Store) reload(ctx context.Context, state **Snapshot, next func(Event)) error {
 	for {
-		snap, err := s.Load(ctx)
+		snap, err := s.load(ctx, *state)
+		if err == nil && snap.Revision < (*state).Revision {
+			return wentBack(snap.Revision, (*state).Revision)
+		}
 		if err == nil {
 			next(difference(*state, snap))
 			*state = snap

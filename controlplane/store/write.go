@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -26,63 +27,65 @@ type Change struct {
 	Delete []policy.Key
 }
 
-// Commit writes a change in as few transactions as etcd takes, in order, if
-// nothing under config/ has changed since revision. It returns the revision
-// and the number of transactions done; an error after the first says how far
-// it came. With ErrConflict the revision is the least one at which another try
-// makes sense.
-func (s *Store) Commit(ctx context.Context, revision int64, c Change) (int64, int, error) {
-	batches, err := s.batches(c)
-	if err != nil {
-		return revision, 0, err
-	}
-	for i, ops := range batches {
-		next, err := s.fenced(ctx, revision, ops)
-		if err != nil && i > 0 {
-			return revision, i, fmt.Errorf("only %d of %d transactions were done, apply again to finish: %w", i, len(batches), err)
+// Split cuts a change into parts that each fit into one transaction, keeping
+// the order. A service and its secrets stay together.
+func (s *Store) Split(c Change) ([]Change, error) {
+	var parts []Change
+	var part Change
+	ops, size := 0, 0
+	add := func(n, bytes int, more func()) {
+		// One operation is kept for deletedMarker.
+		if ops > 0 && (ops+n > MaxTxnChanges-1 && !(len(c.Delete) == 0 && ops+n == MaxTxnChanges) || size+bytes > maxTxnBytes) {
+			parts, part, ops, size = append(parts, part), Change{}, 0, 0
 		}
-		if err != nil {
-			return next, i, err
-		}
-		revision = next
-	}
-	return revision, len(batches), nil
-}
-
-// batches splits a change so that each part fits into a transaction. The parts
-// keep the order: puts in the order of kinds, then deletions in the reverse.
-func (s *Store) batches(c Change) ([][]clientv3.Op, error) {
-	var out [][]clientv3.Op
-	var ops []clientv3.Op
-	size := 0
-	add := func(op clientv3.Op, bytes int) {
-		if len(ops) > 0 && (len(ops) == MaxTxnChanges || size+bytes > maxTxnBytes) {
-			out, ops, size = append(out, ops), nil, 0
-		}
-		ops, size = append(ops, op), size+bytes
+		ops, size = ops+n, size+bytes
+		more()
 	}
 	for _, r := range c.Put {
 		value, err := s.encodeResource(r)
 		if err != nil {
 			return nil, fmt.Errorf("encoding %s: %w", policy.KeyOf(r), err)
 		}
-		add(clientv3.OpPut(s.prefix+configKey(policy.KeyOf(r)), string(value)), len(value))
-	}
-	if len(c.Delete) > 0 {
-		add(clientv3.OpPut(s.prefix+deletedMarker, ""), 0)
+		add(1, len(value), func() { part.Put = append(part.Put, r) })
 	}
 	for _, k := range c.Delete {
-		if k.Kind == policy.KindService {
-			// Who makes a service of that name again must not find the secrets
-			// of the old one valid.
-			add(clientv3.OpDelete(s.prefix+secretsPrefix+k.Name+"/", clientv3.WithPrefix()), 0)
+		add(len(s.deletions(k)), 0, func() { part.Delete = append(part.Delete, k) })
+	}
+	if ops > 0 {
+		parts = append(parts, part)
+	}
+	return parts, nil
+}
+
+// Commit writes a change in one transaction if nothing under config/ has
+// changed since revision, and returns the new revision. With ErrConflict the
+// revision is the least one at which another try makes sense.
+func (s *Store) Commit(ctx context.Context, revision int64, c Change) (int64, error) {
+	var ops []clientv3.Op
+	for _, r := range c.Put {
+		value, err := s.encodeResource(r)
+		if err != nil {
+			return revision, fmt.Errorf("encoding %s: %w", policy.KeyOf(r), err)
 		}
-		add(clientv3.OpDelete(s.prefix+configKey(k)), 0)
+		ops = append(ops, clientv3.OpPut(s.prefix+configKey(policy.KeyOf(r)), string(value)))
 	}
-	if len(ops) > 0 {
-		out = append(out, ops)
+	for _, k := range c.Delete {
+		ops = append(ops, s.deletions(k)...)
 	}
-	return out, nil
+	if len(c.Delete) > 0 {
+		ops = append(ops, clientv3.OpPut(s.prefix+deletedMarker, ""))
+	}
+	return s.fenced(ctx, revision, ops)
+}
+
+func (s *Store) deletions(k policy.Key) []clientv3.Op {
+	ops := []clientv3.Op{clientv3.OpDelete(s.prefix + configKey(k))}
+	if k.Kind == policy.KindService {
+		// Who makes a service of that name again must not find the secrets of
+		// the old one valid.
+		ops = append(ops, clientv3.OpDelete(s.prefix+secretsPrefix+k.Name+"/", clientv3.WithPrefix()))
+	}
+	return ops
 }
 
 // fenced runs one transaction if config/ is as it was at revision. A deletion
@@ -101,7 +104,16 @@ func (s *Store) fenced(ctx context.Context, revision int64, ops []clientv3.Op) (
 		// Something under config/ is newer; to have seen it is to be past revision.
 		return revision + 1, ErrConflict
 	}
+	if resp.Header.Revision <= revision {
+		return 0, wentBack(resp.Header.Revision, revision)
+	}
 	return resp.Header.Revision, nil
+}
+
+// wentBack is what an etcd that lost writes, or was restored from an older
+// backup, gets: its revision is the clock that everything else goes by.
+func wentBack(now, before int64) error {
+	return fmt.Errorf("etcd went back from revision %d to %d (restored from a backup?): restart this control plane to work with what etcd has now; restore with a revision bump to avoid this", before, now)
 }
 
 // AddSecret stores a client secret if the service exists.
@@ -148,12 +160,14 @@ func (s *Store) AddFirstKey(ctx context.Context, k keyset.Record) (bool, error) 
 // explain adds the way out to errors of etcd that an operator can act on.
 func explain(err error) error {
 	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("the disk is full, make room and start again; what was confirmed is kept: %w", err)
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("etcd's space quota is used up, so that it only reads; compact and defragment it, or raise its quota, then disarm the alarm: %w", err)
 	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrUserEmpty):
 		return fmt.Errorf("etcd refuses these credentials; check --etcd-username, the password file and the role's permissions on the prefix: %w", err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("etcd did not answer within %s; is a majority of its members up and its disk writable? %w", requestTimeout, err)
+		return fmt.Errorf("etcd did not answer within %s; is a majority of its members up and its disk writable, and do http or https and the TLS files fit to it? %w", requestTimeout, err)
 	}
 	return err
 }

@@ -118,9 +118,9 @@ func (it ledgerItem) sentResource() SentResource {
 }
 
 // Progress says how far the data planes of the services that changed at or after
-// a revision have come. The channel is closed when the answer may have changed
+// a revision, and of the services named, have come. The channel is closed when the answer may have changed
 // (within 10 ms): call again then. Who calls late sees the newest state and misses nothing.
-func (s *Server) Progress(revision int64) (Progress, <-chan struct{}) {
+func (s *Server) Progress(revision int64, services ...string) (Progress, <-chan struct{}) {
 	s.notify.Lock()
 	if s.watch == nil {
 		s.watch = make(chan struct{})
@@ -132,16 +132,16 @@ func (s *Server) Progress(revision int64) (Progress, <-chan struct{}) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, svc := range s.services {
-		svc.progress(revision, &p)
+		svc.progress(revision, slices.Contains(services, svc.name), &p)
 	}
 	sortDataPlanes(p.Waiting)
 	return p, watch
 }
 
-func (svc *service) progress(revision int64, p *Progress) {
+func (svc *service) progress(revision int64, named bool, p *Progress) {
 	svc.mu.Lock()
 	defer svc.mu.Unlock()
-	if svc.changed < revision {
+	if svc.changed < revision && !named {
 		return
 	}
 	p.Total += len(svc.rows)

@@ -46,18 +46,28 @@ confirmed it, and otherwise names those that have not and why.`,
 type pruning struct {
 	prune    bool
 	selector map[string]string
+	all      bool
 }
 
 func (p *pruning) addFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&p.prune, "prune", false, "delete what is stored but not among the documents")
 	cmd.Flags().StringToStringVarP(&p.selector, "selector", "l", nil, "with --prune: only what has all these labels, as `KEY=VALUE`,...")
+	cmd.Flags().BoolVar(&p.all, "all", false, "with --prune: whatever its labels")
 	// Else the help says (default []).
 	cmd.Flags().Lookup("selector").DefValue = ""
 }
 
 func (p *pruning) check() error {
-	if len(p.selector) > 0 && !p.prune {
-		return usagef("--selector limits --prune; without --prune it has no meaning")
+	switch {
+	case (len(p.selector) > 0 || p.all) && !p.prune:
+		return usagef("--selector and --all say what --prune may delete; without --prune they have no meaning")
+	case p.prune && (len(p.selector) > 0) == p.all:
+		return usagef("--prune needs either --selector KEY=VALUE, to delete only what has that label, or --all, to delete everything that is not among the documents")
+	}
+	for k, v := range p.selector {
+		if v == "" {
+			return usagef("--selector %s=: the value is empty (a variable that is not set?)", k)
+		}
 	}
 	return nil
 }
@@ -104,5 +114,6 @@ func (c *client) apply(ctx context.Context, request *adminv1.ApplyRequest) (*cha
 		Transactions: response.GetTransactions(),
 		Changes:      changeViews(response.GetChanges()),
 		Warnings:     response.GetWarnings(),
+		services:     response.GetServices(),
 	}, nil
 }

@@ -16,7 +16,10 @@ type changeReport struct {
 	Transactions int32        `json:"transactions,omitempty"`
 	Changes      []changeView `json:"changes"`
 	Warnings     []string     `json:"warnings,omitempty"`
-	Sync         *syncReport  `json:"sync,omitempty"`
+	// services are those that the change concerns; --wait names them.
+	services []string
+
+	Sync *syncReport `json:"sync,omitempty"`
 }
 
 type changeView struct {

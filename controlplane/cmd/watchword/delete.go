@@ -50,7 +50,7 @@ func runDelete(ctx context.Context, c *client, con *console, references []*admin
 	if err != nil {
 		return err
 	}
-	report := &changeReport{Revision: response.GetRevision(), Changes: changeViews(response.GetChanges())}
+	report := &changeReport{Revision: response.GetRevision(), Changes: changeViews(response.GetChanges()), services: response.GetServices()}
 	con.printChanges(report)
 	return c.finish(ctx, con, report, w)
 }

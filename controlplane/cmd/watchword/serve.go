@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strings"
 
@@ -66,7 +67,11 @@ func serve(cmd *cobra.Command, f *serveFlags) error {
 	if c.DataDir, err = cmd.Flags().GetString("data-dir"); err != nil {
 		return err
 	}
-	if err := controlplane.Run(cmd.Context(), c); err != nil {
+	err = controlplane.Run(cmd.Context(), c)
+	if wrong := (*controlplane.ConfigError)(nil); errors.As(err, &wrong) {
+		return usageError{err}
+	}
+	if err != nil {
 		return err
 	}
 	log.Info("stopped")

@@ -45,7 +45,7 @@ type syncReport struct {
 func (c *client) finish(ctx context.Context, con *console, r *changeReport, w *waiting) error {
 	var failed error
 	if w.wait {
-		r.Sync, failed = c.waitInSync(ctx, con, r.Revision, w.timeout)
+		r.Sync, failed = c.waitInSync(ctx, con, r, w.timeout)
 	}
 	if con.format == formatTable && r.Sync != nil && failed == nil {
 		fmt.Fprintln(con.out, r.Sync.text(r.Revision))
@@ -67,10 +67,11 @@ func (s *syncReport) text(revision int64) string {
 
 // waitInSync follows the progress of a revision until it is everywhere. The
 // report is what is known at the end, also beside an error.
-func (c *client) waitInSync(ctx context.Context, con *console, revision int64, timeout time.Duration) (*syncReport, error) {
+func (c *client) waitInSync(ctx context.Context, con *console, r *changeReport, timeout time.Duration) (*syncReport, error) {
+	revision := r.Revision
 	ctx, cancel := context.WithTimeout(ctx, timeout+waitSlack)
 	defer cancel()
-	updates, ended := c.followSync(ctx, revision, timeout)
+	updates, ended := c.followSync(ctx, &adminv1.WaitInSyncRequest{Revision: revision, Services: r.services, Timeout: durationpb.New(timeout)})
 	p := &progress{w: con.err, redraw: con.errTerminal}
 	last := showProgress(p, revision, updates)
 	err := <-ended
@@ -88,11 +89,11 @@ func (c *client) waitInSync(ctx context.Context, con *console, revision int64, t
 
 // followSync streams the progress; the channels end with the stream, and
 // ended has its error.
-func (c *client) followSync(ctx context.Context, revision int64, timeout time.Duration) (<-chan *adminv1.WaitInSyncResponse, <-chan error) {
+func (c *client) followSync(ctx context.Context, request *adminv1.WaitInSyncRequest) (<-chan *adminv1.WaitInSyncResponse, <-chan error) {
 	updates, ended := make(chan *adminv1.WaitInSyncResponse), make(chan error, 1)
 	go func() {
 		defer close(updates)
-		stream, err := c.WaitInSync(ctx, &adminv1.WaitInSyncRequest{Revision: revision, Timeout: durationpb.New(timeout)})
+		stream, err := c.WaitInSync(ctx, request)
 		for err == nil {
 			var update *adminv1.WaitInSyncResponse
 			if update, err = stream.Recv(); err == nil {

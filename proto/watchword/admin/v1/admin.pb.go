@@ -215,8 +215,11 @@ type ApplyResponse struct {
 	Revision int64     `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Changes  []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
 	// How many transactions were needed: more than one above 128 changes.
-	Transactions  int32    `protobuf:"varint,3,opt,name=transactions,proto3" json:"transactions,omitempty"`
-	Warnings      []string `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Transactions int32    `protobuf:"varint,3,opt,name=transactions,proto3" json:"transactions,omitempty"`
+	Warnings     []string `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The services that the documents concern, changed or not: those to name in
+	// WaitInSync.
+	Services      []string `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -275,6 +278,13 @@ func (x *ApplyResponse) GetTransactions() int32 {
 func (x *ApplyResponse) GetWarnings() []string {
 	if x != nil {
 		return x.Warnings
+	}
+	return nil
+}
+
+func (x *ApplyResponse) GetServices() []string {
+	if x != nil {
+		return x.Services
 	}
 	return nil
 }
@@ -686,9 +696,11 @@ func (x *DeleteRequest) GetReferences() []*Reference {
 }
 
 type DeleteResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Changes       []*Change              `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Changes  []*Change              `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	// As in ApplyResponse.
+	Services      []string `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -733,6 +745,13 @@ func (x *DeleteResponse) GetRevision() int64 {
 func (x *DeleteResponse) GetChanges() []*Change {
 	if x != nil {
 		return x.Changes
+	}
+	return nil
+}
+
+func (x *DeleteResponse) GetServices() []string {
+	if x != nil {
+		return x.Services
 	}
 	return nil
 }
@@ -1136,7 +1155,10 @@ type WaitInSyncRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Default 30 s.
-	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Wait for the data planes of these services too, whatever the revision
+	// changed: for a change that an earlier wait did not see through.
+	Services      []string `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1181,6 +1203,13 @@ func (x *WaitInSyncRequest) GetRevision() int64 {
 func (x *WaitInSyncRequest) GetTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.Timeout
+	}
+	return nil
+}
+
+func (x *WaitInSyncRequest) GetServices() []string {
+	if x != nil {
+		return x.Services
 	}
 	return nil
 }
@@ -1497,12 +1526,13 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eprune_selector\x18\x04 \x03(\v23.watchword.admin.v1.ApplyRequest.PruneSelectorEntryR\rpruneSelector\x1a@\n" +
 	"\x12PruneSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x01\n" +
 	"\rApplyResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x124\n" +
 	"\achanges\x18\x02 \x03(\v2\x1a.watchword.admin.v1.ChangeR\achanges\x12\"\n" +
 	"\ftransactions\x18\x03 \x01(\x05R\ftransactions\x12\x1a\n" +
-	"\bwarnings\x18\x04 \x03(\tR\bwarnings\"\xd7\x01\n" +
+	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12\x1a\n" +
+	"\bservices\x18\x05 \x03(\tR\bservices\"\xd7\x01\n" +
 	"\x06Change\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
@@ -1535,10 +1565,11 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\rDeleteRequest\x12=\n" +
 	"\n" +
 	"references\x18\x01 \x03(\v2\x1d.watchword.admin.v1.ReferenceR\n" +
-	"references\"b\n" +
+	"references\"~\n" +
 	"\x0eDeleteResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x124\n" +
-	"\achanges\x18\x02 \x03(\v2\x1a.watchword.admin.v1.ChangeR\achanges\"1\n" +
+	"\achanges\x18\x02 \x03(\v2\x1a.watchword.admin.v1.ChangeR\achanges\x12\x1a\n" +
+	"\bservices\x18\x03 \x03(\tR\bservices\"1\n" +
 	"\x15ListDataPlanesRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"t\n" +
 	"\x16ListDataPlanesResponse\x12>\n" +
@@ -1567,10 +1598,11 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12#\n" +
 	"\racked_version\x18\x04 \x01(\tR\fackedVersion\x12\x18\n" +
 	"\arefusal\x18\x05 \x01(\tR\arefusal\x12+\n" +
-	"\x04body\x18\x06 \x01(\v2\x17.google.protobuf.StructR\x04body\"d\n" +
+	"\x04body\x18\x06 \x01(\v2\x17.google.protobuf.StructR\x04body\"\x80\x01\n" +
 	"\x11WaitInSyncRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xc5\x01\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1a\n" +
+	"\bservices\x18\x03 \x03(\tR\bservices\"\xc5\x01\n" +
 	"\x12WaitInSyncResponse\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x05R\x05total\x12\x17\n" +
 	"\ain_sync\x18\x02 \x01(\x05R\x06inSync\x127\n" +

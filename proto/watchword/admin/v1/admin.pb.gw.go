@@ -559,7 +559,7 @@ func RegisterAdminServiceHandlerServer(ctx context.Context, mux *runtime.ServeMu
 		var stream runtime.ServerTransportStream
 		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/watchword.admin.v1.AdminService/GetDataPlaneConfig", runtime.WithHTTPPathPattern("/v1/dataplanes/{node=**}"))
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/watchword.admin.v1.AdminService/GetDataPlaneConfig", runtime.WithHTTPPathPattern("/v1/dataplane-configs/{node=**}"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -766,7 +766,7 @@ func RegisterAdminServiceHandlerClient(ctx context.Context, mux *runtime.ServeMu
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/watchword.admin.v1.AdminService/GetDataPlaneConfig", runtime.WithHTTPPathPattern("/v1/dataplanes/{node=**}"))
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/watchword.admin.v1.AdminService/GetDataPlaneConfig", runtime.WithHTTPPathPattern("/v1/dataplane-configs/{node=**}"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -840,7 +840,7 @@ var (
 	pattern_AdminService_List_2               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 1, 0, 4, 1, 5, 3}, []string{"v1", "resources", "kind", "name"}, ""))
 	pattern_AdminService_Delete_0             = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "delete"}, ""))
 	pattern_AdminService_ListDataPlanes_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "dataplanes"}, ""))
-	pattern_AdminService_GetDataPlaneConfig_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 3, 0, 4, 1, 5, 2}, []string{"v1", "dataplanes", "node"}, ""))
+	pattern_AdminService_GetDataPlaneConfig_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 3, 0, 4, 1, 5, 2}, []string{"v1", "dataplane-configs", "node"}, ""))
 	pattern_AdminService_WaitInSync_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "revisions", "revision", "wait"}, ""))
 	pattern_AdminService_CreateClientSecret_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "services", "service", "client-secrets"}, ""))
 	pattern_AdminService_IssueToken_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "services", "service", "tokens"}, ""))

@@ -27,6 +27,56 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Inbound_Protocol int32
+
+const (
+	// What the caller speaks.
+	Inbound_PROTOCOL_UNSPECIFIED Inbound_Protocol = 0
+	Inbound_HTTP1                Inbound_Protocol = 1
+	Inbound_HTTP2                Inbound_Protocol = 2
+)
+
+// Enum value maps for Inbound_Protocol.
+var (
+	Inbound_Protocol_name = map[int32]string{
+		0: "PROTOCOL_UNSPECIFIED",
+		1: "HTTP1",
+		2: "HTTP2",
+	}
+	Inbound_Protocol_value = map[string]int32{
+		"PROTOCOL_UNSPECIFIED": 0,
+		"HTTP1":                1,
+		"HTTP2":                2,
+	}
+)
+
+func (x Inbound_Protocol) Enum() *Inbound_Protocol {
+	p := new(Inbound_Protocol)
+	*p = x
+	return p
+}
+
+func (x Inbound_Protocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Inbound_Protocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[0].Descriptor()
+}
+
+func (Inbound_Protocol) Type() protoreflect.EnumType {
+	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[0]
+}
+
+func (x Inbound_Protocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Inbound_Protocol.Descriptor instead.
+func (Inbound_Protocol) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{1, 0}
+}
+
 type Authentication_Mode int32
 
 const (
@@ -63,11 +113,11 @@ func (x Authentication_Mode) String() string {
 }
 
 func (Authentication_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[0].Descriptor()
+	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[1].Descriptor()
 }
 
 func (Authentication_Mode) Type() protoreflect.EnumType {
-	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[0]
+	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[1]
 }
 
 func (x Authentication_Mode) Number() protoreflect.EnumNumber {
@@ -117,11 +167,11 @@ func (x ClaimMatch_Operator) String() string {
 }
 
 func (ClaimMatch_Operator) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[1].Descriptor()
+	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[2].Descriptor()
 }
 
 func (ClaimMatch_Operator) Type() protoreflect.EnumType {
-	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[1]
+	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[2]
 }
 
 func (x ClaimMatch_Operator) Number() protoreflect.EnumNumber {
@@ -206,11 +256,13 @@ func (x *Ruleset) GetInbound() *Inbound {
 }
 
 type Inbound struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	LocalIp       string                 `protobuf:"bytes,3,opt,name=local_ip,json=localIp,proto3" json:"local_ip,omitempty"`
-	LocalPort     uint32                 `protobuf:"varint,4,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Address   string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Port      uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	LocalIp   string                 `protobuf:"bytes,3,opt,name=local_ip,json=localIp,proto3" json:"local_ip,omitempty"`
+	LocalPort uint32                 `protobuf:"varint,4,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
+	// What the service itself speaks.
+	Protocol      Inbound_Protocol `protobuf:"varint,5,opt,name=protocol,proto3,enum=watchword.dataplane.v1.Inbound_Protocol" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -271,6 +323,13 @@ func (x *Inbound) GetLocalPort() uint32 {
 		return x.LocalPort
 	}
 	return 0
+}
+
+func (x *Inbound) GetProtocol() Inbound_Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Inbound_PROTOCOL_UNSPECIFIED
 }
 
 type Issuer struct {
@@ -1076,13 +1135,18 @@ const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x128\n" +
 	"\aissuers\x18\x02 \x03(\v2\x1e.watchword.dataplane.v1.IssuerR\aissuers\x125\n" +
 	"\x06routes\x18\x03 \x03(\v2\x1d.watchword.dataplane.v1.RouteR\x06routes\x129\n" +
-	"\ainbound\x18\x04 \x01(\v2\x1f.watchword.dataplane.v1.InboundR\ainbound\"q\n" +
+	"\ainbound\x18\x04 \x01(\v2\x1f.watchword.dataplane.v1.InboundR\ainbound\"\xf3\x01\n" +
 	"\aInbound\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x19\n" +
 	"\blocal_ip\x18\x03 \x01(\tR\alocalIp\x12\x1d\n" +
 	"\n" +
-	"local_port\x18\x04 \x01(\rR\tlocalPort\"e\n" +
+	"local_port\x18\x04 \x01(\rR\tlocalPort\x12D\n" +
+	"\bprotocol\x18\x05 \x01(\x0e2(.watchword.dataplane.v1.Inbound.ProtocolR\bprotocol\":\n" +
+	"\bProtocol\x12\x18\n" +
+	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05HTTP1\x10\x01\x12\t\n" +
+	"\x05HTTP2\x10\x02\"e\n" +
 	"\x06Issuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12/\n" +
@@ -1170,54 +1234,56 @@ func file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP() []byte {
 	return file_watchword_dataplane_v1_ruleset_proto_rawDescData
 }
 
-var file_watchword_dataplane_v1_ruleset_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_watchword_dataplane_v1_ruleset_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_watchword_dataplane_v1_ruleset_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_watchword_dataplane_v1_ruleset_proto_goTypes = []any{
-	(Authentication_Mode)(0),    // 0: watchword.dataplane.v1.Authentication.Mode
-	(ClaimMatch_Operator)(0),    // 1: watchword.dataplane.v1.ClaimMatch.Operator
-	(*Ruleset)(nil),             // 2: watchword.dataplane.v1.Ruleset
-	(*Inbound)(nil),             // 3: watchword.dataplane.v1.Inbound
-	(*Issuer)(nil),              // 4: watchword.dataplane.v1.Issuer
-	(*Key)(nil),                 // 5: watchword.dataplane.v1.Key
-	(*Route)(nil),               // 6: watchword.dataplane.v1.Route
-	(*RequestMatch)(nil),        // 7: watchword.dataplane.v1.RequestMatch
-	(*Authentication)(nil),      // 8: watchword.dataplane.v1.Authentication
-	(*TokenRule)(nil),           // 9: watchword.dataplane.v1.TokenRule
-	(*HeaderLocation)(nil),      // 10: watchword.dataplane.v1.HeaderLocation
-	(*OutputClaim)(nil),         // 11: watchword.dataplane.v1.OutputClaim
-	(*Authorization)(nil),       // 12: watchword.dataplane.v1.Authorization
-	(*AuthorizationRule)(nil),   // 13: watchword.dataplane.v1.AuthorizationRule
-	(*Principal)(nil),           // 14: watchword.dataplane.v1.Principal
-	(*ClaimMatch)(nil),          // 15: watchword.dataplane.v1.ClaimMatch
-	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
-	(*structpb.Value)(nil),      // 17: google.protobuf.Value
+	(Inbound_Protocol)(0),       // 0: watchword.dataplane.v1.Inbound.Protocol
+	(Authentication_Mode)(0),    // 1: watchword.dataplane.v1.Authentication.Mode
+	(ClaimMatch_Operator)(0),    // 2: watchword.dataplane.v1.ClaimMatch.Operator
+	(*Ruleset)(nil),             // 3: watchword.dataplane.v1.Ruleset
+	(*Inbound)(nil),             // 4: watchword.dataplane.v1.Inbound
+	(*Issuer)(nil),              // 5: watchword.dataplane.v1.Issuer
+	(*Key)(nil),                 // 6: watchword.dataplane.v1.Key
+	(*Route)(nil),               // 7: watchword.dataplane.v1.Route
+	(*RequestMatch)(nil),        // 8: watchword.dataplane.v1.RequestMatch
+	(*Authentication)(nil),      // 9: watchword.dataplane.v1.Authentication
+	(*TokenRule)(nil),           // 10: watchword.dataplane.v1.TokenRule
+	(*HeaderLocation)(nil),      // 11: watchword.dataplane.v1.HeaderLocation
+	(*OutputClaim)(nil),         // 12: watchword.dataplane.v1.OutputClaim
+	(*Authorization)(nil),       // 13: watchword.dataplane.v1.Authorization
+	(*AuthorizationRule)(nil),   // 14: watchword.dataplane.v1.AuthorizationRule
+	(*Principal)(nil),           // 15: watchword.dataplane.v1.Principal
+	(*ClaimMatch)(nil),          // 16: watchword.dataplane.v1.ClaimMatch
+	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(*structpb.Value)(nil),      // 18: google.protobuf.Value
 }
 var file_watchword_dataplane_v1_ruleset_proto_depIdxs = []int32{
-	4,  // 0: watchword.dataplane.v1.Ruleset.issuers:type_name -> watchword.dataplane.v1.Issuer
-	6,  // 1: watchword.dataplane.v1.Ruleset.routes:type_name -> watchword.dataplane.v1.Route
-	3,  // 2: watchword.dataplane.v1.Ruleset.inbound:type_name -> watchword.dataplane.v1.Inbound
-	5,  // 3: watchword.dataplane.v1.Issuer.keys:type_name -> watchword.dataplane.v1.Key
-	7,  // 4: watchword.dataplane.v1.Route.match:type_name -> watchword.dataplane.v1.RequestMatch
-	8,  // 5: watchword.dataplane.v1.Route.authentication:type_name -> watchword.dataplane.v1.Authentication
-	12, // 6: watchword.dataplane.v1.Route.authorization:type_name -> watchword.dataplane.v1.Authorization
-	0,  // 7: watchword.dataplane.v1.Authentication.mode:type_name -> watchword.dataplane.v1.Authentication.Mode
-	9,  // 8: watchword.dataplane.v1.Authentication.rules:type_name -> watchword.dataplane.v1.TokenRule
-	10, // 9: watchword.dataplane.v1.TokenRule.from_headers:type_name -> watchword.dataplane.v1.HeaderLocation
-	16, // 10: watchword.dataplane.v1.TokenRule.clock_skew:type_name -> google.protobuf.Duration
-	16, // 11: watchword.dataplane.v1.TokenRule.max_lifetime:type_name -> google.protobuf.Duration
-	11, // 12: watchword.dataplane.v1.TokenRule.output_claims:type_name -> watchword.dataplane.v1.OutputClaim
-	13, // 13: watchword.dataplane.v1.Authorization.deny:type_name -> watchword.dataplane.v1.AuthorizationRule
-	13, // 14: watchword.dataplane.v1.Authorization.allow:type_name -> watchword.dataplane.v1.AuthorizationRule
-	14, // 15: watchword.dataplane.v1.AuthorizationRule.from:type_name -> watchword.dataplane.v1.Principal
-	7,  // 16: watchword.dataplane.v1.AuthorizationRule.to:type_name -> watchword.dataplane.v1.RequestMatch
-	15, // 17: watchword.dataplane.v1.AuthorizationRule.when:type_name -> watchword.dataplane.v1.ClaimMatch
-	1,  // 18: watchword.dataplane.v1.ClaimMatch.op:type_name -> watchword.dataplane.v1.ClaimMatch.Operator
-	17, // 19: watchword.dataplane.v1.ClaimMatch.values:type_name -> google.protobuf.Value
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	5,  // 0: watchword.dataplane.v1.Ruleset.issuers:type_name -> watchword.dataplane.v1.Issuer
+	7,  // 1: watchword.dataplane.v1.Ruleset.routes:type_name -> watchword.dataplane.v1.Route
+	4,  // 2: watchword.dataplane.v1.Ruleset.inbound:type_name -> watchword.dataplane.v1.Inbound
+	0,  // 3: watchword.dataplane.v1.Inbound.protocol:type_name -> watchword.dataplane.v1.Inbound.Protocol
+	6,  // 4: watchword.dataplane.v1.Issuer.keys:type_name -> watchword.dataplane.v1.Key
+	8,  // 5: watchword.dataplane.v1.Route.match:type_name -> watchword.dataplane.v1.RequestMatch
+	9,  // 6: watchword.dataplane.v1.Route.authentication:type_name -> watchword.dataplane.v1.Authentication
+	13, // 7: watchword.dataplane.v1.Route.authorization:type_name -> watchword.dataplane.v1.Authorization
+	1,  // 8: watchword.dataplane.v1.Authentication.mode:type_name -> watchword.dataplane.v1.Authentication.Mode
+	10, // 9: watchword.dataplane.v1.Authentication.rules:type_name -> watchword.dataplane.v1.TokenRule
+	11, // 10: watchword.dataplane.v1.TokenRule.from_headers:type_name -> watchword.dataplane.v1.HeaderLocation
+	17, // 11: watchword.dataplane.v1.TokenRule.clock_skew:type_name -> google.protobuf.Duration
+	17, // 12: watchword.dataplane.v1.TokenRule.max_lifetime:type_name -> google.protobuf.Duration
+	12, // 13: watchword.dataplane.v1.TokenRule.output_claims:type_name -> watchword.dataplane.v1.OutputClaim
+	14, // 14: watchword.dataplane.v1.Authorization.deny:type_name -> watchword.dataplane.v1.AuthorizationRule
+	14, // 15: watchword.dataplane.v1.Authorization.allow:type_name -> watchword.dataplane.v1.AuthorizationRule
+	15, // 16: watchword.dataplane.v1.AuthorizationRule.from:type_name -> watchword.dataplane.v1.Principal
+	8,  // 17: watchword.dataplane.v1.AuthorizationRule.to:type_name -> watchword.dataplane.v1.RequestMatch
+	16, // 18: watchword.dataplane.v1.AuthorizationRule.when:type_name -> watchword.dataplane.v1.ClaimMatch
+	2,  // 19: watchword.dataplane.v1.ClaimMatch.op:type_name -> watchword.dataplane.v1.ClaimMatch.Operator
+	18, // 20: watchword.dataplane.v1.ClaimMatch.values:type_name -> google.protobuf.Value
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_watchword_dataplane_v1_ruleset_proto_init() }
@@ -1230,7 +1296,7 @@ func file_watchword_dataplane_v1_ruleset_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_dataplane_v1_ruleset_proto_rawDesc), len(file_watchword_dataplane_v1_ruleset_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -30,6 +30,57 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Inbound_Protocol int32
+
+const (
+	// What the caller speaks: right for a service that speaks both.
+	Inbound_PROTOCOL_UNSPECIFIED Inbound_Protocol = 0
+	Inbound_HTTP1                Inbound_Protocol = 1
+	// Cleartext HTTP/2 with prior knowledge, such as gRPC.
+	Inbound_HTTP2 Inbound_Protocol = 2
+)
+
+// Enum value maps for Inbound_Protocol.
+var (
+	Inbound_Protocol_name = map[int32]string{
+		0: "PROTOCOL_UNSPECIFIED",
+		1: "HTTP1",
+		2: "HTTP2",
+	}
+	Inbound_Protocol_value = map[string]int32{
+		"PROTOCOL_UNSPECIFIED": 0,
+		"HTTP1":                1,
+		"HTTP2":                2,
+	}
+)
+
+func (x Inbound_Protocol) Enum() *Inbound_Protocol {
+	p := new(Inbound_Protocol)
+	*p = x
+	return p
+}
+
+func (x Inbound_Protocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Inbound_Protocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_policy_v1_policy_proto_enumTypes[0].Descriptor()
+}
+
+func (Inbound_Protocol) Type() protoreflect.EnumType {
+	return &file_watchword_policy_v1_policy_proto_enumTypes[0]
+}
+
+func (x Inbound_Protocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Inbound_Protocol.Descriptor instead.
+func (Inbound_Protocol) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{4, 0}
+}
+
 type AuthenticationPolicySpec_Mode int32
 
 const (
@@ -70,11 +121,11 @@ func (x AuthenticationPolicySpec_Mode) String() string {
 }
 
 func (AuthenticationPolicySpec_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[0].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[1].Descriptor()
 }
 
 func (AuthenticationPolicySpec_Mode) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[0]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[1]
 }
 
 func (x AuthenticationPolicySpec_Mode) Number() protoreflect.EnumNumber {
@@ -119,11 +170,11 @@ func (x AuthorizationPolicySpec_Action) String() string {
 }
 
 func (AuthorizationPolicySpec_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[1].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[2].Descriptor()
 }
 
 func (AuthorizationPolicySpec_Action) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[1]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[2]
 }
 
 func (x AuthorizationPolicySpec_Action) Number() protoreflect.EnumNumber {
@@ -176,11 +227,11 @@ func (x Condition_Operator) String() string {
 }
 
 func (Condition_Operator) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[2].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[3].Descriptor()
 }
 
 func (Condition_Operator) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[2]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[3]
 }
 
 func (x Condition_Operator) Number() protoreflect.EnumNumber {
@@ -546,7 +597,9 @@ type Inbound struct {
 	// TCP port to listen on.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	// Where the service itself listens, IP:PORT.
-	LocalAddress  string `protobuf:"bytes,3,opt,name=local_address,json=localAddress,proto3" json:"local_address,omitempty"`
+	LocalAddress string `protobuf:"bytes,3,opt,name=local_address,json=localAddress,proto3" json:"local_address,omitempty"`
+	// What the service itself speaks.
+	Protocol      Inbound_Protocol `protobuf:"varint,4,opt,name=protocol,proto3,enum=watchword.policy.v1.Inbound_Protocol" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -600,6 +653,13 @@ func (x *Inbound) GetLocalAddress() string {
 		return x.LocalAddress
 	}
 	return ""
+}
+
+func (x *Inbound) GetProtocol() Inbound_Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Inbound_PROTOCOL_UNSPECIFIED
 }
 
 // Call allows the service to get tokens for another one.
@@ -1720,11 +1780,16 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\x14\n" +
 	"\x05paths\x18\x03 \x03(\tR\x05paths\x12\x18\n" +
-	"\amethods\x18\x04 \x03(\tR\amethods\"\\\n" +
+	"\amethods\x18\x04 \x03(\tR\amethods\"\xdb\x01\n" +
 	"\aInbound\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12#\n" +
-	"\rlocal_address\x18\x03 \x01(\tR\flocalAddress\"8\n" +
+	"\rlocal_address\x18\x03 \x01(\tR\flocalAddress\x12A\n" +
+	"\bprotocol\x18\x04 \x01(\x0e2%.watchword.policy.v1.Inbound.ProtocolR\bprotocol\":\n" +
+	"\bProtocol\x12\x18\n" +
+	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05HTTP1\x10\x01\x12\t\n" +
+	"\x05HTTP2\x10\x02\"8\n" +
 	"\x04Call\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\"z\n" +
@@ -1828,74 +1893,76 @@ func file_watchword_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_watchword_policy_v1_policy_proto_rawDescData
 }
 
-var file_watchword_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_watchword_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_watchword_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_watchword_policy_v1_policy_proto_goTypes = []any{
-	(AuthenticationPolicySpec_Mode)(0),  // 0: watchword.policy.v1.AuthenticationPolicySpec.Mode
-	(AuthorizationPolicySpec_Action)(0), // 1: watchword.policy.v1.AuthorizationPolicySpec.Action
-	(Condition_Operator)(0),             // 2: watchword.policy.v1.Condition.Operator
-	(*Resource)(nil),                    // 3: watchword.policy.v1.Resource
-	(*Metadata)(nil),                    // 4: watchword.policy.v1.Metadata
-	(*ServiceSpec)(nil),                 // 5: watchword.policy.v1.ServiceSpec
-	(*Route)(nil),                       // 6: watchword.policy.v1.Route
-	(*Inbound)(nil),                     // 7: watchword.policy.v1.Inbound
-	(*Call)(nil),                        // 8: watchword.policy.v1.Call
-	(*IssuerSpec)(nil),                  // 9: watchword.policy.v1.IssuerSpec
-	(*KeySet)(nil),                      // 10: watchword.policy.v1.KeySet
-	(*BuiltinKeys)(nil),                 // 11: watchword.policy.v1.BuiltinKeys
-	(*PemKeys)(nil),                     // 12: watchword.policy.v1.PemKeys
-	(*PemKey)(nil),                      // 13: watchword.policy.v1.PemKey
-	(*Target)(nil),                      // 14: watchword.policy.v1.Target
-	(*AuthenticationPolicySpec)(nil),    // 15: watchword.policy.v1.AuthenticationPolicySpec
-	(*JwtRule)(nil),                     // 16: watchword.policy.v1.JwtRule
-	(*HeaderLocation)(nil),              // 17: watchword.policy.v1.HeaderLocation
-	(*OutputClaim)(nil),                 // 18: watchword.policy.v1.OutputClaim
-	(*AuthorizationPolicySpec)(nil),     // 19: watchword.policy.v1.AuthorizationPolicySpec
-	(*AuthorizationRule)(nil),           // 20: watchword.policy.v1.AuthorizationRule
-	(*Source)(nil),                      // 21: watchword.policy.v1.Source
-	(*Subject)(nil),                     // 22: watchword.policy.v1.Subject
-	(*Operation)(nil),                   // 23: watchword.policy.v1.Operation
-	(*Condition)(nil),                   // 24: watchword.policy.v1.Condition
-	nil,                                 // 25: watchword.policy.v1.Metadata.LabelsEntry
-	(*durationpb.Duration)(nil),         // 26: google.protobuf.Duration
-	(*structpb.Value)(nil),              // 27: google.protobuf.Value
+	(Inbound_Protocol)(0),               // 0: watchword.policy.v1.Inbound.Protocol
+	(AuthenticationPolicySpec_Mode)(0),  // 1: watchword.policy.v1.AuthenticationPolicySpec.Mode
+	(AuthorizationPolicySpec_Action)(0), // 2: watchword.policy.v1.AuthorizationPolicySpec.Action
+	(Condition_Operator)(0),             // 3: watchword.policy.v1.Condition.Operator
+	(*Resource)(nil),                    // 4: watchword.policy.v1.Resource
+	(*Metadata)(nil),                    // 5: watchword.policy.v1.Metadata
+	(*ServiceSpec)(nil),                 // 6: watchword.policy.v1.ServiceSpec
+	(*Route)(nil),                       // 7: watchword.policy.v1.Route
+	(*Inbound)(nil),                     // 8: watchword.policy.v1.Inbound
+	(*Call)(nil),                        // 9: watchword.policy.v1.Call
+	(*IssuerSpec)(nil),                  // 10: watchword.policy.v1.IssuerSpec
+	(*KeySet)(nil),                      // 11: watchword.policy.v1.KeySet
+	(*BuiltinKeys)(nil),                 // 12: watchword.policy.v1.BuiltinKeys
+	(*PemKeys)(nil),                     // 13: watchword.policy.v1.PemKeys
+	(*PemKey)(nil),                      // 14: watchword.policy.v1.PemKey
+	(*Target)(nil),                      // 15: watchword.policy.v1.Target
+	(*AuthenticationPolicySpec)(nil),    // 16: watchword.policy.v1.AuthenticationPolicySpec
+	(*JwtRule)(nil),                     // 17: watchword.policy.v1.JwtRule
+	(*HeaderLocation)(nil),              // 18: watchword.policy.v1.HeaderLocation
+	(*OutputClaim)(nil),                 // 19: watchword.policy.v1.OutputClaim
+	(*AuthorizationPolicySpec)(nil),     // 20: watchword.policy.v1.AuthorizationPolicySpec
+	(*AuthorizationRule)(nil),           // 21: watchword.policy.v1.AuthorizationRule
+	(*Source)(nil),                      // 22: watchword.policy.v1.Source
+	(*Subject)(nil),                     // 23: watchword.policy.v1.Subject
+	(*Operation)(nil),                   // 24: watchword.policy.v1.Operation
+	(*Condition)(nil),                   // 25: watchword.policy.v1.Condition
+	nil,                                 // 26: watchword.policy.v1.Metadata.LabelsEntry
+	(*durationpb.Duration)(nil),         // 27: google.protobuf.Duration
+	(*structpb.Value)(nil),              // 28: google.protobuf.Value
 }
 var file_watchword_policy_v1_policy_proto_depIdxs = []int32{
-	4,  // 0: watchword.policy.v1.Resource.metadata:type_name -> watchword.policy.v1.Metadata
-	5,  // 1: watchword.policy.v1.Resource.service:type_name -> watchword.policy.v1.ServiceSpec
-	9,  // 2: watchword.policy.v1.Resource.issuer:type_name -> watchword.policy.v1.IssuerSpec
-	15, // 3: watchword.policy.v1.Resource.authentication_policy:type_name -> watchword.policy.v1.AuthenticationPolicySpec
-	19, // 4: watchword.policy.v1.Resource.authorization_policy:type_name -> watchword.policy.v1.AuthorizationPolicySpec
-	25, // 5: watchword.policy.v1.Metadata.labels:type_name -> watchword.policy.v1.Metadata.LabelsEntry
-	6,  // 6: watchword.policy.v1.ServiceSpec.routes:type_name -> watchword.policy.v1.Route
-	7,  // 7: watchword.policy.v1.ServiceSpec.inbound:type_name -> watchword.policy.v1.Inbound
-	8,  // 8: watchword.policy.v1.ServiceSpec.calls:type_name -> watchword.policy.v1.Call
-	10, // 9: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
-	11, // 10: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
-	12, // 11: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
-	26, // 12: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
-	13, // 13: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
-	14, // 14: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	0,  // 15: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
-	16, // 16: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
-	17, // 17: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.HeaderLocation
-	26, // 18: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
-	26, // 19: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
-	18, // 20: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
-	14, // 21: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	1,  // 22: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
-	20, // 23: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
-	21, // 24: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
-	23, // 25: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
-	24, // 26: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
-	22, // 27: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
-	2,  // 28: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
-	27, // 29: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	5,  // 0: watchword.policy.v1.Resource.metadata:type_name -> watchword.policy.v1.Metadata
+	6,  // 1: watchword.policy.v1.Resource.service:type_name -> watchword.policy.v1.ServiceSpec
+	10, // 2: watchword.policy.v1.Resource.issuer:type_name -> watchword.policy.v1.IssuerSpec
+	16, // 3: watchword.policy.v1.Resource.authentication_policy:type_name -> watchword.policy.v1.AuthenticationPolicySpec
+	20, // 4: watchword.policy.v1.Resource.authorization_policy:type_name -> watchword.policy.v1.AuthorizationPolicySpec
+	26, // 5: watchword.policy.v1.Metadata.labels:type_name -> watchword.policy.v1.Metadata.LabelsEntry
+	7,  // 6: watchword.policy.v1.ServiceSpec.routes:type_name -> watchword.policy.v1.Route
+	8,  // 7: watchword.policy.v1.ServiceSpec.inbound:type_name -> watchword.policy.v1.Inbound
+	9,  // 8: watchword.policy.v1.ServiceSpec.calls:type_name -> watchword.policy.v1.Call
+	0,  // 9: watchword.policy.v1.Inbound.protocol:type_name -> watchword.policy.v1.Inbound.Protocol
+	11, // 10: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
+	12, // 11: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
+	13, // 12: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
+	27, // 13: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
+	14, // 14: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
+	15, // 15: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	1,  // 16: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
+	17, // 17: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
+	18, // 18: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.HeaderLocation
+	27, // 19: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
+	27, // 20: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
+	19, // 21: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
+	15, // 22: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	2,  // 23: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
+	21, // 24: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
+	22, // 25: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
+	24, // 26: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
+	25, // 27: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
+	23, // 28: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
+	3,  // 29: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
+	28, // 30: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_watchword_policy_v1_policy_proto_init() }
@@ -1919,7 +1986,7 @@ func file_watchword_policy_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_policy_v1_policy_proto_rawDesc), len(file_watchword_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1,0 +1,201 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/internal/jose"
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+// world is a state with the keys of its issuers, small enough that everything
+// has to do with everything. It is not checked: names may lead nowhere.
+type world struct {
+	state policy.State
+	keys  map[string][]jose.Key
+}
+
+var (
+	services = []string{"a", "b", "c"}
+	routes   = []string{"r", "s"}
+	issuers  = []string{policy.BuiltinIssuer, "i", "j"}
+)
+
+// After any change every service whose ruleset is now another one is among the
+// affected: the dumb twin compiles everything before and after. uses is what
+// the loop says: everything if some issuer got its first key or lost its last,
+// else by the rulesets before the change.
+func TestAffected(t *testing.T) {
+	pool := keysOf(t, policy.State{})[policy.BuiltinIssuer]
+	rapid.Check(t, func(t *rapid.T) {
+		before := randomWorld(t, "before", pool)
+		after := changedWorld(t, before, randomWorld(t, "after", pool))
+		old, now := before.rulesets(), after.rulesets()
+		changed, all := difference(before, after)
+		uses := func(service, issuer string) bool {
+			rs, known := old[service]
+			return all || !known || Uses(rs, issuer, before.state.Issuer(issuer).GetIssuer())
+		}
+		got := Affected(before.state, after.state, changed, uses)
+		if !slices.IsSorted(got) || len(slices.Compact(slices.Clone(got))) != len(got) {
+			t.Fatalf("Affected = %v, which is not sorted or has doubles", got)
+		}
+		for _, s := range services {
+			if !proto.Equal(old[s], now[s]) && !slices.Contains(got, s) {
+				t.Fatalf("after a change of %v the ruleset of %s is another one, but Affected = %v\nbefore %v\nafter  %v", changed, s, got, old[s], now[s])
+			}
+		}
+	})
+}
+
+// A change costs what it touches: a policy of one service affects that one, and
+// so does an issuer that only it uses.
+func TestAffectedIsNarrow(t *testing.T) {
+	state := policy.State{}
+	for _, s := range services {
+		state[policy.Key{Kind: policy.KindService, Name: s}] = &policyv1.Resource{Spec: &policyv1.Resource_Service{Service: &policyv1.ServiceSpec{}}}
+	}
+	k := policy.Key{Kind: policy.KindAuthorizationPolicy, Name: "p"}
+	after := state.Clone()
+	after[k] = &policyv1.Resource{Spec: &policyv1.Resource_AuthorizationPolicy{AuthorizationPolicy: &policyv1.AuthorizationPolicySpec{
+		Target: &policyv1.Target{Services: []string{"b"}}}}}
+	onlyC := func(service, _ string) bool { return service == "c" }
+	for _, tt := range []struct {
+		before, after policy.State
+		changed       policy.Key
+		want          []string
+	}{
+		{state, after, k, []string{"b"}},
+		{after, state, k, []string{"b"}},
+		{state, state, policy.Key{Kind: policy.KindIssuer, Name: "i"}, []string{"c"}},
+		{state, state, policy.Key{Kind: policy.KindService, Name: "gone"}, []string{"gone"}},
+	} {
+		if got := Affected(tt.before, tt.after, []policy.Key{tt.changed}, onlyC); !slices.Equal(got, tt.want) {
+			t.Errorf("Affected by %s = %v, want %v", tt.changed, got, tt.want)
+		}
+	}
+}
+
+func (w world) rulesets() map[string]*dataplanev1.Ruleset {
+	out := map[string]*dataplanev1.Ruleset{}
+	for _, s := range w.state.Services() {
+		out[s] = Ruleset(Input{State: w.state, Keys: w.keys, Subject: subject}, s)
+	}
+	return out
+}
+
+// difference is what the store and the loop would find: the resources that
+// differ, an issuer also if its keys do.
+func difference(a, b world) (changed []policy.Key, all bool) {
+	both := a.state.Clone()
+	maps.Copy(both, b.state)
+	for _, k := range both.Keys() {
+		keys := slices.EqualFunc(a.keys[k.Name], b.keys[k.Name], jose.Key.Equal)
+		if !proto.Equal(a.state[k], b.state[k]) || (k.Kind == policy.KindIssuer && !keys) {
+			changed = append(changed, k)
+			all = all || (k.Kind == policy.KindIssuer && (len(a.keys[k.Name]) == 0) != (len(b.keys[k.Name]) == 0))
+		}
+	}
+	return changed, all
+}
+
+// changedWorld takes some resources from another world, the rest from the first.
+func changedWorld(t *rapid.T, from, other world) world {
+	w := world{policy.State{}, map[string][]jose.Key{}}
+	both := from.state.Clone()
+	maps.Copy(both, other.state)
+	for _, k := range both.Keys() {
+		source := from
+		if rapid.IntRange(0, 3).Draw(t, "change "+k.String()) == 0 {
+			source = other
+		}
+		if r := source.state[k]; r != nil {
+			w.state[k] = r
+			if keys := source.keys[k.Name]; k.Kind == policy.KindIssuer && len(keys) > 0 {
+				w.keys[k.Name] = keys
+			}
+		}
+	}
+	return w
+}
+
+func randomWorld(t *rapid.T, label string, pool []jose.Key) world {
+	w := world{policy.State{}, map[string][]jose.Key{}}
+	some := func(what string) bool { return rapid.IntRange(0, 3).Draw(t, label+" "+what+"?") > 0 }
+	put := func(kind policy.Kind, name string, r *policyv1.Resource) {
+		r.Metadata = &policyv1.Metadata{Name: name}
+		w.state[policy.Key{Kind: kind, Name: name}] = r
+	}
+	for _, name := range services {
+		if some(name) {
+			put(policy.KindService, name, &policyv1.Resource{Spec: &policyv1.Resource_Service{Service: randomService(t, label+name)}})
+		}
+	}
+	for _, name := range issuers {
+		if some(name) {
+			iss := rapid.SampledFrom([]string{"I", "J", "K"}).Draw(t, label+" iss of "+name)
+			put(policy.KindIssuer, name, &policyv1.Resource{Spec: &policyv1.Resource_Issuer{Issuer: &policyv1.IssuerSpec{Issuer: iss}}})
+			if n := rapid.IntRange(0, len(pool)).Draw(t, label+" keys of "+name); n > 0 {
+				w.keys[name] = pool[:n]
+			}
+		}
+	}
+	for i := range rapid.IntRange(0, 3).Draw(t, label+" authentication") {
+		name := fmt.Sprintf("n%d", i)
+		put(policy.KindAuthenticationPolicy, name, &policyv1.Resource{Spec: &policyv1.Resource_AuthenticationPolicy{AuthenticationPolicy: randomAuthentication(t, label+name)}})
+	}
+	for i := range rapid.IntRange(0, 3).Draw(t, label+" authorization") {
+		name := fmt.Sprintf("z%d", i)
+		put(policy.KindAuthorizationPolicy, name, &policyv1.Resource{Spec: &policyv1.Resource_AuthorizationPolicy{AuthorizationPolicy: randomAuthorization(t, label+name)}})
+	}
+	return w
+}
+
+func someOf(t *rapid.T, label string, from []string) []string {
+	return rapid.SliceOfNDistinct(rapid.SampledFrom(from), 0, 2, rapid.ID).Draw(t, label)
+}
+
+func randomService(t *rapid.T, label string) *policyv1.ServiceSpec {
+	s := &policyv1.ServiceSpec{Audiences: someOf(t, label+" audiences", []string{"x", "y"})}
+	for _, r := range someOf(t, label+" routes", routes) {
+		s.Routes = append(s.Routes, &policyv1.Route{Name: r, Paths: []string{"/" + r}})
+	}
+	return s
+}
+
+func randomTarget(t *rapid.T, label string) *policyv1.Target {
+	return &policyv1.Target{Services: someOf(t, label+" services", services), Routes: someOf(t, label+" routes", routes)}
+}
+
+func randomAuthentication(t *rapid.T, label string) *policyv1.AuthenticationPolicySpec {
+	p := &policyv1.AuthenticationPolicySpec{
+		Target: randomTarget(t, label),
+		Mode:   policyv1.AuthenticationPolicySpec_Mode(rapid.IntRange(0, 3).Draw(t, label+" mode")),
+	}
+	for _, i := range someOf(t, label+" rules", issuers) {
+		p.JwtRules = append(p.JwtRules, &policyv1.JwtRule{Issuer: i})
+	}
+	return p
+}
+
+func randomAuthorization(t *rapid.T, label string) *policyv1.AuthorizationPolicySpec {
+	p := &policyv1.AuthorizationPolicySpec{
+		Target: randomTarget(t, label),
+		Action: policyv1.AuthorizationPolicySpec_Action(rapid.IntRange(1, 2).Draw(t, label+" action")),
+	}
+	for range rapid.IntRange(0, 2).Draw(t, label+" rules") {
+		from := &policyv1.Source{Services: someOf(t, label+" from", services), Issuers: someOf(t, label+" issuers", issuers)}
+		for _, i := range someOf(t, label+" subjects", issuers) {
+			from.Subjects = append(from.Subjects, &policyv1.Subject{Issuer: i, Subject: "s"})
+		}
+		p.Rules = append(p.Rules, &policyv1.AuthorizationRule{From: from})
+	}
+	return p
+}

@@ -1,0 +1,65 @@
+package controlplane
+
+import (
+	"maps"
+
+	"github.com/watchword-mesh/watchword/controlplane/compile"
+	"github.com/watchword-mesh/watchword/controlplane/policy"
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+)
+
+// preview implements api.Preview with the loop's own compiler, so that nothing
+// is stored that data planes could not enforce.
+type preview struct{ loop *loop }
+
+// Concerns implements api.Preview.
+func (p preview) Concerns(before, after policy.State, resources []policy.Key) []string {
+	return compile.Affected(before, after, resources, p.uses(after, resources))
+}
+
+// Faults implements api.Preview: it translates the services that a change
+// touches, and keeps what could not be.
+func (p preview) Faults(before, after policy.State, changed []policy.Key) []policy.Fault {
+	in := p.input(after, changed)
+	list := p.loop.translator.each(in, compile.Affected(before, after, changed, p.uses(after, changed)), nil)
+	var faults []policy.Fault
+	for _, t := range list {
+		if t.err != nil {
+			faults = append(faults, policy.Fault{
+				Key:     policy.Key{Kind: policy.KindService, Name: t.service},
+				Message: "with this change Envoy could not enforce what is written: " + t.err.Error(),
+			})
+		}
+	}
+	if len(faults) == 0 {
+		p.loop.translator.remember(list)
+	}
+	return faults
+}
+
+// input is what the loop would compile from.
+func (p preview) input(after policy.State, changed []policy.Key) compile.Input {
+	keys := maps.Clone(*p.loop.verifying.Load())
+	for _, k := range changed {
+		if k.Kind == policy.KindIssuer && k.Name != policy.BuiltinIssuer {
+			// Faults of keys were found before; an issuer that is gone has none.
+			keys[k.Name], _ = policy.IssuerKeys(after.Issuer(k.Name))
+		}
+	}
+	return compile.Input{State: after, Keys: keys, Subject: subjects(after)}
+}
+
+// uses compiles to see which services an issuer is of concern to; the loop's
+// rulesets are the loop's alone.
+func (p preview) uses(after policy.State, changed []policy.Key) func(service, issuer string) bool {
+	in := p.input(after, changed)
+	rulesets := map[string]*dataplanev1.Ruleset{}
+	return func(service, issuer string) bool {
+		rs, done := rulesets[service]
+		if !done {
+			rs = compile.Ruleset(in, service)
+			rulesets[service] = rs
+		}
+		return compile.Uses(rs, issuer, after.Issuer(issuer).GetIssuer())
+	}
+}
