@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"go.etcd.io/bbolt"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
@@ -42,7 +44,10 @@ func openEmbedded(ctx context.Context, c Config) (*embedded, *clientv3.Client, e
 		return nil, nil, err
 	}
 	e := &embedded{lock: lock, guard: newGuard(c.Fatal)}
-	if e.etcd, err = start(embedConfig(dir, c, e.guard), e.guard); err == nil {
+	if err = verify(filepath.Join(dir, "member", "snap", "db")); err == nil {
+		e.etcd, err = start(embedConfig(dir, c, e.guard), e.guard)
+	}
+	if err == nil {
 		err = e.ready(ctx)
 	}
 	if err != nil {
@@ -78,6 +83,29 @@ func embedConfig(dir string, c Config, g *guard) *embed.Config {
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(bridge(c.Logger.Named("etcd"), g))
 	return cfg
+}
+
+// verify walks the database once: some damage makes it panic on goroutines of
+// its own, where nobody can catch it.
+func verify(path string) (err error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v%s", p, hint(nil))
+		}
+	}()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, PreLoadFreelist: false})
+	if err != nil {
+		return fmt.Errorf("%w%s", err, hint(err))
+	}
+	defer db.Close()
+	return db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(_, _ []byte) error { return nil })
+		})
+	})
 }
 
 // start runs etcd's start beside a guard: damaged files are reported by a

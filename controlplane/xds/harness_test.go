@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 
@@ -19,7 +20,10 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 )
 
-const patience = 10 * time.Second
+// patience is how long a test waits for what must come. A wake-up that was lost
+// never comes, so this only has to outlast a machine that is short of memory or
+// disk, which may hold a thread for many seconds.
+const patience = time.Minute
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -160,9 +164,15 @@ func (p *plane) recv() *discovery.DeltaDiscoveryResponse {
 	case err := <-p.end:
 		p.t.Fatalf("stream ended: %v", err)
 	case <-time.After(patience):
-		p.t.Fatalf("no response came")
+		p.t.Fatalf("no response came within %v; goroutines:\n%s", patience, stacks())
 	}
 	return nil
+}
+
+// stacks are those of all goroutines, to tell who did not do its part.
+func stacks() []byte {
+	buf := make([]byte, 1<<20)
+	return buf[:runtime.Stack(buf, true)]
 }
 
 // want receives one response and compares the whole of it, but for the nonce,

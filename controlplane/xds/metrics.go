@@ -31,6 +31,8 @@ func newMetrics(s *Server, reg prometheus.Registerer) *metrics {
 	reg.MustRegister(m.pushes, m.acks, m.nacks, m.toLastAck,
 		gauge("streams", "Open streams.", func() float64 { return float64(s.streams.Load()) }),
 		gauge("services", "Services with resources or data planes.", s.countServices),
+		gauge("data_planes", "Connected data planes.", func() float64 { total, _ := s.countDataPlanes(); return total }),
+		gauge("data_planes_waiting", "Connected data planes that are not in sync.", func() float64 { _, waiting := s.countDataPlanes(); return waiting }),
 		gauge("published_revision", "The last revision that was published to data planes.", func() float64 { return float64(s.Published()) }),
 	)
 	return m
@@ -40,4 +42,16 @@ func (s *Server) countServices() float64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return float64(len(s.services))
+}
+
+func (s *Server) countDataPlanes() (total, waiting float64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, svc := range s.services {
+		svc.mu.Lock()
+		total += float64(len(svc.rows))
+		waiting += float64(len(svc.waiting))
+		svc.mu.Unlock()
+	}
+	return total, waiting
 }

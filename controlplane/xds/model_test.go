@@ -17,47 +17,59 @@ type twin struct {
 	*plane
 	id         string
 	subscribed map[string]bool
+	leaving    map[string]bool   // unsubscribed, but the server may not know yet
 	holds      map[string]string // name to version; gone names are not in it
-	told       map[string]bool   // confirmed that the name does not exist
 	refused    map[string]string // name to the version refused last
 	flight     *discovery.DeltaDiscoveryResponse
 }
 
-// reply answers the response in flight, if there is one. What the twin is sent
-// must be one resource, current or once published, and not what it refused.
+// reply answers the response in flight, if there is one.
 func (w *twin) reply(t *rapid.T, accept bool) {
 	if w.flight == nil {
 		return
 	}
 	r := w.flight
 	w.flight = nil
-	if n := len(r.GetResources()) + len(r.GetRemovedResources()); n != 1 {
-		t.Fatalf("%s got %d resources in one response: %v", w.id, n, r)
-	}
-	name, version := "", absent
-	if rs := r.GetResources(); len(rs) == 1 {
-		name, version = rs[0].GetName(), rs[0].GetVersion()
+	name, version := w.only(t, r)
+	accept = accept || version == absent
+	if accept {
+		w.ack(r)
 	} else {
-		name = r.GetRemovedResources()[0]
-	}
-	if !accept && version != absent {
-		w.refused[name] = version
 		w.nack(r, "no")
+	}
+	// A response that crossed the unsubscribe is answered, but neither side keeps
+	// the answer: who subscribes again wants the resource again, refused or not.
+	if w.subscribed[name] {
+		w.book(name, version, accept)
+	}
+}
+
+func (w *twin) book(name, version string, accept bool) {
+	if !accept {
+		w.refused[name] = version
 		return
 	}
 	delete(w.refused, name)
 	if version == absent {
 		delete(w.holds, name)
-		w.told[name] = true
-	} else {
-		w.holds[name] = version
-		delete(w.told, name)
+		return
 	}
-	w.ack(r)
+	w.holds[name] = version
 }
 
-// poll takes a response that came, and fails if it came before the answer to the
-// one before, or repeats what was refused.
+// only returns the one resource of a response.
+func (w *twin) only(t *rapid.T, r *discovery.DeltaDiscoveryResponse) (name, version string) {
+	rs, gone := r.GetResources(), r.GetRemovedResources()
+	if n := len(rs) + len(gone); n != 1 {
+		t.Fatalf("%s got %d resources in one response: %v", w.id, n, r)
+	}
+	if len(gone) == 1 {
+		return gone[0], absent
+	}
+	return rs[0].GetName(), rs[0].GetVersion()
+}
+
+// poll takes a response that came.
 func (w *twin) poll(t *rapid.T) {
 	for {
 		select {
@@ -72,14 +84,18 @@ func (w *twin) poll(t *rapid.T) {
 	}
 }
 
+// take fails if a response came before the answer to the one before, repeats what
+// was refused, or is of a name that the twin does not ask for.
 func (w *twin) take(t *rapid.T, r *discovery.DeltaDiscoveryResponse) {
 	if w.flight != nil {
 		t.Fatalf("%s got %v before it answered %v", w.id, r, w.flight)
 	}
-	for _, res := range r.GetResources() {
-		if w.refused[res.GetName()] == res.GetVersion() {
-			t.Fatalf("%s got %s again at version %s, which it refused", w.id, res.GetName(), res.GetVersion())
-		}
+	name, version := w.only(t, r)
+	if w.refused[name] == version {
+		t.Fatalf("%s got %s again at version %s, which it refused", w.id, name, version)
+	}
+	if !w.subscribed[name] && !w.leaving[name] {
+		t.Fatalf("%s got %s at version %s, which it does not ask for", w.id, name, version)
 	}
 	w.flight = r
 }
@@ -94,6 +110,7 @@ func (w *twin) sync(t *rapid.T) {
 		r := w.recv()
 		if r.GetTypeUrl() == markType {
 			w.send(&discovery.DeltaDiscoveryRequest{TypeUrl: markType, ResponseNonce: r.GetNonce(), ResourceNamesUnsubscribe: []string{mark}})
+			clear(w.leaving)
 			return
 		}
 		w.take(t, r)
@@ -126,7 +143,7 @@ func TestAgainstModel(t *testing.T) {
 		connect := func(i int) {
 			id := fmt.Sprintf("n%d", i)
 			old := twins[i]
-			w := &twin{id: id, subscribed: map[string]bool{}, holds: map[string]string{}, told: map[string]bool{}, refused: map[string]string{},
+			w := &twin{id: id, subscribed: map[string]bool{}, leaving: map[string]bool{}, holds: map[string]string{}, refused: map[string]string{},
 				plane: f.connect(t, &core.Node{Id: id, UserAgentName: "envoy", Metadata: belongs})}
 			if old != nil { // as Envoy: it keeps what it holds, and claims it
 				w.subscribed, w.holds = old.subscribed, old.holds
@@ -181,8 +198,8 @@ func TestAgainstModel(t *testing.T) {
 					w.sync(t)
 				}
 				delete(w.subscribed, name)
+				w.leaving[name] = true
 				delete(w.holds, name)
-				delete(w.told, name)
 				delete(w.refused, name)
 				w.send(&discovery.DeltaDiscoveryRequest{TypeUrl: ecdsType, ResourceNamesUnsubscribe: []string{name}})
 			},
@@ -215,9 +232,6 @@ func TestAgainstModel(t *testing.T) {
 				}
 				if w.holds[name] != want {
 					t.Fatalf("%s holds %s at %q, want %q", w.id, name, w.holds[name], want)
-				}
-				if want == "" && !w.told[name] {
-					t.Fatalf("%s was never told that %s does not exist", w.id, name)
 				}
 			}
 			for name := range current {

@@ -6,6 +6,7 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
 
 // item is what one stream was told about one name, and what it said to that.
@@ -89,12 +90,20 @@ func (sub *subscription) settle(it *item) {
 // may have forgotten it when it subscribed again.
 func (sub *subscription) put(name string, explicit bool, e *entry) *item {
 	it := &item{name: name, explicit: explicit, entry: e, want: e.versionOrAbsent()}
-	if old := sub.items[name]; old != nil {
+	old := sub.items[name]
+	// Who holds nothing is not told that there is nothing: an Envoy whose filter
+	// was never configured takes that for its first answer, stops the timer that
+	// would end its wait, and stays initializing until the resource is made.
+	if sub.kind.typeURL == resource.ExtensionConfigType && e == nil && (old == nil || old.acked == absent && old.flying == "") {
+		it.acked = absent
+	}
+	if old != nil {
 		it.refused, it.refusal, it.warned = old.refused, old.refusal, old.warned
 		sub.drop(old)
 	}
 	sub.items[name] = it
 	sub.behind++
+	sub.settle(it)
 	sub.enqueue(it)
 	return it
 }

@@ -152,21 +152,20 @@ func TestSilentBeforeTheFirstPublication(t *testing.T) {
 		t.Errorf("got %+v, want one that is not in sync since nothing was published", dp)
 	}
 	f.publish(5, "orders", inbound1)
-	p.ack(p.want(removed(ecdsType, "mesh.lease"))) // the first that it gets
-	q.ack(q.want(removed(ecdsType, "mesh.inbound/other")))
+	// Both hold what there is: one by its claim, the other nothing.
+	p.quiet()
+	q.quiet()
 	f.untilInSync(t, "", 2)
 }
 
-// A stream gets nothing of another service; what it cannot have is said at once,
-// so that Envoy denies without waiting, and sent once it is there.
+// A stream gets nothing of another service. What is not there is not answered,
+// so that an Envoy's initial_fetch_timeout ends its wait, and sent once it is.
 func TestOnlyItsOwnService(t *testing.T) {
 	f := start(t, Config{})
 	f.publish(1, "billing", filter("mesh.inbound/billing", "secret"))
 	p := f.connect(t, &core.Node{Id: "n1", Cluster: "billing", UserAgentName: "envoy", Metadata: &structpb.Struct{
 		Fields: map[string]*structpb.Value{"watchword.service": structpb.NewStringValue("orders")}}})
 	p.subscribe(ecdsType, "mesh.inbound/billing", inbound1.Name)
-	p.ack(p.want(removed(ecdsType, "mesh.inbound/billing")))
-	p.ack(p.want(removed(ecdsType, inbound1.Name)))
 	p.quiet()
 	f.publish(2, "orders", inbound1)
 	p.ack(p.want(one(inbound1)))
@@ -327,6 +326,29 @@ func TestSubscribeAnew(t *testing.T) {
 	p.ack(p.want(one(inbound2)))
 	p.quiet()
 	f.untilInSync(t, "orders", 1)
+}
+
+// A refusal that crosses an unsubscribe is forgotten with the name, so the same
+// version is sent again to who subscribes anew. One that comes after the name was
+// subscribed anew counts.
+func TestRefusedAndSubscribedAnew(t *testing.T) {
+	f := start(t, Config{})
+	f.publish(1, "orders", inbound1)
+	p := f.connect(t, envoyNode("n1", "orders"))
+	leave := &discovery.DeltaDiscoveryRequest{TypeUrl: ecdsType, ResourceNamesUnsubscribe: []string{inbound1.Name}}
+	p.subscribe(ecdsType, inbound1.Name)
+	r := p.want(one(inbound1))
+	p.send(leave)
+	p.nack(r, "no longer mine")
+	p.subscribe(ecdsType, inbound1.Name)
+	r = p.want(one(inbound1))
+	p.send(leave)
+	p.subscribe(ecdsType, inbound1.Name)
+	p.nack(r, "bad provider")
+	p.quiet()
+	if dp, want := f.DataPlanes("orders")[0], "refused mesh.inbound/orders: bad provider"; dp.Reason != want || dp.InSync {
+		t.Errorf("got %+v, want reason %q", dp, want)
+	}
 }
 
 // Close ends the streams and says so.

@@ -135,7 +135,7 @@ func (c *console) printStatus(r *statusReport, now time.Time) error {
 func (r *statusReport) inSync() int {
 	n := 0
 	for _, p := range r.DataPlanes {
-		if p.InSync {
+		if p.InSync && p.Reason == "" {
 			n++
 		}
 	}
@@ -148,6 +148,9 @@ func planeRows(planes []planeView, now time.Time) [][]cell {
 		inSync := cell{"yes", []color.Attribute{color.FgGreen}}
 		if !p.InSync {
 			inSync = cell{"no", []color.Attribute{color.FgRed}}
+		} else if p.Reason != "" {
+			// It has what there is, which is nothing: the name may be wrong.
+			inSync = cell{"empty", []color.Attribute{color.FgYellow}}
 		}
 		since := ""
 		if p.Since != nil {
