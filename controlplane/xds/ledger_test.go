@@ -177,7 +177,7 @@ func TestMetrics(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]float64{"streams": 1, "services": 1, "published_revision": 9, "pushes_total": 3, "acks_total": 2, "nacks_total": 1, "push_to_last_ack_seconds": 1}
+	want := map[string]float64{"streams": 1, "services": 1, "published_revision": 9, "pushes_total": 3, "data_planes": 1, "data_planes_waiting": 1, "acks_total": 2, "nacks_total": 1, "push_to_last_ack_seconds": 1}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("metrics differ (-want +got):\n%s", d)
 	}
