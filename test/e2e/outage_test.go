@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	"github.com/watchword-mesh/watchword/test/meshtest"
 )
 
@@ -81,7 +82,13 @@ func TestManagedEnvoyStartsFirst(t *testing.T) {
 		t.Errorf("without a control plane Envoy listens on %q, want nothing", got)
 	}
 	m.Start(t)
-	m.WaitConnected(t, "orders", 0) // connected, but not to anything
+	meshtest.Eventually(t, func() error { // connected, and with nothing to enforce yet
+		resp, err := m.Admin.ListDataPlanes(t.Context(), &adminv1.ListDataPlanesRequest{Service: "orders"})
+		if err == nil && (len(resp.GetDataPlanes()) != 1 || resp.GetDataPlanes()[0].GetInSync()) {
+			err = fmt.Errorf("want one data plane that is not in sync, there are %v", resp.GetDataPlanes())
+		}
+		return err
+	})
 	m.ApplyWait(t, services)
 	call := meshtest.Call{Token: m.Token(t, "shop", "orders")}
 	wantStatus(t, "with a token", call, m.send(t, "orders", call), 200)
