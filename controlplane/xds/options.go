@@ -19,7 +19,7 @@ func ServerOptions() []grpc.ServerOption {
 		// connection writes, and in a push many do at once; over TLS the read
 		// buffer is held for the life of the connection.
 		grpc.WriteBufferSize(8 << 10),
-		grpc.ReadBufferSize(4 << 10),
+		grpc.ReadBufferSize(2 << 10),
 		// Requests hold names and versions, and an Envoy's node once: tens of KiB.
 		grpc.MaxRecvMsgSize(1 << 20),
 		// An Envoy without our ADS opens one stream per filter.

@@ -35,6 +35,11 @@ type stream struct {
 	// extensions, and the engine keeps it as long as the stream lives.
 	node *core.Node
 
+	// Only the engine's goroutine touches these: what it is about to send, and
+	// whether it is between a request's callback and its watch.
+	sending   *response
+	inRequest bool
+
 	// Guarded by service.mu.
 	subs []*subscription
 }
@@ -56,6 +61,9 @@ func (st *stream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscoveryReq
 	if st.typeURL != "" && req.GetTypeUrl() != "" && req.GetTypeUrl() != st.typeURL {
 		return status.Errorf(codes.InvalidArgument, "this stream serves %s only; ask for %s over ADS", st.typeURL, req.GetTypeUrl())
 	}
+	if st.typeURL == "" && req.GetTypeUrl() == "" {
+		return status.Error(codes.InvalidArgument, "a request over ADS must have a type_url")
+	}
 	if st.service == nil {
 		name := serviceOf(req)
 		if name == "" {
@@ -69,6 +77,7 @@ func (st *stream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscoveryReq
 		st.server.join(st, name, id, req.GetNode().GetUserAgentName())
 	}
 	req.Node = st.node
+	st.inRequest = true
 	return nil
 }
 
@@ -86,14 +95,11 @@ func serviceOf(req *discovery.DeltaDiscoveryRequest) string {
 	return req.GetNode().GetCluster()
 }
 
-// OnStreamDeltaResponse implements delta.Callbacks: the nonce is known now.
-func (st *stream) OnStreamDeltaResponse(_ int64, req *discovery.DeltaDiscoveryRequest, resp *discovery.DeltaDiscoveryResponse) {
-	st.service.mu.Lock()
-	defer st.service.mu.Unlock()
-	if sub := st.sub(req.GetTypeUrl()); sub != nil && sub.flight != nil {
-		sub.flight.nonce = resp.GetNonce()
-		sub.kind.pushes.Inc()
-	}
+// OnStreamDeltaResponse implements delta.Callbacks: the nonce is known now. It
+// takes no lock: the engine's goroutine alone reads and writes a nonce.
+func (st *stream) OnStreamDeltaResponse(_ int64, _ *discovery.DeltaDiscoveryRequest, resp *discovery.DeltaDiscoveryResponse) {
+	st.sending.flight.nonce = resp.GetNonce()
+	st.sending.kind.pushes.Inc()
 }
 
 // CreateWatch implements cache.ConfigWatcher for the protocol that we refuse.
@@ -104,6 +110,7 @@ func (st *stream) CreateWatch(*cache.Request, cache.Subscription, chan cache.Res
 // CreateDeltaWatch implements cache.ConfigWatcher. Each request of the client
 // ends here: ACK or NACK, names, and then whatever is due.
 func (st *stream) CreateDeltaWatch(req *cache.DeltaRequest, engine cache.Subscription, out chan cache.DeltaResponse) (func(), error) {
+	st.inRequest = false
 	svc := st.service
 	svc.mu.Lock()
 	defer svc.mu.Unlock()
@@ -129,11 +136,21 @@ func (st *stream) CreateDeltaWatch(req *cache.DeltaRequest, engine cache.Subscri
 	if acked {
 		svc.confirmed()
 	}
+	return st.cancel(sub), nil
+}
+
+// cancel takes the engine's channel away from publishers when the stream ends,
+// since the engine closes it then. For the next request, which the engine also
+// announces by a cancel, there is no need: the channel stays the same.
+func (st *stream) cancel(sub *subscription) func() {
 	return func() {
-		svc.mu.Lock()
+		if st.inRequest {
+			return
+		}
+		st.service.mu.Lock()
 		sub.out = nil
-		svc.mu.Unlock()
-	}, nil
+		st.service.mu.Unlock()
+	}
 }
 
 // subscription of the request's type, made by the first request of that type.
@@ -150,7 +167,7 @@ func (st *stream) subscription(req *discovery.DeltaDiscoveryRequest) (*subscript
 		if len(st.subs) == maxTypes {
 			return nil, status.Errorf(codes.ResourceExhausted, "a stream may subscribe to at most %d types", maxTypes)
 		}
-		sub = newSubscription(st.server.kind(req.GetTypeUrl()))
+		sub = newSubscription(st, st.server.kind(req.GetTypeUrl()))
 		st.subs = append(st.subs, sub)
 	}
 	return sub, nil

@@ -41,6 +41,7 @@ func (it *item) due() bool { return it.acked != it.want && it.refused != it.want
 // subscription is one stream's view of one type. It holds no lock: the caller
 // has that of the service.
 type subscription struct {
+	stream   *stream
 	kind     *kind
 	items    map[string]*item
 	queue    []*item // due, oldest first; may hold some that no longer are
@@ -67,8 +68,8 @@ type flight struct {
 	versions []string
 }
 
-func newSubscription(k *kind) *subscription {
-	return &subscription{kind: k, items: make(map[string]*item)}
+func newSubscription(st *stream, k *kind) *subscription {
+	return &subscription{stream: st, kind: k, items: make(map[string]*item)}
 }
 
 // settle keeps behind in step with an item that changed.
@@ -256,7 +257,7 @@ func (sub *subscription) send(batch []*item) *response {
 		}
 	}
 	sub.greeted = true
-	r := &response{kind: sub.kind, known: sub.known, resp: resp}
+	r := &response{stream: sub.stream, flight: sub.flight, kind: sub.kind, known: sub.known, resp: resp}
 	// Never blocks: the engine's channel has room for one response per type.
 	sub.out <- r
 	sub.out = nil
@@ -318,12 +319,17 @@ func (sub *subscription) refused(it *item, version, refusal string) {
 type response struct {
 	cache.DeltaResponse // nil; the engine calls nothing but what is below
 
-	kind  *kind
-	known map[string]string
-	resp  *discovery.DeltaDiscoveryResponse
+	stream *stream
+	flight *flight
+	kind   *kind
+	known  map[string]string
+	resp   *discovery.DeltaDiscoveryResponse
 }
 
+// GetDeltaDiscoveryResponse is what the engine calls right before it makes the
+// nonce, on its own goroutine.
 func (r *response) GetDeltaDiscoveryResponse() (*discovery.DeltaDiscoveryResponse, error) {
+	r.stream.sending = r
 	return r.resp, nil
 }
 
