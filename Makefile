@@ -27,7 +27,7 @@ FUZZTIME ?= 10s
 # it would have to build etcd a second time for the others.
 RACE ?= ./internal/... ./issuer/... ./controlplane/xds/... ./controlplane/api/...
 # Benchmarks beside the code they measure; ./test/bench has those of the whole.
-BENCH ?= ./test/bench ./internal/jose ./issuer/sts ./controlplane/xds
+BENCH ?= ./test/bench ./internal/jose ./issuer/sts ./controlplane/envoy
 BENCHFLAGS ?= -benchmem -timeout 60m
 
 buf := test/tools/node_modules/.bin/buf

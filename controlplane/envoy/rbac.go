@@ -57,16 +57,18 @@ func allowFilter(rs *dataplanev1.Ruleset, ps *providers) *rbacv3.RBAC {
 // Envoy looks at the policies one after the other.
 type groups struct {
 	policies map[string]*rbacconfigv3.Policy
-	byRule   map[string]*rbacconfigv3.Permission_Set // encoded rule -> its routes
+	byRule   map[encodedRule]*rbacconfigv3.Permission_Set // to its routes
 }
 
+type encodedRule struct{ name, to, from string }
+
 func newGroups() *groups {
-	return &groups{policies: map[string]*rbacconfigv3.Policy{}, byRule: map[string]*rbacconfigv3.Permission_Set{}}
+	return &groups{policies: map[string]*rbacconfigv3.Policy{}, byRule: map[encodedRule]*rbacconfigv3.Permission_Set{}}
 }
 
 // add must see the routes in order, so that equal input gives equal names.
 func (g *groups) add(name string, route int, to *rbacconfigv3.Permission, from *rbacconfigv3.Principal) {
-	key := fmt.Sprintf("%q %q %q", name, encoded(to), encoded(from))
+	key := encodedRule{name, encoded(to), encoded(from)}
 	routes, ok := g.byRule[key]
 	if !ok {
 		routes = new(rbacconfigv3.Permission_Set)
