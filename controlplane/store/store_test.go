@@ -270,6 +270,61 @@ func TestWatchSurvivesCompaction(t *testing.T) {
 	}()
 }
 
+// A record that can't be read leaves its last good version in force, and does
+// not keep others from changing; a start on it is refused.
+func TestUnreadableRecord(t *testing.T) {
+	s := openTest(t, t.TempDir(), testKEK(t))
+	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("good", "first")}})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	events := make(chan Event, 8)
+	from := mustLoad(t, s)
+	go func() { _ = s.Watch(ctx, from, func(e Event) { events <- e }) }()
+	if _, err := s.client.Put(ctx, s.prefix+"config/Service/good", "junk"); err != nil {
+		t.Fatal(err)
+	}
+	if e := <-events; len(e.Changed) != 0 || s.Unreadable() != 1 {
+		t.Errorf("after junk: changed %v, %d unreadable; want nothing changed and 1", e.Changed, s.Unreadable())
+	}
+	last := mustRevision(t, s)
+	if _, err := s.Commit(ctx, last, Change{Put: []*policyv1.Resource{service("other")}}); err != nil {
+		t.Fatal(err)
+	}
+	e := <-events
+	if got := e.Snapshot.Config.Service("good").GetAudiences(); !cmp.Equal(got, []string{"first"}) || e.Snapshot.Config.Service("other") == nil {
+		t.Errorf("then: good has audiences %v, other is there %v; want [first] and true", got, e.Snapshot.Config.Service("other") != nil)
+	}
+	if _, err := s.Load(ctx); err == nil || !strings.Contains(err.Error(), "config/Service/good") {
+		t.Errorf("Load: %v, want an error that names the record", err)
+	}
+}
+
+func mustRevision(t *testing.T, s *Store) int64 {
+	t.Helper()
+	resp, err := s.client.Get(t.Context(), s.prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.Header.Revision
+}
+
+// An etcd that has gone back, as after the restore of a backup, is noticed by
+// writers and by the watch: its revision is the clock of everything else.
+func TestEtcdWentBack(t *testing.T) {
+	s := openTest(t, t.TempDir(), testKEK(t))
+	ahead := mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a")}}) + 100
+	if _, err := s.Commit(t.Context(), ahead, Change{Put: []*policyv1.Resource{service("b")}}); err == nil || !strings.Contains(err.Error(), "went back") {
+		t.Errorf("a write that follows on a later revision: %v, want that etcd went back", err)
+	}
+	from := mustLoad(t, s)
+	from.Revision = ahead
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := s.Watch(ctx, from, func(Event) {}); err == nil || !strings.Contains(err.Error(), "went back") {
+		t.Errorf("a watch from a later revision: %v, want that etcd went back", err)
+	}
+}
+
 // Damaged files give an error that names the folder and the way out.
 func TestDamagedFiles(t *testing.T) {
 	for _, damage := range []string{"member/snap/db", "member/wal"} {
