@@ -56,8 +56,11 @@ func targeted(touched map[string]bool, in policy.State, k policy.Key, after poli
 }
 
 // Uses says whether a ruleset depends on an issuer: by its keys, or by its
-// `iss` in an authorization rule.
+// `iss` in an authorization rule or as the one that signs for services.
 func Uses(rs *dataplanev1.Ruleset, name, iss string) bool {
+	if rs.GetOwnSubjects().GetIssuer() == iss {
+		return true
+	}
 	named := func(r *dataplanev1.AuthorizationRule) bool {
 		return slices.ContainsFunc(r.GetFrom(), func(p *dataplanev1.Principal) bool { return p.GetIssuer() == iss })
 	}

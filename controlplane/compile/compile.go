@@ -40,7 +40,13 @@ func Ruleset(in Input, service string) *dataplanev1.Ruleset {
 		return nil
 	}
 	c := &compiler{in: in, service: service, spec: spec, issuers: map[string]bool{}}
-	rs := &dataplanev1.Ruleset{Service: service, Inbound: inbound(spec.GetInbound())}
+	rs := &dataplanev1.Ruleset{
+		Service: service,
+		Inbound: inbound(spec.GetInbound()),
+		OwnSubjects: &dataplanev1.OwnSubjects{
+			Prefix: in.Subject(""), Issuer: in.State.Issuer(policy.BuiltinIssuer).GetIssuer(),
+		},
+	}
 	for _, r := range spec.GetRoutes() {
 		rs.Routes = append(rs.Routes, c.route(r.GetName(), requests(r)))
 	}

@@ -18,8 +18,8 @@ func inboundChain(rs *dataplanev1.Ruleset) (string, proto.Message, error) {
 	filters := []filter{
 		{"watchword.strip", stripHeaders(rs)},
 	}
-	if looksAtPaths(rs) {
-		filters = append(filters, filter{"watchword.path", pathGuard()})
+	if guard := requestGuard(rs); guard != nil {
+		filters = append(filters, filter{"watchword.guard", guard})
 	}
 	filters = append(filters,
 		filter{"watchword.route", routeLookup(rs.GetRoutes())},

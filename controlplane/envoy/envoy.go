@@ -16,7 +16,7 @@
 // an earlier one wrote:
 //
 //	watchword.strip      removes the headers that only we may set
-//	watchword.path       refuses paths that can be read in two ways
+//	watchword.guard      refuses paths and hosts that can be read in two ways
 //	watchword.route      names the route of the ruleset that the request belongs to
 //	watchword.select     keeps that name as filter state, where jwt_authn looks it up
 //	watchword.jwt        verifies the token that the route asks for

@@ -10,7 +10,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
-// pathMatch looks at the path without query, as sent: see pathGuard. "/a/*"
+// pathMatch looks at the path without query, as sent: see requestGuard. "/a/*"
 // matches all that begins with "/a/".
 func pathMatch(path string) *rbacconfigv3.Permission {
 	rest, prefix := strings.CutSuffix(path, "*")
@@ -35,7 +35,7 @@ func pathMatch(path string) *rbacconfigv3.Permission {
 // pathRegex matches a path however its reserved characters are escaped: most
 // servers decode before they look, so that /users/@me and /users/%40me are one
 // resource (RFC 3986 section 2.2 leaves it to them). Unreserved characters need
-// no alternative, since pathGuard refuses their escapes.
+// no alternative, since requestGuard refuses their escapes.
 func pathRegex(path string) string {
 	var b strings.Builder
 	for i := 0; i < len(path); i++ {

@@ -1,8 +1,10 @@
 package envoy
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
+	"time"
 
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
@@ -46,5 +48,68 @@ func TestEscapesDoNotPassRules(t *testing.T) {
 		if code != want || (seen != nil) != (want == 200) {
 			t.Errorf("GET %s: status %d, reached the service %v; want status %d", path, code, seen != nil, want)
 		}
+	}
+}
+
+// What can be read in two ways, or claims to be what it is not, is refused
+// before a rule could be asked: hosts that servers read differently, a subject
+// of our services from another issuer, an expiry beyond any clock, and claims
+// that can't be in the header that they go into.
+func TestAmbiguousAndForged(t *testing.T) {
+	k := newKey(t, "a1")
+	port := freePort(t)
+	rs := ruleset(t, `{"service": "orders",
+ "issuers": [{"name": "ci", "issuer": "https://ci.example"}],
+ "ownSubjects": {"prefix": "spiffe://mesh.local/", "issuer": "https://sts.example"},
+ "routes": [
+  {"name": "strict", "match": {"hosts": ["admin.example.com", "*.int.example.com"]}, "authentication": {"mode": "STRICT", "rules": [
+    {"issuer": "ci", "audiences": ["orders"], "fromHeaders": [{"name": "authorization", "prefix": "Bearer "}], "clockSkew": "60s", "maxLifetime": "86400s",
+     "outputClaims": [{"claimPath": ["email"], "header": "x-email"}]}]}},
+  {"match": {}, "authentication": {"mode": "OFF"}}]}`)
+	rs.Issuers[0].Keys = []*dataplanev1.Key{k.proto()}
+	rs.Inbound = &dataplanev1.Inbound{Address: "127.0.0.1", Port: port, LocalIp: "127.0.0.1", LocalPort: serveUpstream(t)}
+	resources, err := Resources(rs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	config, err := Bootstrap(BootstrapOptions{Node: "orders-1", Service: "orders", ADSAddress: serveADS(t, resources), AdminAddress: admin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runEnvoy(t, config, admin)
+	send := func(what, host, header string, want int) {
+		t.Helper()
+		code, _, seen := raw(t, port, "GET /x HTTP/1.1\r\nHost: "+host+"\r\n"+header+"Connection: close\r\n\r\n")
+		if code != want || (seen != nil) != (want == 200) {
+			t.Errorf("%s (host %q): status %d, reached the service %v; want status %d", what, host, code, seen != nil, want)
+		}
+	}
+	for host, want := range map[string]int{
+		"other.example.com": 200, "other.example.com:8080": 200, "[::1]:80": 200, "127.0.0.1": 200,
+		"admin.example.com": 401, "ADMIN.example.com:80": 401, "admin.example.com.": 401, "a.int.example.com": 401,
+		"admin.example.com:abc": 403, "admin.example.com:-1": 403, "admin.example.com:80:80": 403, "a.int.example.com:x": 403,
+		"admin.example.com,x": 403, "admin.example.com;x": 403, "admin%2eexample.com": 403, "[admin.example.com]": 403,
+	} {
+		send("without a token", host, "", want)
+	}
+	now := time.Now().Unix()
+	for what, tt := range map[string]struct {
+		claim string
+		value any
+		want  int
+	}{
+		"right":              {"sub", "builder", 200},
+		"subject of a mesh":  {"sub", "spiffe://mesh.local/frontend", 403},
+		"no end":             {"exp", json.Number("9223372036854775807"), 403},
+		"no end, unsigned":   {"exp", json.Number("9223372036854775808"), 403},
+		"far end":            {"exp", now + 10_000_000, 401},
+		"line feed in email": {"email", "a@b\r\nx-evil: 1", 403},
+		"line feed in sub":   {"sub", "a\nb", 403},
+		"plain email":        {"email", "a@b", 200},
+	} {
+		claims := map[string]any{"iss": "https://ci.example", "aud": "orders", "sub": "builder", "exp": now + 300}
+		claims[tt.claim] = tt.value
+		send(what, "admin.example.com", "Authorization: Bearer "+k.sign(claims)+"\r\n", tt.want)
 	}
 }

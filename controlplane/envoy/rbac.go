@@ -2,10 +2,12 @@ package envoy
 
 import (
 	"fmt"
+	"math"
 
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/watchword-mesh/watchword/dataplane/reason"
@@ -22,7 +24,14 @@ func denyFilter(rs *dataplanev1.Ruleset) *rbacv3.RBAC {
 				requestMatch(rule.GetTo()), allPrincipals(ruleSource(rule)))
 		}
 	}
-	g.policies[string(reason.SubjectMalformed)] = policy(anything(), malformedSubject())
+	g.policies[string(reason.SubjectMalformed)] = policy(anything(), controlCharacters("sub"))
+	g.policies[string(reason.LifetimeExceeded)] = policy(anything(), endlessLifetime())
+	if len(rs.GetOwnSubjects().GetPrefix()) > 0 {
+		g.policies[string(reason.SubjectForged)] = policy(anything(), forgedSubject(rs.GetOwnSubjects()))
+	}
+	if list := malformedOutputs(rs); len(list) > 0 {
+		g.policies[string(reason.ClaimMalformed)] = policy(anything(), anyPrincipal(list))
+	}
 	return &rbacv3.RBAC{
 		Rules:           &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: g.policies},
 		RulesStatPrefix: "watchword_deny_",
@@ -163,12 +172,52 @@ func hasToken() *rbacconfigv3.Principal {
 	return metadataPrincipal(claim(present(), "iss"))
 }
 
-// malformedSubject matches a subject that can't be the value of a header.
-func malformedSubject() *rbacconfigv3.Principal {
-	v := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{
-		StringMatch: matchRegex(`(?s).*[\x00-\x1f\x7f].*`),
-	}}
-	return metadataPrincipal(claim(v, "sub"))
+// controlCharacters matches a claim that can't be the value of a header.
+func controlCharacters(path ...string) *rbacconfigv3.Principal {
+	return metadataPrincipal(claim(matchValue(matchRegex(`(?s).*[\x00-\x1f\x7f].*`)), path...))
+}
+
+// malformedOutputs matches claims that some route copies into a header and
+// that can't be in one: Envoy would answer 503 for the service.
+func malformedOutputs(rs *dataplanev1.Ruleset) []*rbacconfigv3.Principal {
+	var list []*rbacconfigv3.Principal
+	seen := map[string]bool{}
+	for _, r := range rs.GetRoutes() {
+		for _, tr := range r.GetAuthentication().GetRules() {
+			for _, oc := range tr.GetOutputClaims() {
+				key := fmt.Sprintf("%q", oc.GetClaimPath())
+				if !seen[key] {
+					list = append(list, controlCharacters(oc.GetClaimPath()...))
+				}
+				seen[key] = true
+			}
+		}
+	}
+	return list
+}
+
+// endlessLifetime matches an `exp` beyond what is exact in JSON (RFC 8259
+// section 6): Envoy's sum of it and the clock skew overflows, so that neither
+// expiry nor max_lifetime is enforced.
+func endlessLifetime() *rbacconfigv3.Principal {
+	return metadataPrincipal(claim(&matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_DoubleMatch{
+		DoubleMatch: &matcherv3.DoubleMatcher{MatchPattern: &matcherv3.DoubleMatcher_Range{
+			Range: &typev3.DoubleRange{Start: 1 << 53, End: math.MaxFloat64},
+		}},
+	}}, "exp"))
+}
+
+// forgedSubject matches a subject of our own services that another issuer has
+// signed: services that look at the caller's name alone would believe it.
+func forgedSubject(own *dataplanev1.OwnSubjects) *rbacconfigv3.Principal {
+	return allPrincipals([]*rbacconfigv3.Principal{
+		metadataPrincipal(claim(matchValue(matchPrefix(own.GetPrefix())), "sub")),
+		not(metadataPrincipal(claim(equals(own.GetIssuer()), "iss"))),
+	})
+}
+
+func matchValue(m *matcherv3.StringMatcher) *matcherv3.ValueMatcher {
+	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: m}}
 }
 
 func encoded(m proto.Message) string {

@@ -3,7 +3,6 @@ package envoy
 import (
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -14,7 +13,6 @@ import (
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
-	"github.com/watchword-mesh/watchword/dataplane/reason"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
@@ -85,7 +83,7 @@ func hostMatch(host string) *rbacconfigv3.Permission {
 	if rest, ok := strings.CutPrefix(host, "*."); ok {
 		re = `[^:]+\.` + regexp.QuoteMeta(rest)
 	}
-	return headerPermission(":authority", matchRegex(`(?i)`+re+`\.?(:[0-9]*)?`))
+	return headerPermission(":authority", matchRegex(`(?i)`+re+`\.?(?::.*)?`))
 }
 
 func methodMatch(method string) *rbacconfigv3.Permission {
@@ -97,42 +95,4 @@ func headerPermission(name string, m *matcherv3.StringMatcher) *rbacconfigv3.Per
 		Name:                 name,
 		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: m},
 	}}}
-}
-
-// ambiguousPath matches what reaches one resource under two names, or two
-// under one, depending on who reads it: empty segments, dot segments (also
-// with parameters, as servlet containers have them), backslashes, fragments,
-// escapes of separators and of characters that need none (RFC 3986 section
-// 6.2.2.2), broken escapes, escaped NUL, and what does not begin with a slash,
-// except the `*` of OPTIONS. The query is not looked at.
-const ambiguousPath = `(?i)(?:` +
-	`[^/*].*|\*.+|` +
-	`[^?]*(?:` +
-	`[\\#]|//|/\.\.?(?:[/?;].*|$)|` +
-	`%(?:2[def]|3[0-9]|4[1-9a-f]|5[0-9acf]|6[1-9a-f]|7[0-9ae]|00|[^0-9a-f].*|.[^0-9a-f].*|.?$)` +
-	`).*)`
-
-// pathGuard refuses paths that do not normalise to themselves. A managed
-// listener has normalised them before; in somebody else's Envoy this is the
-// only thing between a rule about /admin and a request for //admin.
-func pathGuard() *rbacv3.RBAC {
-	return &rbacv3.RBAC{
-		Rules: &rbacconfigv3.RBAC{
-			Action: rbacconfigv3.RBAC_DENY,
-			Policies: map[string]*rbacconfigv3.Policy{
-				string(reason.PathAmbiguous): policy(headerPermission(":path", matchRegex(ambiguousPath)), anyone()),
-			},
-		},
-		RulesStatPrefix: "watchword_path_",
-	}
-}
-
-// looksAtPaths says whether any match of the ruleset depends on the path.
-func looksAtPaths(rs *dataplanev1.Ruleset) bool {
-	byRule := func(r *dataplanev1.AuthorizationRule) bool { return len(r.GetTo().GetPaths()) > 0 }
-	return slices.ContainsFunc(rs.GetRoutes(), func(r *dataplanev1.Route) bool {
-		return len(r.GetMatch().GetPaths()) > 0 ||
-			slices.ContainsFunc(r.GetAuthorization().GetDeny(), byRule) ||
-			slices.ContainsFunc(r.GetAuthorization().GetAllow(), byRule)
-	})
 }

@@ -211,7 +211,7 @@ func (c *checker) path(field, p string) {
 }
 
 var escape = regexp.MustCompile(`%..?|%$`)
-var needed = regexp.MustCompile(`^%(2[0-9A-C]|3[A-F]|40|5[B-E]|60|7[B-DF]|0[1-9A-F]|1[0-9A-F]|[89A-F][0-9A-F])$`)
+var needed = regexp.MustCompile(`^%(2[0-9A-C]|3[A-F]|40|5[B-E]|60|7[B-DF]|[89ABD-F][0-9A-F]|C[2-9A-F])$`)
 
 // canonicalEscapes refuses escapes of letters, digits, - . _ ~ and of the
 // slashes, which a normalised path does not have.

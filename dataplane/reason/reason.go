@@ -17,8 +17,17 @@ const (
 	// PathAmbiguous: the path can be read in two ways, and a policy looks at
 	// paths. 403.
 	PathAmbiguous Word = "path_ambiguous"
+	// HostAmbiguous: the host can be read in two ways, and a policy looks at
+	// hosts. 403.
+	HostAmbiguous Word = "host_ambiguous"
 	// SubjectMalformed: the token's `sub` can't be the value of a header. 403.
 	SubjectMalformed Word = "subject_malformed"
+	// SubjectForged: another issuer signed for a `sub` of our trust domain. 403.
+	SubjectForged Word = "subject_forged"
+	// ClaimMalformed: a claim that goes into a header can't be in one. 403.
+	ClaimMalformed Word = "claim_malformed"
+	// LifetimeExceeded: the token's `exp` is beyond any clock. 403.
+	LifetimeExceeded Word = "lifetime_exceeded"
 )
 
 // Of is the word with what it is about, as it stands in response code details:

@@ -81,7 +81,7 @@ func dialTarget(address string) (string, error) {
 		return "", usagef("--server %q: want unix:PATH or HOST:PORT", address)
 	}
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return "", usagef("--server %q is not on this machine: the admin API has no TLS, so its token goes to a Unix socket or a loopback address only. Run watchword there, or forward the port", address)
+		return "", usagef("--server %q is not on this machine: the admin API has no TLS, so its token goes to a Unix socket or a loopback address only. Run watchword there", address)
 	}
 	return "passthrough:///" + address, nil
 }

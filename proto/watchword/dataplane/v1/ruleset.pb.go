@@ -74,7 +74,7 @@ func (x Inbound_Protocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Inbound_Protocol.Descriptor instead.
 func (Inbound_Protocol) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{1, 0}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{2, 0}
 }
 
 type Authentication_Mode int32
@@ -126,7 +126,7 @@ func (x Authentication_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Authentication_Mode.Descriptor instead.
 func (Authentication_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{6, 0}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type ClaimMatch_Operator int32
@@ -180,7 +180,7 @@ func (x ClaimMatch_Operator) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClaimMatch_Operator.Descriptor instead.
 func (ClaimMatch_Operator) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{13, 0}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type Ruleset struct {
@@ -192,7 +192,9 @@ type Ruleset struct {
 	// A request belongs to the first that matches; the last matches everything.
 	Routes []*Route `protobuf:"bytes,3,rep,name=routes,proto3" json:"routes,omitempty"`
 	// Where a managed Envoy listens and forwards to. Not set: it has no listener.
-	Inbound       *Inbound `protobuf:"bytes,4,opt,name=inbound,proto3" json:"inbound,omitempty"`
+	Inbound *Inbound `protobuf:"bytes,4,opt,name=inbound,proto3" json:"inbound,omitempty"`
+	// The subjects that one issuer alone may sign for.
+	OwnSubjects   *OwnSubjects `protobuf:"bytes,5,opt,name=own_subjects,json=ownSubjects,proto3" json:"own_subjects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +257,67 @@ func (x *Ruleset) GetInbound() *Inbound {
 	return nil
 }
 
+func (x *Ruleset) GetOwnSubjects() *OwnSubjects {
+	if x != nil {
+		return x.OwnSubjects
+	}
+	return nil
+}
+
+type OwnSubjects struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of `sub`, such as spiffe://mesh.local/.
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// The `iss` that may sign for them.
+	Issuer        string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OwnSubjects) Reset() {
+	*x = OwnSubjects{}
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OwnSubjects) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OwnSubjects) ProtoMessage() {}
+
+func (x *OwnSubjects) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OwnSubjects.ProtoReflect.Descriptor instead.
+func (*OwnSubjects) Descriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *OwnSubjects) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *OwnSubjects) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
 type Inbound struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Address   string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -269,7 +332,7 @@ type Inbound struct {
 
 func (x *Inbound) Reset() {
 	*x = Inbound{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[1]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +344,7 @@ func (x *Inbound) String() string {
 func (*Inbound) ProtoMessage() {}
 
 func (x *Inbound) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[1]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +357,7 @@ func (x *Inbound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inbound.ProtoReflect.Descriptor instead.
 func (*Inbound) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{1}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Inbound) GetAddress() string {
@@ -346,7 +409,7 @@ type Issuer struct {
 
 func (x *Issuer) Reset() {
 	*x = Issuer{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[2]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +421,7 @@ func (x *Issuer) String() string {
 func (*Issuer) ProtoMessage() {}
 
 func (x *Issuer) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[2]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +434,7 @@ func (x *Issuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Issuer.ProtoReflect.Descriptor instead.
 func (*Issuer) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{2}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Issuer) GetName() string {
@@ -411,7 +474,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[3]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +486,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[3]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +499,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{3}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Key) GetKid() string {
@@ -481,7 +544,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[4]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +556,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[4]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +569,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{4}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Route) GetName() string {
@@ -551,7 +614,7 @@ type RequestMatch struct {
 
 func (x *RequestMatch) Reset() {
 	*x = RequestMatch{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[5]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +626,7 @@ func (x *RequestMatch) String() string {
 func (*RequestMatch) ProtoMessage() {}
 
 func (x *RequestMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[5]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +639,7 @@ func (x *RequestMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestMatch.ProtoReflect.Descriptor instead.
 func (*RequestMatch) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{5}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RequestMatch) GetHosts() []string {
@@ -613,7 +676,7 @@ type Authentication struct {
 
 func (x *Authentication) Reset() {
 	*x = Authentication{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[6]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +688,7 @@ func (x *Authentication) String() string {
 func (*Authentication) ProtoMessage() {}
 
 func (x *Authentication) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[6]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +701,7 @@ func (x *Authentication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authentication.ProtoReflect.Descriptor instead.
 func (*Authentication) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{6}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Authentication) GetMode() Authentication_Mode {
@@ -682,7 +745,7 @@ type TokenRule struct {
 
 func (x *TokenRule) Reset() {
 	*x = TokenRule{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[7]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -694,7 +757,7 @@ func (x *TokenRule) String() string {
 func (*TokenRule) ProtoMessage() {}
 
 func (x *TokenRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[7]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -707,7 +770,7 @@ func (x *TokenRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRule.ProtoReflect.Descriptor instead.
 func (*TokenRule) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{7}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TokenRule) GetIssuer() string {
@@ -783,7 +846,7 @@ type HeaderLocation struct {
 
 func (x *HeaderLocation) Reset() {
 	*x = HeaderLocation{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[8]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +858,7 @@ func (x *HeaderLocation) String() string {
 func (*HeaderLocation) ProtoMessage() {}
 
 func (x *HeaderLocation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[8]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +871,7 @@ func (x *HeaderLocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderLocation.ProtoReflect.Descriptor instead.
 func (*HeaderLocation) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{8}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HeaderLocation) GetName() string {
@@ -836,7 +899,7 @@ type OutputClaim struct {
 
 func (x *OutputClaim) Reset() {
 	*x = OutputClaim{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[9]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +911,7 @@ func (x *OutputClaim) String() string {
 func (*OutputClaim) ProtoMessage() {}
 
 func (x *OutputClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[9]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +924,7 @@ func (x *OutputClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputClaim.ProtoReflect.Descriptor instead.
 func (*OutputClaim) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{9}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *OutputClaim) GetClaimPath() []string {
@@ -891,7 +954,7 @@ type Authorization struct {
 
 func (x *Authorization) Reset() {
 	*x = Authorization{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[10]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +966,7 @@ func (x *Authorization) String() string {
 func (*Authorization) ProtoMessage() {}
 
 func (x *Authorization) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[10]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +979,7 @@ func (x *Authorization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization.ProtoReflect.Descriptor instead.
 func (*Authorization) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{10}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Authorization) GetDeny() []*AuthorizationRule {
@@ -956,7 +1019,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[11]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1031,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[11]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1044,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{11}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AuthorizationRule) GetName() string {
@@ -1024,7 +1087,7 @@ type Principal struct {
 
 func (x *Principal) Reset() {
 	*x = Principal{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[12]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1099,7 @@ func (x *Principal) String() string {
 func (*Principal) ProtoMessage() {}
 
 func (x *Principal) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[12]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1112,7 @@ func (x *Principal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Principal.ProtoReflect.Descriptor instead.
 func (*Principal) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{12}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Principal) GetIssuer() string {
@@ -1077,7 +1140,7 @@ type ClaimMatch struct {
 
 func (x *ClaimMatch) Reset() {
 	*x = ClaimMatch{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[13]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1152,7 @@ func (x *ClaimMatch) String() string {
 func (*ClaimMatch) ProtoMessage() {}
 
 func (x *ClaimMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[13]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1165,7 @@ func (x *ClaimMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimMatch.ProtoReflect.Descriptor instead.
 func (*ClaimMatch) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{13}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ClaimMatch) GetClaimPath() []string {
@@ -1130,12 +1193,16 @@ var File_watchword_dataplane_v1_ruleset_proto protoreflect.FileDescriptor
 
 const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\n" +
-	"$watchword/dataplane/v1/ruleset.proto\x12\x16watchword.dataplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xcf\x01\n" +
+	"$watchword/dataplane/v1/ruleset.proto\x12\x16watchword.dataplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x97\x02\n" +
 	"\aRuleset\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x128\n" +
 	"\aissuers\x18\x02 \x03(\v2\x1e.watchword.dataplane.v1.IssuerR\aissuers\x125\n" +
 	"\x06routes\x18\x03 \x03(\v2\x1d.watchword.dataplane.v1.RouteR\x06routes\x129\n" +
-	"\ainbound\x18\x04 \x01(\v2\x1f.watchword.dataplane.v1.InboundR\ainbound\"\xf3\x01\n" +
+	"\ainbound\x18\x04 \x01(\v2\x1f.watchword.dataplane.v1.InboundR\ainbound\x12F\n" +
+	"\fown_subjects\x18\x05 \x01(\v2#.watchword.dataplane.v1.OwnSubjectsR\vownSubjects\"=\n" +
+	"\vOwnSubjects\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"\xf3\x01\n" +
 	"\aInbound\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x19\n" +
@@ -1235,55 +1302,57 @@ func file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP() []byte {
 }
 
 var file_watchword_dataplane_v1_ruleset_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_watchword_dataplane_v1_ruleset_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_watchword_dataplane_v1_ruleset_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_watchword_dataplane_v1_ruleset_proto_goTypes = []any{
 	(Inbound_Protocol)(0),       // 0: watchword.dataplane.v1.Inbound.Protocol
 	(Authentication_Mode)(0),    // 1: watchword.dataplane.v1.Authentication.Mode
 	(ClaimMatch_Operator)(0),    // 2: watchword.dataplane.v1.ClaimMatch.Operator
 	(*Ruleset)(nil),             // 3: watchword.dataplane.v1.Ruleset
-	(*Inbound)(nil),             // 4: watchword.dataplane.v1.Inbound
-	(*Issuer)(nil),              // 5: watchword.dataplane.v1.Issuer
-	(*Key)(nil),                 // 6: watchword.dataplane.v1.Key
-	(*Route)(nil),               // 7: watchword.dataplane.v1.Route
-	(*RequestMatch)(nil),        // 8: watchword.dataplane.v1.RequestMatch
-	(*Authentication)(nil),      // 9: watchword.dataplane.v1.Authentication
-	(*TokenRule)(nil),           // 10: watchword.dataplane.v1.TokenRule
-	(*HeaderLocation)(nil),      // 11: watchword.dataplane.v1.HeaderLocation
-	(*OutputClaim)(nil),         // 12: watchword.dataplane.v1.OutputClaim
-	(*Authorization)(nil),       // 13: watchword.dataplane.v1.Authorization
-	(*AuthorizationRule)(nil),   // 14: watchword.dataplane.v1.AuthorizationRule
-	(*Principal)(nil),           // 15: watchword.dataplane.v1.Principal
-	(*ClaimMatch)(nil),          // 16: watchword.dataplane.v1.ClaimMatch
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
-	(*structpb.Value)(nil),      // 18: google.protobuf.Value
+	(*OwnSubjects)(nil),         // 4: watchword.dataplane.v1.OwnSubjects
+	(*Inbound)(nil),             // 5: watchword.dataplane.v1.Inbound
+	(*Issuer)(nil),              // 6: watchword.dataplane.v1.Issuer
+	(*Key)(nil),                 // 7: watchword.dataplane.v1.Key
+	(*Route)(nil),               // 8: watchword.dataplane.v1.Route
+	(*RequestMatch)(nil),        // 9: watchword.dataplane.v1.RequestMatch
+	(*Authentication)(nil),      // 10: watchword.dataplane.v1.Authentication
+	(*TokenRule)(nil),           // 11: watchword.dataplane.v1.TokenRule
+	(*HeaderLocation)(nil),      // 12: watchword.dataplane.v1.HeaderLocation
+	(*OutputClaim)(nil),         // 13: watchword.dataplane.v1.OutputClaim
+	(*Authorization)(nil),       // 14: watchword.dataplane.v1.Authorization
+	(*AuthorizationRule)(nil),   // 15: watchword.dataplane.v1.AuthorizationRule
+	(*Principal)(nil),           // 16: watchword.dataplane.v1.Principal
+	(*ClaimMatch)(nil),          // 17: watchword.dataplane.v1.ClaimMatch
+	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
+	(*structpb.Value)(nil),      // 19: google.protobuf.Value
 }
 var file_watchword_dataplane_v1_ruleset_proto_depIdxs = []int32{
-	5,  // 0: watchword.dataplane.v1.Ruleset.issuers:type_name -> watchword.dataplane.v1.Issuer
-	7,  // 1: watchword.dataplane.v1.Ruleset.routes:type_name -> watchword.dataplane.v1.Route
-	4,  // 2: watchword.dataplane.v1.Ruleset.inbound:type_name -> watchword.dataplane.v1.Inbound
-	0,  // 3: watchword.dataplane.v1.Inbound.protocol:type_name -> watchword.dataplane.v1.Inbound.Protocol
-	6,  // 4: watchword.dataplane.v1.Issuer.keys:type_name -> watchword.dataplane.v1.Key
-	8,  // 5: watchword.dataplane.v1.Route.match:type_name -> watchword.dataplane.v1.RequestMatch
-	9,  // 6: watchword.dataplane.v1.Route.authentication:type_name -> watchword.dataplane.v1.Authentication
-	13, // 7: watchword.dataplane.v1.Route.authorization:type_name -> watchword.dataplane.v1.Authorization
-	1,  // 8: watchword.dataplane.v1.Authentication.mode:type_name -> watchword.dataplane.v1.Authentication.Mode
-	10, // 9: watchword.dataplane.v1.Authentication.rules:type_name -> watchword.dataplane.v1.TokenRule
-	11, // 10: watchword.dataplane.v1.TokenRule.from_headers:type_name -> watchword.dataplane.v1.HeaderLocation
-	17, // 11: watchword.dataplane.v1.TokenRule.clock_skew:type_name -> google.protobuf.Duration
-	17, // 12: watchword.dataplane.v1.TokenRule.max_lifetime:type_name -> google.protobuf.Duration
-	12, // 13: watchword.dataplane.v1.TokenRule.output_claims:type_name -> watchword.dataplane.v1.OutputClaim
-	14, // 14: watchword.dataplane.v1.Authorization.deny:type_name -> watchword.dataplane.v1.AuthorizationRule
-	14, // 15: watchword.dataplane.v1.Authorization.allow:type_name -> watchword.dataplane.v1.AuthorizationRule
-	15, // 16: watchword.dataplane.v1.AuthorizationRule.from:type_name -> watchword.dataplane.v1.Principal
-	8,  // 17: watchword.dataplane.v1.AuthorizationRule.to:type_name -> watchword.dataplane.v1.RequestMatch
-	16, // 18: watchword.dataplane.v1.AuthorizationRule.when:type_name -> watchword.dataplane.v1.ClaimMatch
-	2,  // 19: watchword.dataplane.v1.ClaimMatch.op:type_name -> watchword.dataplane.v1.ClaimMatch.Operator
-	18, // 20: watchword.dataplane.v1.ClaimMatch.values:type_name -> google.protobuf.Value
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	6,  // 0: watchword.dataplane.v1.Ruleset.issuers:type_name -> watchword.dataplane.v1.Issuer
+	8,  // 1: watchword.dataplane.v1.Ruleset.routes:type_name -> watchword.dataplane.v1.Route
+	5,  // 2: watchword.dataplane.v1.Ruleset.inbound:type_name -> watchword.dataplane.v1.Inbound
+	4,  // 3: watchword.dataplane.v1.Ruleset.own_subjects:type_name -> watchword.dataplane.v1.OwnSubjects
+	0,  // 4: watchword.dataplane.v1.Inbound.protocol:type_name -> watchword.dataplane.v1.Inbound.Protocol
+	7,  // 5: watchword.dataplane.v1.Issuer.keys:type_name -> watchword.dataplane.v1.Key
+	9,  // 6: watchword.dataplane.v1.Route.match:type_name -> watchword.dataplane.v1.RequestMatch
+	10, // 7: watchword.dataplane.v1.Route.authentication:type_name -> watchword.dataplane.v1.Authentication
+	14, // 8: watchword.dataplane.v1.Route.authorization:type_name -> watchword.dataplane.v1.Authorization
+	1,  // 9: watchword.dataplane.v1.Authentication.mode:type_name -> watchword.dataplane.v1.Authentication.Mode
+	11, // 10: watchword.dataplane.v1.Authentication.rules:type_name -> watchword.dataplane.v1.TokenRule
+	12, // 11: watchword.dataplane.v1.TokenRule.from_headers:type_name -> watchword.dataplane.v1.HeaderLocation
+	18, // 12: watchword.dataplane.v1.TokenRule.clock_skew:type_name -> google.protobuf.Duration
+	18, // 13: watchword.dataplane.v1.TokenRule.max_lifetime:type_name -> google.protobuf.Duration
+	13, // 14: watchword.dataplane.v1.TokenRule.output_claims:type_name -> watchword.dataplane.v1.OutputClaim
+	15, // 15: watchword.dataplane.v1.Authorization.deny:type_name -> watchword.dataplane.v1.AuthorizationRule
+	15, // 16: watchword.dataplane.v1.Authorization.allow:type_name -> watchword.dataplane.v1.AuthorizationRule
+	16, // 17: watchword.dataplane.v1.AuthorizationRule.from:type_name -> watchword.dataplane.v1.Principal
+	9,  // 18: watchword.dataplane.v1.AuthorizationRule.to:type_name -> watchword.dataplane.v1.RequestMatch
+	17, // 19: watchword.dataplane.v1.AuthorizationRule.when:type_name -> watchword.dataplane.v1.ClaimMatch
+	2,  // 20: watchword.dataplane.v1.ClaimMatch.op:type_name -> watchword.dataplane.v1.ClaimMatch.Operator
+	19, // 21: watchword.dataplane.v1.ClaimMatch.values:type_name -> google.protobuf.Value
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_watchword_dataplane_v1_ruleset_proto_init() }
@@ -1297,7 +1366,7 @@ func file_watchword_dataplane_v1_ruleset_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_dataplane_v1_ruleset_proto_rawDesc), len(file_watchword_dataplane_v1_ruleset_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
