@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 
 	"github.com/spf13/cobra"
 
@@ -90,7 +91,13 @@ func printOwn(cmd *cobra.Command) func([]byte, error) error {
 	}
 }
 
+// serviceName is what metadata.name of a Service may be.
+var serviceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
 func (f *envoyFlags) check() error {
+	if !serviceName.MatchString(f.service) {
+		return usagef("--service %q is not the name of a Service: lower-case letters, digits and dashes", f.service)
+	}
 	if f.concurrency < 0 {
 		return usagef("--concurrency %d: want at least 1", f.concurrency)
 	}

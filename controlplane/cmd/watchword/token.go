@@ -84,7 +84,7 @@ func runToken(cmd *cobra.Command, o *options, flags *tokenFlags) error {
 		case codes.FailedPrecondition, codes.PermissionDenied:
 			// The code that the token endpoint's refusal has too.
 			return &failure{code: exitRefused, err: errors.New(oneLine(status.Convert(err).Message())),
-				hint: "spec.calls of the Service says which services and scopes it may ask for"}
+				hint: "`watchword get service " + flags.service + "` shows whether it is there, and in spec.calls which services and scopes it may ask for"}
 		default:
 			return err
 		}
