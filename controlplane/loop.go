@@ -176,7 +176,7 @@ func (l *loop) uses(after policy.State, all bool) func(service, issuer string) b
 // translate compiles services to what their data planes get. A service that
 // can't be translated keeps what it has.
 func (l *loop) translate(state policy.State, services []string) map[string][]xds.Resource {
-	in := compile.Input{State: state, Keys: l.keys, Subject: subjects(state)}
+	in := compile.Input{State: state, Policies: state.Policies(), Keys: l.keys, Subject: subjects(state)}
 	out := map[string][]xds.Resource{}
 	for _, t := range l.translator.each(in, services, l.rulesets) {
 		switch {

@@ -46,7 +46,7 @@ func (p preview) input(after policy.State, changed []policy.Key) compile.Input {
 			keys[k.Name], _ = policy.IssuerKeys(after.Issuer(k.Name))
 		}
 	}
-	return compile.Input{State: after, Keys: keys, Subject: subjects(after)}
+	return compile.Input{State: after, Policies: after.Policies(), Keys: keys, Subject: subjects(after)}
 }
 
 // uses compiles to see which services an issuer is of concern to; the loop's

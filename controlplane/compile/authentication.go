@@ -23,7 +23,7 @@ var modes = map[policyv1.AuthenticationPolicySpec_Mode]dataplanev1.Authenticatio
 }
 
 func (c *compiler) authentication(route string) *dataplanev1.Authentication {
-	name, spec := c.in.State.AuthenticationFor(c.service, route)
+	name, spec := c.in.Policies.AuthenticationFor(c.service, route)
 	if name == "" {
 		spec = byDefault
 	}

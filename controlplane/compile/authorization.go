@@ -9,7 +9,7 @@ import (
 )
 
 func (c *compiler) authorization(route string) *dataplanev1.Authorization {
-	deny, allow, restricted := c.in.State.AuthorizationFor(c.service, route)
+	deny, allow, restricted := c.in.Policies.AuthorizationFor(c.service, route)
 	return &dataplanev1.Authorization{Deny: c.rules(deny), Allow: c.rules(allow), Restricted: restricted}
 }
 

@@ -25,6 +25,8 @@ const (
 // Input is all that rulesets are made of.
 type Input struct {
 	State policy.State
+	// Policies are those of State; nil has them looked up for each service.
+	Policies *policy.Policies
 	// Keys holds the verification keys of each issuer by name. An issuer
 	// without keys verifies nothing: its rules are left out, and a route that
 	// has no other refuses everything.
@@ -38,6 +40,9 @@ func Ruleset(in Input, service string) *dataplanev1.Ruleset {
 	spec := in.State.Service(service)
 	if spec == nil {
 		return nil
+	}
+	if in.Policies == nil {
+		in.Policies = in.State.Policies()
 	}
 	c := &compiler{in: in, service: service, spec: spec, issuers: map[string]bool{}}
 	rs := &dataplanev1.Ruleset{

@@ -20,7 +20,7 @@ func Check(s State) []Fault { return CheckSince(s, nil) }
 // is dear to check alone and is the same resource (not merely an equal one) is
 // taken as sound.
 func CheckSince(s, since State) []Fault {
-	c := &checker{state: s, since: since}
+	c := &checker{state: s, since: since, policies: s.Policies()}
 	c.shared()
 	for _, k := range c.order() {
 		c.key = k
@@ -55,10 +55,12 @@ func (c *checker) order() []Key {
 
 // checker gathers the faults of one State.
 type checker struct {
-	state  State
-	since  State
-	key    Key
-	faults []Fault
+	state State
+	since State
+	key   Key
+	// policies of the state.
+	policies *Policies
+	faults   []Fault
 	// The first owner of what must be unique in the mesh.
 	issuers, audiences map[string]string
 	// The authentication policy that holds each (service, route).

@@ -106,7 +106,7 @@ func (c *checker) issuersAt(service, route string) []string {
 		return issuers
 	}
 	var issuers []string
-	name, spec := c.state.AuthenticationFor(service, route)
+	name, spec := c.policies.AuthenticationFor(service, route)
 	if name == "" {
 		issuers = []string{BuiltinIssuer}
 	}

@@ -34,22 +34,83 @@ func Match(t *policyv1.Target, service, route string) Level {
 	return LevelNone
 }
 
-// AuthenticationFor returns the name and spec of the policy that holds for a
-// route, or "" and nil when none does.
-func (s State) AuthenticationFor(service, route string) (string, *policyv1.AuthenticationPolicySpec) {
-	best, name := LevelNone, ""
-	// Of two at one level, which Check refuses, the first by name: the map has
-	// no order, and to sort it for each route would cost more than the rest.
-	for k, r := range s {
-		if k.Kind != KindAuthenticationPolicy {
-			continue
-		}
-		l := Match(r.GetAuthenticationPolicy().GetTarget(), service, route)
-		if l > best || (l == best && l != LevelNone && k.Name < name) {
-			best, name = l, k.Name
+// Policies are the policies of a State by the services that they target, to
+// look up what holds for many routes.
+type Policies struct {
+	authentication targeted[*policyv1.AuthenticationPolicySpec]
+	authorization  targeted[*policyv1.AuthorizationPolicySpec]
+}
+
+// targeted are policies of one kind, each list by name.
+type targeted[S interface{ GetTarget() *policyv1.Target }] struct {
+	mesh      []named[S]
+	byService map[string][]named[S]
+}
+
+type named[S any] struct {
+	name string
+	spec S
+}
+
+func (t *targeted[S]) add(name string, spec S) {
+	services := spec.GetTarget().GetServices()
+	if len(services) == 0 {
+		t.mesh = append(t.mesh, named[S]{name, spec})
+	}
+	for _, s := range services {
+		t.byService[s] = append(t.byService[s], named[S]{name, spec})
+	}
+}
+
+// about calls with each policy that is about a service, those of the mesh
+// first.
+func (t *targeted[S]) about(service string, with func(named[S])) {
+	for _, p := range t.mesh {
+		with(p)
+	}
+	for _, p := range t.byService[service] {
+		with(p)
+	}
+}
+
+// Policies returns the policies of the state. It is worth keeping while the
+// state is looked at.
+func (s State) Policies() *Policies {
+	p := &Policies{}
+	p.authentication.byService = map[string][]named[*policyv1.AuthenticationPolicySpec]{}
+	p.authorization.byService = map[string][]named[*policyv1.AuthorizationPolicySpec]{}
+	for _, k := range s.keysOf(KindAuthenticationPolicy) {
+		p.authentication.add(k.Name, s[k].GetAuthenticationPolicy())
+	}
+	for _, k := range s.keysOf(KindAuthorizationPolicy) {
+		p.authorization.add(k.Name, s[k].GetAuthorizationPolicy())
+	}
+	return p
+}
+
+// keysOf returns the keys of one kind in order.
+func (s State) keysOf(kind Kind) []Key {
+	var keys []Key
+	for k := range s {
+		if k.Kind == kind {
+			keys = append(keys, k)
 		}
 	}
-	return name, s[Key{KindAuthenticationPolicy, name}].GetAuthenticationPolicy()
+	slices.SortFunc(keys, Key.Compare)
+	return keys
+}
+
+// AuthenticationFor returns the name and spec of the policy that holds for a
+// route, or "" and nil when none does. Of two at one level, which Check
+// refuses, it is the first by name.
+func (p *Policies) AuthenticationFor(service, route string) (name string, spec *policyv1.AuthenticationPolicySpec) {
+	best := LevelNone
+	p.authentication.about(service, func(n named[*policyv1.AuthenticationPolicySpec]) {
+		if l := Match(n.spec.GetTarget(), service, route); l > best {
+			best, name, spec = l, n.name, n.spec
+		}
+	})
+	return name, spec
 }
 
 // AuthorizationPolicy is one that holds for a route.
@@ -58,32 +119,27 @@ type AuthorizationPolicy struct {
 	Spec *policyv1.AuthorizationPolicySpec
 }
 
-// AuthorizationFor returns what holds for a route: every DENY, and the ALLOWs
-// of the most specific level that has one. restricted says that there is one.
-func (s State) AuthorizationFor(service, route string) (deny, allow []AuthorizationPolicy, restricted bool) {
+// AuthorizationFor returns what holds for a route, by name: every DENY, and the
+// ALLOWs of the most specific level that has one. restricted says that there is
+// one.
+func (p *Policies) AuthorizationFor(service, route string) (deny, allow []AuthorizationPolicy, restricted bool) {
 	best := LevelNone
-	for k, r := range s {
-		if k.Kind != KindAuthorizationPolicy {
-			continue
-		}
-		spec := r.GetAuthorizationPolicy()
-		l := Match(spec.GetTarget(), service, route)
+	p.authorization.about(service, func(n named[*policyv1.AuthorizationPolicySpec]) {
+		l := Match(n.spec.GetTarget(), service, route)
 		switch {
 		case l == LevelNone:
-		case spec.GetAction() == policyv1.AuthorizationPolicySpec_DENY:
-			deny = append(deny, AuthorizationPolicy{k.Name, spec})
+		case n.spec.GetAction() == policyv1.AuthorizationPolicySpec_DENY:
+			deny = append(deny, AuthorizationPolicy{n.name, n.spec})
 		case l > best:
-			best, allow = l, []AuthorizationPolicy{{k.Name, spec}}
+			best, allow = l, []AuthorizationPolicy{{n.name, n.spec}}
 		case l == best:
-			allow = append(allow, AuthorizationPolicy{k.Name, spec})
+			allow = append(allow, AuthorizationPolicy{n.name, n.spec})
 		}
-	}
-	slices.SortFunc(deny, byName)
-	slices.SortFunc(allow, byName)
+	})
+	// Those of the mesh and those of the service are each in order.
+	slices.SortFunc(deny, func(a, b AuthorizationPolicy) int { return strings.Compare(a.Name, b.Name) })
 	return deny, allow, best != LevelNone
 }
-
-func byName(a, b AuthorizationPolicy) int { return strings.Compare(a.Name, b.Name) }
 
 // routeNames returns the names of a service's routes, "" for the rest last.
 func routeNames(spec *policyv1.ServiceSpec) []string {

@@ -52,8 +52,8 @@ func TestPrecedence(t *testing.T) {
 	}
 	var got []string
 	for _, place := range [][2]string{{"orders", "admin"}, {"orders", "health"}, {"orders", ""}, {"web", ""}, {"nobody", ""}} {
-		name, _ := s.AuthenticationFor(place[0], place[1])
-		deny, allow, restricted := s.AuthorizationFor(place[0], place[1])
+		name, _ := s.Policies().AuthenticationFor(place[0], place[1])
+		deny, allow, restricted := s.Policies().AuthorizationFor(place[0], place[1])
 		got = append(got, fmt.Sprintf("%s/%s: %s; deny %s; allow %s (%t)", place[0], place[1], name, namesOf(deny), namesOf(allow), restricted))
 	}
 	want := []string{
@@ -67,10 +67,10 @@ func TestPrecedence(t *testing.T) {
 		t.Errorf("what holds where, -want +got:\n%s", diff)
 	}
 	none := State{}
-	if name, spec := none.AuthenticationFor("orders", ""); name != "" || spec != nil {
+	if name, spec := none.Policies().AuthenticationFor("orders", ""); name != "" || spec != nil {
 		t.Errorf("AuthenticationFor in an empty state = %q, %v", name, spec)
 	}
-	if deny, allow, restricted := none.AuthorizationFor("orders", ""); deny != nil || allow != nil || restricted {
+	if deny, allow, restricted := none.Policies().AuthorizationFor("orders", ""); deny != nil || allow != nil || restricted {
 		t.Errorf("AuthorizationFor in an empty state = %v, %v, %t", deny, allow, restricted)
 	}
 }

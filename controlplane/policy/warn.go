@@ -43,12 +43,13 @@ func authorizationWarnings(o *Object, s *policyv1.AuthorizationPolicySpec, in St
 // withoutToken returns a place in the target where requests without a token
 // are let in, or "".
 func (s State) withoutToken(t *policyv1.Target) string {
+	policies := s.Policies()
 	for _, name := range s.Services() {
 		for _, route := range routeNames(s.Service(name)) {
 			if Match(t, name, route) == LevelNone {
 				continue
 			}
-			switch _, spec := s.AuthenticationFor(name, route); spec.GetMode() {
+			switch _, spec := policies.AuthenticationFor(name, route); spec.GetMode() {
 			case policyv1.AuthenticationPolicySpec_OPTIONAL, policyv1.AuthenticationPolicySpec_OFF:
 				return describeTarget(name, route)
 			}
