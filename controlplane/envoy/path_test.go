@@ -14,7 +14,6 @@ import (
 // token nor a rule that denies. All else of this service is open.
 func TestEscapesDoNotPassRules(t *testing.T) {
 	k := newKey(t, "a1")
-	port := freePort(t)
 	rs := ruleset(t, `{"service": "orders",
  "issuers": [{"name": "sts", "issuer": "https://sts.example"}],
  "routes": [
@@ -22,18 +21,7 @@ func TestEscapesDoNotPassRules(t *testing.T) {
     {"issuer": "sts", "audiences": ["orders"], "fromHeaders": [{"name": "authorization", "prefix": "Bearer "}], "clockSkew": "60s"}]}},
   {"match": {}, "authentication": {"mode": "OFF"},
    "authorization": {"deny": [{"name": "p/0", "to": {"paths": ["/x%5Bsecret%5D", "/m/a;b", "/k/a+b", "/t/it's/*"]}}]}}]}`)
-	rs.Issuers[0].Keys = []*dataplanev1.Key{k.proto()}
-	rs.Inbound = &dataplanev1.Inbound{Address: "127.0.0.1", Port: port, LocalIp: "127.0.0.1", LocalPort: serveUpstream(t)}
-	resources, err := Resources(rs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	admin := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	config, err := Bootstrap(BootstrapOptions{Node: "orders-1", Service: "orders", ADSAddress: serveADS(t, resources), AdminAddress: admin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	runEnvoy(t, config, admin)
+	port := runManaged(t, rs, k)
 	for path, want := range map[string]int{
 		"/v1/users:purge": 401, "/v1/users%3Apurge": 401, "/v1/users%3apurge": 401,
 		"/users/@me/x": 401, "/users/%40me/x": 401,
@@ -51,21 +39,11 @@ func TestEscapesDoNotPassRules(t *testing.T) {
 	}
 }
 
-// What can be read in two ways, or claims to be what it is not, is refused
-// before a rule could be asked: hosts that servers read differently, a subject
-// of our services from another issuer, an expiry beyond any clock, and claims
-// that can't be in the header that they go into.
-func TestAmbiguousAndForged(t *testing.T) {
-	k := newKey(t, "a1")
+// runManaged starts a managed Envoy with a ruleset whose one issuer has one key,
+// in front of an upstream that answers with what it saw, and returns its port.
+func runManaged(t *testing.T, rs *dataplanev1.Ruleset, k *key) uint32 {
+	t.Helper()
 	port := freePort(t)
-	rs := ruleset(t, `{"service": "orders",
- "issuers": [{"name": "ci", "issuer": "https://ci.example"}],
- "ownSubjects": {"prefix": "spiffe://mesh.local/", "issuer": "https://sts.example"},
- "routes": [
-  {"name": "strict", "match": {"hosts": ["admin.example.com", "*.int.example.com"]}, "authentication": {"mode": "STRICT", "rules": [
-    {"issuer": "ci", "audiences": ["orders"], "fromHeaders": [{"name": "authorization", "prefix": "Bearer "}], "clockSkew": "60s", "maxLifetime": "86400s",
-     "outputClaims": [{"claimPath": ["email"], "header": "x-email"}]}]}},
-  {"match": {}, "authentication": {"mode": "OFF"}}]}`)
 	rs.Issuers[0].Keys = []*dataplanev1.Key{k.proto()}
 	rs.Inbound = &dataplanev1.Inbound{Address: "127.0.0.1", Port: port, LocalIp: "127.0.0.1", LocalPort: serveUpstream(t)}
 	resources, err := Resources(rs)
@@ -78,6 +56,24 @@ func TestAmbiguousAndForged(t *testing.T) {
 		t.Fatal(err)
 	}
 	runEnvoy(t, config, admin)
+	return port
+}
+
+// What can be read in two ways, or claims to be what it is not, is refused
+// before a rule could be asked: hosts that servers read differently, a subject
+// of our services from another issuer, an expiry beyond any clock, and claims
+// that can't be in the header that they go into.
+func TestAmbiguousAndForged(t *testing.T) {
+	k := newKey(t, "a1")
+	rs := ruleset(t, `{"service": "orders",
+ "issuers": [{"name": "ci", "issuer": "https://ci.example"}],
+ "ownSubjects": {"prefix": "spiffe://mesh.local/", "issuer": "https://sts.example"},
+ "routes": [
+  {"name": "strict", "match": {"hosts": ["admin.example.com", "*.int.example.com"]}, "authentication": {"mode": "STRICT", "rules": [
+    {"issuer": "ci", "audiences": ["orders"], "fromHeaders": [{"name": "authorization", "prefix": "Bearer "}], "clockSkew": "60s", "maxLifetime": "86400s",
+     "outputClaims": [{"claimPath": ["email"], "header": "x-email"}]}]}},
+  {"match": {}, "authentication": {"mode": "OFF"}}]}`)
+	port := runManaged(t, rs, k)
 	send := func(what, host, header string, want int) {
 		t.Helper()
 		code, _, seen := raw(t, port, "GET /x HTTP/1.1\r\nHost: "+host+"\r\n"+header+"Connection: close\r\n\r\n")
