@@ -33,8 +33,8 @@ type loop struct {
 	xds     *xds.Server
 	sts     *sts.Server
 	metrics *loopMetrics
-	mailbox mailbox
-	// translator is shared with dry runs.
+	mailbox *mailbox
+	// translator is shared with preview.
 	translator translator
 
 	// Only the loop's goroutine touches these.

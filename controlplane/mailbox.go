@@ -13,12 +13,12 @@ import (
 type mailbox struct {
 	full chan struct{}
 
-	mu   *sync.Mutex
+	mu   sync.Mutex
 	next *store.Event
 }
 
-func newMailbox() mailbox {
-	return mailbox{full: make(chan struct{}, 1), mu: &sync.Mutex{}}
+func newMailbox() *mailbox {
+	return &mailbox{full: make(chan struct{}, 1)}
 }
 
 func (m *mailbox) put(e store.Event) {

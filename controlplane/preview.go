@@ -14,14 +14,14 @@ type preview struct{ loop *loop }
 
 // Concerns implements api.Preview.
 func (p preview) Concerns(before, after policy.State, resources []policy.Key) []string {
-	return compile.Affected(before, after, resources, p.uses(after, resources))
+	return compile.Affected(before, after, resources, uses(p.input(after, resources)))
 }
 
 // Faults implements api.Preview: it translates the services that a change
 // touches, and keeps what could not be.
 func (p preview) Faults(before, after policy.State, changed []policy.Key) []policy.Fault {
 	in := p.input(after, changed)
-	list := p.loop.translator.each(in, compile.Affected(before, after, changed, p.uses(after, changed)), nil)
+	list := p.loop.translator.each(in, compile.Affected(before, after, changed, uses(in)), nil)
 	var faults []policy.Fault
 	for _, t := range list {
 		if t.err != nil {
@@ -51,8 +51,7 @@ func (p preview) input(after policy.State, changed []policy.Key) compile.Input {
 
 // uses compiles to see which services an issuer is of concern to; the loop's
 // rulesets are the loop's alone.
-func (p preview) uses(after policy.State, changed []policy.Key) func(service, issuer string) bool {
-	in := p.input(after, changed)
+func uses(in compile.Input) func(service, issuer string) bool {
 	rulesets := map[string]*dataplanev1.Ruleset{}
 	return func(service, issuer string) bool {
 		rs, done := rulesets[service]
@@ -60,6 +59,6 @@ func (p preview) uses(after policy.State, changed []policy.Key) func(service, is
 			rs = compile.Ruleset(in, service)
 			rulesets[service] = rs
 		}
-		return compile.Uses(rs, issuer, after.Issuer(issuer).GetIssuer())
+		return compile.Uses(rs, issuer, in.State.Issuer(issuer).GetIssuer())
 	}
 }

@@ -22,8 +22,8 @@ type translation struct {
 }
 
 // translator compiles and translates services, on all cores: it is the one
-// part of a change that costs what the policies cost. It remembers what a dry
-// run has translated, since the same comes again when that was written.
+// part of a change that costs what the policies cost. It remembers what a
+// preview has translated, since the same comes again when that was written.
 type translator struct {
 	mu         sync.Mutex
 	candidates map[string]translation
@@ -49,7 +49,7 @@ func (t *translator) each(in compile.Input, services []string, last map[string]*
 	return out
 }
 
-// translate takes what a dry run has left, if that is of an equal ruleset.
+// translate takes what a preview has left, if that is of an equal ruleset.
 func (t *translator) translate(rs *dataplanev1.Ruleset) translation {
 	t.mu.Lock()
 	c, ok := t.candidates[rs.GetService()]
@@ -62,7 +62,7 @@ func (t *translator) translate(rs *dataplanev1.Ruleset) translation {
 	return c
 }
 
-// remember keeps the translations of a dry run, in place of those of the last.
+// remember keeps the translations of a preview, in place of those of the last.
 func (t *translator) remember(list []translation) {
 	candidates := make(map[string]translation, len(list))
 	for _, c := range list {

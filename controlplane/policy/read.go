@@ -95,7 +95,7 @@ func (r *reader) mapping(n *yaml.Node, path string, allowed []string) map[string
 		case out[name.Value] != nil:
 			r.fault(name, field, "is given twice")
 		case allowed != nil && !slices.Contains(allowed, name.Value):
-			r.fault(name, field, "unknown field%s", suggest(name.Value, allowed))
+			r.fault(name, field, "unknown field; the fields here are %s", strings.Join(allowed, ", "))
 		default:
 			r.lines[field] = name.Line
 			out[name.Value] = value
@@ -109,12 +109,6 @@ func join(path, name string) string {
 		return name
 	}
 	return path + "." + name
-}
-
-// suggest names the fields that there are; the likely one first would be a
-// guess, and the list is short.
-func suggest(_ string, allowed []string) string {
-	return "; the fields here are " + strings.Join(allowed, ", ")
 }
 
 func (r *reader) message(n *yaml.Node, path string, m protoreflect.Message) {

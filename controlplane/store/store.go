@@ -9,7 +9,7 @@
 //	config/.deleted      touched by each deletion, for the fence below
 //	keys/KID             signing keys, their private halves sealed
 //	secrets/SERVICE/ID   hashes of client secrets
-//	replica              who serves, under a lease
+//	replica              who serves on an existing cluster, under a lease
 //
 // Writes of resources are fenced: a transaction goes through only if nothing
 // under config/ has changed since the revision that the writer looked at, so

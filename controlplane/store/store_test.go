@@ -329,7 +329,18 @@ func TestEtcdWentBack(t *testing.T) {
 func TestDamagedFiles(t *testing.T) {
 	for _, damage := range []string{"member/snap/db", "member/wal"} {
 		t.Run(damage, func(t *testing.T) {
-			dir, kek := t.TempDir(), testKEK(t)
+			// Not t.TempDir: a start that fails leaves goroutines of etcd, which
+			// may still make files while the folder is removed.
+			dir, err := os.MkdirTemp("", "watchword-damaged-")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				for i := 0; i < 100 && os.RemoveAll(dir) != nil; i++ {
+					time.Sleep(10 * time.Millisecond)
+				}
+			})
+			kek := testKEK(t)
 			s := openTest(t, dir, kek)
 			mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a")}})
 			_ = s.Close()
