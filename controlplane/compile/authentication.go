@@ -45,8 +45,8 @@ func (c *compiler) tokenRule(r *policyv1.JwtRule) *dataplanev1.TokenRule {
 	t := &dataplanev1.TokenRule{
 		Issuer:               r.GetIssuer(),
 		Audiences:            r.GetAudiences(),
-		FromParams:           r.GetFromParams(),
-		FromCookies:          r.GetFromCookies(),
+		FromParams:           locations(r.GetFromParams()),
+		FromCookies:          locations(r.GetFromCookies()),
 		ClockSkew:            duration(r.GetClockSkew(), DefaultClockSkew),
 		MaxLifetime:          duration(r.GetMaxLifetime(), lifetime),
 		ForwardOriginalToken: r.GetForwardOriginalToken(),
@@ -55,15 +55,23 @@ func (c *compiler) tokenRule(r *policyv1.JwtRule) *dataplanev1.TokenRule {
 		t.Audiences = policy.Audiences(c.service, c.spec)
 	}
 	for _, h := range r.GetFromHeaders() {
-		t.FromHeaders = append(t.FromHeaders, &dataplanev1.HeaderLocation{Name: strings.ToLower(h.GetName()), Prefix: h.GetPrefix()})
+		t.FromHeaders = append(t.FromHeaders, &dataplanev1.TokenLocation{Name: strings.ToLower(h.GetName()), Prefix: h.GetPrefix()})
 	}
 	// RFC 6750 section 2.1. Envoy's own default would also take the query
 	// parameter access_token, which ends up in logs.
 	if len(t.FromHeaders)+len(t.FromParams)+len(t.FromCookies) == 0 {
-		t.FromHeaders = []*dataplanev1.HeaderLocation{{Name: "authorization", Prefix: "Bearer "}}
+		t.FromHeaders = []*dataplanev1.TokenLocation{{Name: "authorization", Prefix: "Bearer "}}
 	}
 	for _, o := range r.GetOutputClaims() {
 		t.OutputClaims = append(t.OutputClaims, &dataplanev1.OutputClaim{ClaimPath: o.GetClaimPath(), Header: strings.ToLower(o.GetHeader())})
 	}
 	return t
+}
+
+func locations(list []*policyv1.TokenLocation) []*dataplanev1.TokenLocation {
+	var out []*dataplanev1.TokenLocation
+	for _, l := range list {
+		out = append(out, &dataplanev1.TokenLocation{Name: l.GetName(), Prefix: l.GetPrefix()})
+	}
+	return out
 }

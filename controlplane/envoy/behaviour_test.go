@@ -37,7 +37,7 @@ const behaviour = `{
     {"name": "two", "match": {"paths": ["/two"]}, "authentication": {"mode": "STRICT", "rules": [RULE_A, RULE_B]}},
     {"name": "b-only", "match": {"paths": ["/b"]}, "authentication": {"mode": "OPTIONAL", "rules": [RULE_B]}},
     {"name": "places", "match": {"paths": ["/places"]}, "authentication": {"mode": "STRICT", "rules": [
-       {"issuer": "a", "audiences": ["orders"], "fromHeaders": [{"name": "x-token"}], "fromParams": ["token"], "fromCookies": ["session"], "clockSkew": "60s",
+       {"issuer": "a", "audiences": ["orders"], "fromHeaders": [{"name": "x-token"}], "fromParams": [{"name": "token"}], "fromCookies": [{"name": "session"}], "clockSkew": "60s",
         "forwardOriginalToken": true}]}},
     {"name": "in", "match": {"paths": ["/in"]}, "authentication": {"mode": "OPTIONAL", "rules": [RULE_A]},
      "authorization": {"restricted": true, "allow": [

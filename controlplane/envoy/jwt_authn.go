@@ -116,8 +116,8 @@ func jwtProvider(name string, tr *dataplanev1.TokenRule, is *dataplanev1.Issuer)
 		RequireExpiration: true,
 		ClockSkewSeconds:  uint32(tr.GetClockSkew().GetSeconds()),
 		Forward:           tr.GetForwardOriginalToken(),
-		FromParams:        tr.GetFromParams(),
-		FromCookies:       tr.GetFromCookies(),
+		FromParams:        locationNames(tr.GetFromParams()),
+		FromCookies:       locationNames(tr.GetFromCookies()),
 		PayloadInMetadata: payloadKey,
 		HeaderInMetadata:  verifiedByKey + name,
 		NormalizePayloadInMetadata: &jwtv3.JwtProvider_NormalizePayload{
@@ -139,6 +139,14 @@ func jwtProvider(name string, tr *dataplanev1.TokenRule, is *dataplanev1.Issuer)
 		p.ClaimToHeaders = append(p.ClaimToHeaders, claimToHeader(oc))
 	}
 	return p
+}
+
+func locationNames(list []*dataplanev1.TokenLocation) []string {
+	var out []string
+	for _, l := range list {
+		out = append(out, l.GetName())
+	}
+	return out
 }
 
 // claimToHeader always gives the names one by one: `a.b` may be one claim or

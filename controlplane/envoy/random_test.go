@@ -75,15 +75,23 @@ func authorizationRuleGen() *rapid.Generator[*dataplanev1.AuthorizationRule] {
 	})
 }
 
+func named(list []string) []*dataplanev1.TokenLocation {
+	var out []*dataplanev1.TokenLocation
+	for _, n := range list {
+		out = append(out, &dataplanev1.TokenLocation{Name: n})
+	}
+	return out
+}
+
 func tokenRuleGen(issuers int) *rapid.Generator[*dataplanev1.TokenRule] {
 	name := rapid.StringMatching(`[a-z][a-z0-9-]{0,8}`)
 	return rapid.Custom(func(t *rapid.T) *dataplanev1.TokenRule {
 		r := &dataplanev1.TokenRule{
 			Issuer:               fmt.Sprint("issuer-", rapid.IntRange(0, issuers-1).Draw(t, "issuer")),
 			Audiences:            list(word, 1, 3).Draw(t, "audiences"),
-			FromHeaders:          []*dataplanev1.HeaderLocation{{Name: "authorization", Prefix: "Bearer "}},
-			FromParams:           list(name, 0, 2).Draw(t, "params"),
-			FromCookies:          list(name, 0, 2).Draw(t, "cookies"),
+			FromHeaders:          []*dataplanev1.TokenLocation{{Name: "authorization", Prefix: "Bearer "}},
+			FromParams:           named(list(name, 0, 2).Draw(t, "params")),
+			FromCookies:          named(list(name, 0, 2).Draw(t, "cookies")),
 			ClockSkew:            durationpb.New(time.Duration(rapid.IntRange(1, 600).Draw(t, "skew")) * time.Second),
 			ForwardOriginalToken: rapid.Bool().Draw(t, "forward"),
 		}

@@ -110,8 +110,16 @@ func (c *checker) locations(field string, r *policyv1.JwtRule) {
 			c.fault(at+".prefix", "%q has characters that a header can't carry", clip(h.GetPrefix()))
 		}
 	}
-	c.texts(field+".fromParams", r.GetFromParams(), headerName, "the name of a query parameter")
-	c.texts(field+".fromCookies", r.GetFromCookies(), headerName, "the name of a cookie")
+	c.texts(field+".fromParams", locationNames(r.GetFromParams()), headerName, "the name of a query parameter")
+	c.texts(field+".fromCookies", locationNames(r.GetFromCookies()), headerName, "the name of a cookie")
+}
+
+func locationNames(list []*policyv1.TokenLocation) []string {
+	var out []string
+	for _, l := range list {
+		out = append(out, l.GetName())
+	}
+	return out
 }
 
 // ReservedHeaderPrefix begins the headers that the mesh itself sets.
@@ -175,10 +183,10 @@ func places(r *policyv1.JwtRule) []string {
 		out = append(out, "header "+strings.ToLower(h.GetName())+" "+h.GetPrefix())
 	}
 	for _, p := range r.GetFromParams() {
-		out = append(out, "param "+p)
+		out = append(out, "param "+p.GetName()+" "+p.GetPrefix())
 	}
 	for _, p := range r.GetFromCookies() {
-		out = append(out, "cookie "+p)
+		out = append(out, "cookie "+p.GetName()+" "+p.GetPrefix())
 	}
 	if len(out) == 0 {
 		out = []string{"header authorization Bearer "}

@@ -123,11 +123,19 @@ func TestShadows(t *testing.T) {
 	})
 }
 
+func tokenPlaces(list []string) []*policyv1.TokenLocation {
+	var out []*policyv1.TokenLocation
+	for _, n := range list {
+		out = append(out, &policyv1.TokenLocation{Name: n})
+	}
+	return out
+}
+
 func randomRule(t *rapid.T, name string) *policyv1.JwtRule {
 	r := &policyv1.JwtRule{
 		Issuer:      rapid.SampledFrom([]string{"i", "j"}).Draw(t, name+" issuer"),
-		FromParams:  someOf([]string{"t", "u"}).Draw(t, name+" params"),
-		FromCookies: someOf([]string{"t", "u"}).Draw(t, name+" cookies"),
+		FromParams:  tokenPlaces(someOf([]string{"t", "u"}).Draw(t, name+" params")),
+		FromCookies: tokenPlaces(someOf([]string{"t", "u"}).Draw(t, name+" cookies")),
 		ClockSkew:   rapid.SampledFrom(durations(0, 30, 60, 120)).Draw(t, name+" skew"),
 		MaxLifetime: rapid.SampledFrom(durations(0, 60, 3600, 172800)).Draw(t, name+" lifetime"),
 	}
@@ -136,7 +144,7 @@ func randomRule(t *rapid.T, name string) *policyv1.JwtRule {
 	}
 	for _, h := range someOf([]string{"Authorization", "authorization", "x-token"}).Draw(t, name+" headers") {
 		prefix := rapid.SampledFrom([]string{"", "Bearer "}).Draw(t, name+" prefix")
-		r.FromHeaders = append(r.FromHeaders, &policyv1.HeaderLocation{Name: h, Prefix: prefix})
+		r.FromHeaders = append(r.FromHeaders, &policyv1.TokenLocation{Name: h, Prefix: prefix})
 	}
 	return r
 }

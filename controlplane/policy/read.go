@@ -211,6 +211,12 @@ func (r *reader) nested(n *yaml.Node, path string, v protoreflect.Value) protore
 		r.duration(n, path, msg)
 	case *structpb.Value:
 		r.value(n, path, msg)
+	case *policyv1.TokenLocation:
+		if isScalar(n, "!!str") { // the short form: a name alone
+			msg.Name = n.Value
+			break
+		}
+		r.message(n, path, v.Message())
 	default:
 		r.message(n, path, v.Message())
 	}

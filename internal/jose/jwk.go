@@ -27,6 +27,7 @@ type parsed struct {
 	kidKnown bool // kid was read, or is absent
 	alg      *algorithm
 	mat      material // raw is nil if it is unusable
+	weak     bool     // weak keys are taken
 	wrong    []string
 }
 
@@ -34,7 +35,8 @@ func (p *parsed) fault(format string, args ...any) {
 	p.wrong = append(p.wrong, fmt.Sprintf(format, args...))
 }
 
-func parseJWK(item []byte) (p parsed) {
+func parseJWK(item []byte, weak bool) (p parsed) {
+	p.weak = weak
 	members, err := object(item)
 	if errors.Is(err, errNotObject) {
 		p.fault("not a JSON object; each key is one")
@@ -151,7 +153,7 @@ func (p *parsed) readMaterial() {
 		p.fault("%s key cannot be read; check its members", clean["kty"])
 		return
 	}
-	mat, err := newMaterial(raw)
+	mat, err := newMaterial(raw, p.weak)
 	if err != nil {
 		p.fault("%v", err)
 		return
@@ -348,7 +350,7 @@ func (p *parsed) chooseNamed(allowed []*algorithm) []*algorithm {
 func (p *parsed) strong(as []*algorithm) []*algorithm {
 	var out []*algorithm
 	for _, a := range as {
-		if a.strongEnough(p.mat) {
+		if p.weak || a.strongEnough(p.mat) {
 			out = append(out, a)
 		}
 	}

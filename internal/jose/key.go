@@ -117,16 +117,18 @@ func canonical(members map[string]string) string {
 // BoringSSL, and so Envoy, still computes with.
 const (
 	minRSABits = 2048
-	maxRSABits = 8192
+	// what Go still verifies with
+	minWeakRSABits = 1024
+	maxRSABits     = 8192
 )
 
 const largeExponent = "RSA exponent e is 2^31 or more; use 65537 (AQAB)"
 
 // newMaterial checks what every source of keys must: strength and, for points, the curve.
-func newMaterial(raw any) (material, error) {
+func newMaterial(raw any, weak bool) (material, error) {
 	switch k := raw.(type) {
 	case *rsa.PublicKey:
-		return rsaMaterial(k)
+		return rsaMaterial(k, weak)
 	case *ecdsa.PublicKey:
 		return ecMaterial(k)
 	case ed25519.PublicKey:
@@ -137,9 +139,13 @@ func newMaterial(raw any) (material, error) {
 	return material{}, fmt.Errorf("a key of type %T cannot sign tokens; use RSA, EC (P-256, P-384, P-521) or Ed25519", raw)
 }
 
-func rsaMaterial(k *rsa.PublicKey) (material, error) {
-	if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-		return material{}, fmt.Errorf("RSA key of %d bits; use %d to %d", bits, minRSABits, maxRSABits)
+func rsaMaterial(k *rsa.PublicKey, weak bool) (material, error) {
+	least := minRSABits
+	if weak {
+		least = minWeakRSABits
+	}
+	if bits := k.N.BitLen(); bits < least || bits > maxRSABits {
+		return material{}, fmt.Errorf("RSA key of %d bits; use %d to %d", bits, least, maxRSABits)
 	}
 	if k.N.Bit(0) == 0 {
 		return material{}, errors.New("RSA modulus n is even, so it is not a product of two primes; generate a new key")

@@ -23,13 +23,13 @@ func ParsePEM(text, kid string, o SetOptions) ([]Key, []Fault) {
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	var p parsed
+	p := parsed{weak: o.AllowWeak}
 	if wrong := checkKeyID(kid); wrong != "" {
 		p.fault("%s", wrong)
 	} else {
 		p.kid = kid
 	}
-	if p.mat, err = newMaterial(raw); err != nil {
+	if p.mat, err = newMaterial(raw, p.weak); err != nil {
 		p.fault("%v", err)
 	}
 	keys := p.keys(allowed)

@@ -75,7 +75,7 @@ func ParsePrivateKey(pkcs8 []byte, alg string) (*PrivateKey, error) {
 }
 
 func newPrivateKey(signer crypto.Signer, alg *algorithm) (*PrivateKey, error) {
-	mat, err := newMaterial(signer.Public())
+	mat, err := newMaterial(signer.Public(), false)
 	if err != nil {
 		return nil, fmt.Errorf("signing key: %w", err)
 	}

@@ -18,6 +18,8 @@ type SetOptions struct {
 	// Algorithms is the allow-list, and what a key without alg is used with. Empty: what
 	// each key says, or the usual one for its type: RS256, ES256, ES384, ES512, EdDSA, HS256.
 	Algorithms []string
+	// AllowWeak takes RSA keys of 1024 bits and more, and secrets of any length.
+	AllowWeak bool
 }
 
 // Fault is one thing wrong with a set or PEM text. It never shows key material.
@@ -58,7 +60,7 @@ func ParseSet(jwks []byte, o SetOptions) ([]Key, []Fault) {
 	var keys []Key
 	seen := newSeen()
 	for i, item := range items {
-		p := parseJWK(item)
+		p := parseJWK(item, o.AllowWeak)
 		found := p.keys(allowed)
 		seen.check(i, &p)
 		if len(p.wrong) == 0 {

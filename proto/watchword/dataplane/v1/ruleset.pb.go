@@ -27,6 +27,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type TimeCheck int32
+
+const (
+	TimeCheck_TIME_CHECK_UNSPECIFIED TimeCheck = 0
+	TimeCheck_REQUIRED               TimeCheck = 1
+	TimeCheck_IF_PRESENT             TimeCheck = 2
+	TimeCheck_NOT_CHECKED            TimeCheck = 3
+)
+
+// Enum value maps for TimeCheck.
+var (
+	TimeCheck_name = map[int32]string{
+		0: "TIME_CHECK_UNSPECIFIED",
+		1: "REQUIRED",
+		2: "IF_PRESENT",
+		3: "NOT_CHECKED",
+	}
+	TimeCheck_value = map[string]int32{
+		"TIME_CHECK_UNSPECIFIED": 0,
+		"REQUIRED":               1,
+		"IF_PRESENT":             2,
+		"NOT_CHECKED":            3,
+	}
+)
+
+func (x TimeCheck) Enum() *TimeCheck {
+	p := new(TimeCheck)
+	*p = x
+	return p
+}
+
+func (x TimeCheck) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TimeCheck) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[0].Descriptor()
+}
+
+func (TimeCheck) Type() protoreflect.EnumType {
+	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[0]
+}
+
+func (x TimeCheck) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TimeCheck.Descriptor instead.
+func (TimeCheck) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{0}
+}
+
 type Inbound_Protocol int32
 
 const (
@@ -61,11 +113,11 @@ func (x Inbound_Protocol) String() string {
 }
 
 func (Inbound_Protocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[0].Descriptor()
+	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[1].Descriptor()
 }
 
 func (Inbound_Protocol) Type() protoreflect.EnumType {
-	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[0]
+	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[1]
 }
 
 func (x Inbound_Protocol) Number() protoreflect.EnumNumber {
@@ -84,6 +136,8 @@ const (
 	Authentication_STRICT           Authentication_Mode = 1
 	Authentication_OPTIONAL         Authentication_Mode = 2
 	Authentication_OFF              Authentication_Mode = 3
+	// A token that does not verify counts as none.
+	Authentication_PERMISSIVE Authentication_Mode = 4
 )
 
 // Enum value maps for Authentication_Mode.
@@ -93,12 +147,14 @@ var (
 		1: "STRICT",
 		2: "OPTIONAL",
 		3: "OFF",
+		4: "PERMISSIVE",
 	}
 	Authentication_Mode_value = map[string]int32{
 		"MODE_UNSPECIFIED": 0,
 		"STRICT":           1,
 		"OPTIONAL":         2,
 		"OFF":              3,
+		"PERMISSIVE":       4,
 	}
 )
 
@@ -113,11 +169,11 @@ func (x Authentication_Mode) String() string {
 }
 
 func (Authentication_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[1].Descriptor()
+	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[2].Descriptor()
 }
 
 func (Authentication_Mode) Type() protoreflect.EnumType {
-	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[1]
+	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[2]
 }
 
 func (x Authentication_Mode) Number() protoreflect.EnumNumber {
@@ -126,7 +182,117 @@ func (x Authentication_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Authentication_Mode.Descriptor instead.
 func (Authentication_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{7, 0}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{11, 0}
+}
+
+type ConsumerHeader_Attribute int32
+
+const (
+	ConsumerHeader_ATTRIBUTE_UNSPECIFIED ConsumerHeader_Attribute = 0
+	ConsumerHeader_NAME                  ConsumerHeader_Attribute = 1
+	ConsumerHeader_ID                    ConsumerHeader_Attribute = 2
+	ConsumerHeader_USERNAME              ConsumerHeader_Attribute = 3
+	ConsumerHeader_CUSTOM_ID             ConsumerHeader_Attribute = 4
+	ConsumerHeader_CREDENTIAL            ConsumerHeader_Attribute = 5
+	ConsumerHeader_ANONYMOUS             ConsumerHeader_Attribute = 6
+)
+
+// Enum value maps for ConsumerHeader_Attribute.
+var (
+	ConsumerHeader_Attribute_name = map[int32]string{
+		0: "ATTRIBUTE_UNSPECIFIED",
+		1: "NAME",
+		2: "ID",
+		3: "USERNAME",
+		4: "CUSTOM_ID",
+		5: "CREDENTIAL",
+		6: "ANONYMOUS",
+	}
+	ConsumerHeader_Attribute_value = map[string]int32{
+		"ATTRIBUTE_UNSPECIFIED": 0,
+		"NAME":                  1,
+		"ID":                    2,
+		"USERNAME":              3,
+		"CUSTOM_ID":             4,
+		"CREDENTIAL":            5,
+		"ANONYMOUS":             6,
+	}
+)
+
+func (x ConsumerHeader_Attribute) Enum() *ConsumerHeader_Attribute {
+	p := new(ConsumerHeader_Attribute)
+	*p = x
+	return p
+}
+
+func (x ConsumerHeader_Attribute) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ConsumerHeader_Attribute) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[3].Descriptor()
+}
+
+func (ConsumerHeader_Attribute) Type() protoreflect.EnumType {
+	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[3]
+}
+
+func (x ConsumerHeader_Attribute) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ConsumerHeader_Attribute.Descriptor instead.
+func (ConsumerHeader_Attribute) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{12, 0}
+}
+
+type KeyClaim_Source int32
+
+const (
+	KeyClaim_SOURCE_UNSPECIFIED KeyClaim_Source = 0
+	KeyClaim_PAYLOAD            KeyClaim_Source = 1
+	KeyClaim_HEADER             KeyClaim_Source = 2
+)
+
+// Enum value maps for KeyClaim_Source.
+var (
+	KeyClaim_Source_name = map[int32]string{
+		0: "SOURCE_UNSPECIFIED",
+		1: "PAYLOAD",
+		2: "HEADER",
+	}
+	KeyClaim_Source_value = map[string]int32{
+		"SOURCE_UNSPECIFIED": 0,
+		"PAYLOAD":            1,
+		"HEADER":             2,
+	}
+)
+
+func (x KeyClaim_Source) Enum() *KeyClaim_Source {
+	p := new(KeyClaim_Source)
+	*p = x
+	return p
+}
+
+func (x KeyClaim_Source) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (KeyClaim_Source) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[4].Descriptor()
+}
+
+func (KeyClaim_Source) Type() protoreflect.EnumType {
+	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[4]
+}
+
+func (x KeyClaim_Source) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use KeyClaim_Source.Descriptor instead.
+func (KeyClaim_Source) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type ClaimMatch_Operator int32
@@ -138,6 +304,8 @@ const (
 	// There is a verified token and IN does not hold.
 	ClaimMatch_NOT_IN ClaimMatch_Operator = 2
 	ClaimMatch_EXISTS ClaimMatch_Operator = 3
+	// There is a verified token without the claim.
+	ClaimMatch_NOT_EXISTS ClaimMatch_Operator = 4
 )
 
 // Enum value maps for ClaimMatch_Operator.
@@ -147,12 +315,14 @@ var (
 		1: "IN",
 		2: "NOT_IN",
 		3: "EXISTS",
+		4: "NOT_EXISTS",
 	}
 	ClaimMatch_Operator_value = map[string]int32{
 		"OPERATOR_UNSPECIFIED": 0,
 		"IN":                   1,
 		"NOT_IN":               2,
 		"EXISTS":               3,
+		"NOT_EXISTS":           4,
 	}
 )
 
@@ -167,11 +337,11 @@ func (x ClaimMatch_Operator) String() string {
 }
 
 func (ClaimMatch_Operator) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[2].Descriptor()
+	return file_watchword_dataplane_v1_ruleset_proto_enumTypes[5].Descriptor()
 }
 
 func (ClaimMatch_Operator) Type() protoreflect.EnumType {
-	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[2]
+	return &file_watchword_dataplane_v1_ruleset_proto_enumTypes[5]
 }
 
 func (x ClaimMatch_Operator) Number() protoreflect.EnumNumber {
@@ -180,7 +350,7 @@ func (x ClaimMatch_Operator) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClaimMatch_Operator.Descriptor instead.
 func (ClaimMatch_Operator) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{14, 0}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type Ruleset struct {
@@ -193,10 +363,15 @@ type Ruleset struct {
 	Routes []*Route `protobuf:"bytes,3,rep,name=routes,proto3" json:"routes,omitempty"`
 	// Where a managed Envoy listens and forwards to. Not set: it has no listener.
 	Inbound *Inbound `protobuf:"bytes,4,opt,name=inbound,proto3" json:"inbound,omitempty"`
-	// The subjects that one issuer alone may sign for.
-	OwnSubjects   *OwnSubjects `protobuf:"bytes,5,opt,name=own_subjects,json=ownSubjects,proto3" json:"own_subjects,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The subjects that one issuer alone may sign for, each of a service that signs
+	// for itself apart.
+	OwnSubjects *OwnSubjects `protobuf:"bytes,5,opt,name=own_subjects,json=ownSubjects,proto3" json:"own_subjects,omitempty"`
+	// The consumers that the routes name, sorted by name.
+	Consumers []*Consumer `protobuf:"bytes,6,rep,name=consumers,proto3" json:"consumers,omitempty"`
+	// What token rules look keys up in, sorted by name.
+	CredentialSets []*CredentialSet `protobuf:"bytes,7,rep,name=credential_sets,json=credentialSets,proto3" json:"credential_sets,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Ruleset) Reset() {
@@ -260,6 +435,20 @@ func (x *Ruleset) GetInbound() *Inbound {
 func (x *Ruleset) GetOwnSubjects() *OwnSubjects {
 	if x != nil {
 		return x.OwnSubjects
+	}
+	return nil
+}
+
+func (x *Ruleset) GetConsumers() []*Consumer {
+	if x != nil {
+		return x.Consumers
+	}
+	return nil
+}
+
+func (x *Ruleset) GetCredentialSets() []*CredentialSet {
+	if x != nil {
+		return x.CredentialSets
 	}
 	return nil
 }
@@ -395,11 +584,216 @@ func (x *Inbound) GetProtocol() Inbound_Protocol {
 	return Inbound_PROTOCOL_UNSPECIFIED
 }
 
+// Consumer is what the service may be told of one.
+type Consumer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Consumer resource.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Username      string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
+	CustomId      string `protobuf:"bytes,4,opt,name=custom_id,json=customId,proto3" json:"custom_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Consumer) Reset() {
+	*x = Consumer{}
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Consumer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Consumer) ProtoMessage() {}
+
+func (x *Consumer) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
+func (*Consumer) Descriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Consumer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Consumer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Consumer) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *Consumer) GetCustomId() string {
+	if x != nil {
+		return x.CustomId
+	}
+	return ""
+}
+
+// CredentialSet finds the keys of a token by what its key claim says.
+type CredentialSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Sorted by key, which is unique in the set. Never empty.
+	Credentials   []*Credential `protobuf:"bytes,2,rep,name=credentials,proto3" json:"credentials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CredentialSet) Reset() {
+	*x = CredentialSet{}
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CredentialSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CredentialSet) ProtoMessage() {}
+
+func (x *CredentialSet) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CredentialSet.ProtoReflect.Descriptor instead.
+func (*CredentialSet) Descriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CredentialSet) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CredentialSet) GetCredentials() []*Credential {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+// Credential is what one signer's tokens are verified with.
+type Credential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The exact value of the key claim.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Never empty. Sorted as those of an Issuer.
+	Keys []*Key `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Whose it is: exactly one of the two.
+	Consumer string `protobuf:"bytes,3,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	// Name of a service that signs for itself; `sub` must be its subject.
+	Service       string `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
+	Subject       string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credential) Reset() {
+	*x = Credential{}
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credential) ProtoMessage() {}
+
+func (x *Credential) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credential.ProtoReflect.Descriptor instead.
+func (*Credential) Descriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Credential) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Credential) GetKeys() []*Key {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *Credential) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *Credential) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Credential) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
 type Issuer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the Issuer resource.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The exact `iss` claim.
+	// The exact `iss` claim. Empty: not looked at.
 	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// Never empty. Sorted by key ID, then algorithm.
 	Keys          []*Key `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
@@ -409,7 +803,7 @@ type Issuer struct {
 
 func (x *Issuer) Reset() {
 	*x = Issuer{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[3]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +815,7 @@ func (x *Issuer) String() string {
 func (*Issuer) ProtoMessage() {}
 
 func (x *Issuer) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[3]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +828,7 @@ func (x *Issuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Issuer.ProtoReflect.Descriptor instead.
 func (*Issuer) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{3}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Issuer) GetName() string {
@@ -474,7 +868,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[4]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +880,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[4]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +893,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{4}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Key) GetKid() string {
@@ -534,17 +928,24 @@ type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the Service's route; empty for the last, which is the rest of
 	// the service.
-	Name           string          `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Match          *RequestMatch   `protobuf:"bytes,2,opt,name=match,proto3" json:"match,omitempty"`
+	Name  string        `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Match *RequestMatch `protobuf:"bytes,2,opt,name=match,proto3" json:"match,omitempty"`
+	// What is enforced.
 	Authentication *Authentication `protobuf:"bytes,3,opt,name=authentication,proto3" json:"authentication,omitempty"`
 	Authorization  *Authorization  `protobuf:"bytes,4,opt,name=authorization,proto3" json:"authorization,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What is evaluated beside it, and only recorded. Not set: nothing. The
+	// observed authorization sees the caller that `authentication` has verified.
+	ObservedAuthentication *Authentication `protobuf:"bytes,5,opt,name=observed_authentication,json=observedAuthentication,proto3" json:"observed_authentication,omitempty"`
+	ObservedAuthorization  *Authorization  `protobuf:"bytes,6,opt,name=observed_authorization,json=observedAuthorization,proto3" json:"observed_authorization,omitempty"`
+	// What refusals look like; the first that names the reason holds.
+	Responses     []*Response `protobuf:"bytes,7,rep,name=responses,proto3" json:"responses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[5]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +957,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[5]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +970,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{5}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Route) GetName() string {
@@ -600,21 +1001,118 @@ func (x *Route) GetAuthorization() *Authorization {
 	return nil
 }
 
+func (x *Route) GetObservedAuthentication() *Authentication {
+	if x != nil {
+		return x.ObservedAuthentication
+	}
+	return nil
+}
+
+func (x *Route) GetObservedAuthorization() *Authorization {
+	if x != nil {
+		return x.ObservedAuthorization
+	}
+	return nil
+}
+
+func (x *Route) GetResponses() []*Response {
+	if x != nil {
+		return x.Responses
+	}
+	return nil
+}
+
+type Response struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: every reason.
+	Reasons []string `protobuf:"bytes,1,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	// 0: that of the reason.
+	Status uint32 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
+	// Empty: the default body.
+	Body string `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	// Never empty where body is not.
+	ContentType   string `protobuf:"bytes,4,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Response) Reset() {
+	*x = Response{}
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Response) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Response) ProtoMessage() {}
+
+func (x *Response) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Response.ProtoReflect.Descriptor instead.
+func (*Response) Descriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Response) GetReasons() []string {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+func (x *Response) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Response) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+func (x *Response) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
 // RequestMatch matches when each list that is not empty has a match.
 type RequestMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Lower case, without port; "*.example.com" matches any subdomain.
 	Hosts []string `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// "/a" exactly, "/a/*" as a prefix.
-	Paths         []string `protobuf:"bytes,2,rep,name=paths,proto3" json:"paths,omitempty"`
-	Methods       []string `protobuf:"bytes,3,rep,name=methods,proto3" json:"methods,omitempty"`
+	Paths   []string `protobuf:"bytes,2,rep,name=paths,proto3" json:"paths,omitempty"`
+	Methods []string `protobuf:"bytes,3,rep,name=methods,proto3" json:"methods,omitempty"`
+	// A request that one of these matches does not match.
+	NotHosts      []string `protobuf:"bytes,4,rep,name=not_hosts,json=notHosts,proto3" json:"not_hosts,omitempty"`
+	NotPaths      []string `protobuf:"bytes,5,rep,name=not_paths,json=notPaths,proto3" json:"not_paths,omitempty"`
+	NotMethods    []string `protobuf:"bytes,6,rep,name=not_methods,json=notMethods,proto3" json:"not_methods,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RequestMatch) Reset() {
 	*x = RequestMatch{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[6]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +1124,7 @@ func (x *RequestMatch) String() string {
 func (*RequestMatch) ProtoMessage() {}
 
 func (x *RequestMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[6]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +1137,7 @@ func (x *RequestMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestMatch.ProtoReflect.Descriptor instead.
 func (*RequestMatch) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{6}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RequestMatch) GetHosts() []string {
@@ -663,20 +1161,48 @@ func (x *RequestMatch) GetMethods() []string {
 	return nil
 }
 
+func (x *RequestMatch) GetNotHosts() []string {
+	if x != nil {
+		return x.NotHosts
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetNotPaths() []string {
+	if x != nil {
+		return x.NotPaths
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetNotMethods() []string {
+	if x != nil {
+		return x.NotMethods
+	}
+	return nil
+}
+
 type Authentication struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Mode  Authentication_Mode    `protobuf:"varint,1,opt,name=mode,proto3,enum=watchword.dataplane.v1.Authentication_Mode" json:"mode,omitempty"`
 	// In order; the first that verifies wins. Empty only when OFF.
 	Rules []*TokenRule `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
 	// The AuthenticationPolicy this comes from; empty for the default.
-	Policy        string `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy string `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
+	// What `mode` refuses is recorded and let in: as PERMISSIVE with a record.
+	Observe bool `protobuf:"varint,4,opt,name=observe,proto3" json:"observe,omitempty"`
+	// Consumer of requests without a verified token; empty for none.
+	AnonymousConsumer string            `protobuf:"bytes,5,opt,name=anonymous_consumer,json=anonymousConsumer,proto3" json:"anonymous_consumer,omitempty"`
+	ConsumerHeaders   []*ConsumerHeader `protobuf:"bytes,6,rep,name=consumer_headers,json=consumerHeaders,proto3" json:"consumer_headers,omitempty"`
+	// Whether Envoy may run Lua for what it can't do by itself.
+	AllowScripts  bool `protobuf:"varint,7,opt,name=allow_scripts,json=allowScripts,proto3" json:"allow_scripts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Authentication) Reset() {
 	*x = Authentication{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[7]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +1214,7 @@ func (x *Authentication) String() string {
 func (*Authentication) ProtoMessage() {}
 
 func (x *Authentication) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[7]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +1227,7 @@ func (x *Authentication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authentication.ProtoReflect.Descriptor instead.
 func (*Authentication) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{7}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Authentication) GetMode() Authentication_Mode {
@@ -725,27 +1251,126 @@ func (x *Authentication) GetPolicy() string {
 	return ""
 }
 
+func (x *Authentication) GetObserve() bool {
+	if x != nil {
+		return x.Observe
+	}
+	return false
+}
+
+func (x *Authentication) GetAnonymousConsumer() string {
+	if x != nil {
+		return x.AnonymousConsumer
+	}
+	return ""
+}
+
+func (x *Authentication) GetConsumerHeaders() []*ConsumerHeader {
+	if x != nil {
+		return x.ConsumerHeaders
+	}
+	return nil
+}
+
+func (x *Authentication) GetAllowScripts() bool {
+	if x != nil {
+		return x.AllowScripts
+	}
+	return false
+}
+
+type ConsumerHeader struct {
+	state     protoimpl.MessageState   `protogen:"open.v1"`
+	Attribute ConsumerHeader_Attribute `protobuf:"varint,1,opt,name=attribute,proto3,enum=watchword.dataplane.v1.ConsumerHeader_Attribute" json:"attribute,omitempty"`
+	// Lower case.
+	Header        string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsumerHeader) Reset() {
+	*x = ConsumerHeader{}
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsumerHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsumerHeader) ProtoMessage() {}
+
+func (x *ConsumerHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsumerHeader.ProtoReflect.Descriptor instead.
+func (*ConsumerHeader) Descriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ConsumerHeader) GetAttribute() ConsumerHeader_Attribute {
+	if x != nil {
+		return x.Attribute
+	}
+	return ConsumerHeader_ATTRIBUTE_UNSPECIFIED
+}
+
+func (x *ConsumerHeader) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
+// TokenRule has either an issuer or a credential set.
 type TokenRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of one of the ruleset's issuers.
 	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// Never empty.
+	// Empty only if `aud` is not looked at.
 	Audiences []string `protobuf:"bytes,2,rep,name=audiences,proto3" json:"audiences,omitempty"`
-	// At least one location over the three lists.
-	FromHeaders          []*HeaderLocation    `protobuf:"bytes,3,rep,name=from_headers,json=fromHeaders,proto3" json:"from_headers,omitempty"`
-	FromParams           []string             `protobuf:"bytes,4,rep,name=from_params,json=fromParams,proto3" json:"from_params,omitempty"`
-	FromCookies          []string             `protobuf:"bytes,5,rep,name=from_cookies,json=fromCookies,proto3" json:"from_cookies,omitempty"`
-	ClockSkew            *durationpb.Duration `protobuf:"bytes,6,opt,name=clock_skew,json=clockSkew,proto3" json:"clock_skew,omitempty"`
+	// At least one location over the four lists.
+	FromHeaders []*TokenLocation     `protobuf:"bytes,3,rep,name=from_headers,json=fromHeaders,proto3" json:"from_headers,omitempty"`
+	FromParams  []*TokenLocation     `protobuf:"bytes,4,rep,name=from_params,json=fromParams,proto3" json:"from_params,omitempty"`
+	FromCookies []*TokenLocation     `protobuf:"bytes,5,rep,name=from_cookies,json=fromCookies,proto3" json:"from_cookies,omitempty"`
+	ClockSkew   *durationpb.Duration `protobuf:"bytes,6,opt,name=clock_skew,json=clockSkew,proto3" json:"clock_skew,omitempty"`
+	// Not set: any.
 	MaxLifetime          *durationpb.Duration `protobuf:"bytes,7,opt,name=max_lifetime,json=maxLifetime,proto3" json:"max_lifetime,omitempty"`
 	OutputClaims         []*OutputClaim       `protobuf:"bytes,8,rep,name=output_claims,json=outputClaims,proto3" json:"output_claims,omitempty"`
 	ForwardOriginalToken bool                 `protobuf:"varint,9,opt,name=forward_original_token,json=forwardOriginalToken,proto3" json:"forward_original_token,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	FromForm             []*TokenLocation     `protobuf:"bytes,10,rep,name=from_form,json=fromForm,proto3" json:"from_form,omitempty"`
+	// Name of one of the ruleset's credential sets.
+	CredentialSet     string    `protobuf:"bytes,11,opt,name=credential_set,json=credentialSet,proto3" json:"credential_set,omitempty"`
+	KeyClaim          *KeyClaim `protobuf:"bytes,12,opt,name=key_claim,json=keyClaim,proto3" json:"key_claim,omitempty"`
+	AudienceUnchecked bool      `protobuf:"varint,13,opt,name=audience_unchecked,json=audienceUnchecked,proto3" json:"audience_unchecked,omitempty"`
+	Expiration        TimeCheck `protobuf:"varint,14,opt,name=expiration,proto3,enum=watchword.dataplane.v1.TimeCheck" json:"expiration,omitempty"`
+	NotBefore         TimeCheck `protobuf:"varint,15,opt,name=not_before,json=notBefore,proto3,enum=watchword.dataplane.v1.TimeCheck" json:"not_before,omitempty"`
+	// Beside exp and nbf. Sorted.
+	RequiredClaims []string `protobuf:"bytes,16,rep,name=required_claims,json=requiredClaims,proto3" json:"required_claims,omitempty"`
+	// Lower case; empty for none.
+	PayloadHeader string `protobuf:"bytes,17,opt,name=payload_header,json=payloadHeader,proto3" json:"payload_header,omitempty"`
+	// Which consumer a token of the issuer is: the first that matches.
+	Consumers []*ConsumerMatch `protobuf:"bytes,18,rep,name=consumers,proto3" json:"consumers,omitempty"`
+	// Accepted `typ` of the JOSE header, in lower case without "application/" (RFC
+	// 7515 section 4.1.9). Empty: any, also none.
+	Types         []string `protobuf:"bytes,19,rep,name=types,proto3" json:"types,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TokenRule) Reset() {
 	*x = TokenRule{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[8]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +1382,7 @@ func (x *TokenRule) String() string {
 func (*TokenRule) ProtoMessage() {}
 
 func (x *TokenRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[8]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +1395,7 @@ func (x *TokenRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRule.ProtoReflect.Descriptor instead.
 func (*TokenRule) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{8}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TokenRule) GetIssuer() string {
@@ -787,21 +1412,21 @@ func (x *TokenRule) GetAudiences() []string {
 	return nil
 }
 
-func (x *TokenRule) GetFromHeaders() []*HeaderLocation {
+func (x *TokenRule) GetFromHeaders() []*TokenLocation {
 	if x != nil {
 		return x.FromHeaders
 	}
 	return nil
 }
 
-func (x *TokenRule) GetFromParams() []string {
+func (x *TokenRule) GetFromParams() []*TokenLocation {
 	if x != nil {
 		return x.FromParams
 	}
 	return nil
 }
 
-func (x *TokenRule) GetFromCookies() []string {
+func (x *TokenRule) GetFromCookies() []*TokenLocation {
 	if x != nil {
 		return x.FromCookies
 	}
@@ -836,29 +1461,100 @@ func (x *TokenRule) GetForwardOriginalToken() bool {
 	return false
 }
 
-type HeaderLocation struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Prefix        string                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+func (x *TokenRule) GetFromForm() []*TokenLocation {
+	if x != nil {
+		return x.FromForm
+	}
+	return nil
+}
+
+func (x *TokenRule) GetCredentialSet() string {
+	if x != nil {
+		return x.CredentialSet
+	}
+	return ""
+}
+
+func (x *TokenRule) GetKeyClaim() *KeyClaim {
+	if x != nil {
+		return x.KeyClaim
+	}
+	return nil
+}
+
+func (x *TokenRule) GetAudienceUnchecked() bool {
+	if x != nil {
+		return x.AudienceUnchecked
+	}
+	return false
+}
+
+func (x *TokenRule) GetExpiration() TimeCheck {
+	if x != nil {
+		return x.Expiration
+	}
+	return TimeCheck_TIME_CHECK_UNSPECIFIED
+}
+
+func (x *TokenRule) GetNotBefore() TimeCheck {
+	if x != nil {
+		return x.NotBefore
+	}
+	return TimeCheck_TIME_CHECK_UNSPECIFIED
+}
+
+func (x *TokenRule) GetRequiredClaims() []string {
+	if x != nil {
+		return x.RequiredClaims
+	}
+	return nil
+}
+
+func (x *TokenRule) GetPayloadHeader() string {
+	if x != nil {
+		return x.PayloadHeader
+	}
+	return ""
+}
+
+func (x *TokenRule) GetConsumers() []*ConsumerMatch {
+	if x != nil {
+		return x.Consumers
+	}
+	return nil
+}
+
+func (x *TokenRule) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+type ConsumerMatch struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Consumer string                 `protobuf:"bytes,1,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	// All of them.
+	When          []*ClaimMatch `protobuf:"bytes,2,rep,name=when,proto3" json:"when,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *HeaderLocation) Reset() {
-	*x = HeaderLocation{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[9]
+func (x *ConsumerMatch) Reset() {
+	*x = ConsumerMatch{}
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *HeaderLocation) String() string {
+func (x *ConsumerMatch) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*HeaderLocation) ProtoMessage() {}
+func (*ConsumerMatch) ProtoMessage() {}
 
-func (x *HeaderLocation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[9]
+func (x *ConsumerMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,37 +1565,148 @@ func (x *HeaderLocation) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use HeaderLocation.ProtoReflect.Descriptor instead.
-func (*HeaderLocation) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{9}
+// Deprecated: Use ConsumerMatch.ProtoReflect.Descriptor instead.
+func (*ConsumerMatch) Descriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *HeaderLocation) GetName() string {
+func (x *ConsumerMatch) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *ConsumerMatch) GetWhen() []*ClaimMatch {
+	if x != nil {
+		return x.When
+	}
+	return nil
+}
+
+type KeyClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Never empty.
+	Sources       []KeyClaim_Source `protobuf:"varint,2,rep,packed,name=sources,proto3,enum=watchword.dataplane.v1.KeyClaim_Source" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyClaim) Reset() {
+	*x = KeyClaim{}
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyClaim) ProtoMessage() {}
+
+func (x *KeyClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyClaim.ProtoReflect.Descriptor instead.
+func (*KeyClaim) Descriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *KeyClaim) GetName() string {
 	if x != nil {
 		return x.Name
 	}
 	return ""
 }
 
-func (x *HeaderLocation) GetPrefix() string {
+func (x *KeyClaim) GetSources() []KeyClaim_Source {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+type TokenLocation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Prefix        string                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenLocation) Reset() {
+	*x = TokenLocation{}
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenLocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenLocation) ProtoMessage() {}
+
+func (x *TokenLocation) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenLocation.ProtoReflect.Descriptor instead.
+func (*TokenLocation) Descriptor() ([]byte, []int) {
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TokenLocation) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TokenLocation) GetPrefix() string {
 	if x != nil {
 		return x.Prefix
 	}
 	return ""
 }
 
+// OutputClaim has exactly one place.
 type OutputClaim struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClaimPath []string               `protobuf:"bytes,1,rep,name=claim_path,json=claimPath,proto3" json:"claim_path,omitempty"`
 	// Lower case.
-	Header        string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	Header string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	Query  string `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
+	Cookie string `protobuf:"bytes,4,opt,name=cookie,proto3" json:"cookie,omitempty"`
+	Form   string `protobuf:"bytes,5,opt,name=form,proto3" json:"form,omitempty"`
+	// What the caller sent under the header's name stays.
+	KeepExisting  bool `protobuf:"varint,6,opt,name=keep_existing,json=keepExisting,proto3" json:"keep_existing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OutputClaim) Reset() {
 	*x = OutputClaim{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[10]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1718,7 @@ func (x *OutputClaim) String() string {
 func (*OutputClaim) ProtoMessage() {}
 
 func (x *OutputClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[10]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1731,7 @@ func (x *OutputClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputClaim.ProtoReflect.Descriptor instead.
 func (*OutputClaim) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{10}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OutputClaim) GetClaimPath() []string {
@@ -941,6 +1748,34 @@ func (x *OutputClaim) GetHeader() string {
 	return ""
 }
 
+func (x *OutputClaim) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *OutputClaim) GetCookie() string {
+	if x != nil {
+		return x.Cookie
+	}
+	return ""
+}
+
+func (x *OutputClaim) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+func (x *OutputClaim) GetKeepExisting() bool {
+	if x != nil {
+		return x.KeepExisting
+	}
+	return false
+}
+
 type Authorization struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Refuse when one matches; looked at first.
@@ -954,7 +1789,7 @@ type Authorization struct {
 
 func (x *Authorization) Reset() {
 	*x = Authorization{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[11]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1801,7 @@ func (x *Authorization) String() string {
 func (*Authorization) ProtoMessage() {}
 
 func (x *Authorization) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[11]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1814,7 @@ func (x *Authorization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorization.ProtoReflect.Descriptor instead.
 func (*Authorization) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{11}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Authorization) GetDeny() []*AuthorizationRule {
@@ -1009,6 +1844,8 @@ type AuthorizationRule struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Any of them; empty matches every request.
 	From []*Principal `protobuf:"bytes,2,rep,name=from,proto3" json:"from,omitempty"`
+	// None of them.
+	NotFrom []*Principal `protobuf:"bytes,5,rep,name=not_from,json=notFrom,proto3" json:"not_from,omitempty"`
 	// Empty message or not set matches every request.
 	To *RequestMatch `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
 	// All of them.
@@ -1019,7 +1856,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[12]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1868,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[12]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1881,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{12}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AuthorizationRule) GetName() string {
@@ -1057,6 +1894,13 @@ func (x *AuthorizationRule) GetName() string {
 func (x *AuthorizationRule) GetFrom() []*Principal {
 	if x != nil {
 		return x.From
+	}
+	return nil
+}
+
+func (x *AuthorizationRule) GetNotFrom() []*Principal {
+	if x != nil {
+		return x.NotFrom
 	}
 	return nil
 }
@@ -1075,19 +1919,24 @@ func (x *AuthorizationRule) GetWhen() []*ClaimMatch {
 	return nil
 }
 
+// Principal is a caller: of an issuer, a service that signs for itself, or a
+// consumer.
 type Principal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The `iss` claim.
+	// Name of the issuer whose keys verified the token.
 	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// The `sub` claim; empty matches every subject of the issuer.
-	Subject       string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// With issuer: the `sub` claim; empty matches every subject of the issuer.
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Name of the service whose own key verified the token.
+	Service       string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
+	Consumer      string `protobuf:"bytes,4,opt,name=consumer,proto3" json:"consumer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Principal) Reset() {
 	*x = Principal{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[13]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1948,7 @@ func (x *Principal) String() string {
 func (*Principal) ProtoMessage() {}
 
 func (x *Principal) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[13]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1961,7 @@ func (x *Principal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Principal.ProtoReflect.Descriptor instead.
 func (*Principal) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{13}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Principal) GetIssuer() string {
@@ -1129,6 +1978,20 @@ func (x *Principal) GetSubject() string {
 	return ""
 }
 
+func (x *Principal) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Principal) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
 type ClaimMatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClaimPath     []string               `protobuf:"bytes,1,rep,name=claim_path,json=claimPath,proto3" json:"claim_path,omitempty"`
@@ -1140,7 +2003,7 @@ type ClaimMatch struct {
 
 func (x *ClaimMatch) Reset() {
 	*x = ClaimMatch{}
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[14]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +2015,7 @@ func (x *ClaimMatch) String() string {
 func (*ClaimMatch) ProtoMessage() {}
 
 func (x *ClaimMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[14]
+	mi := &file_watchword_dataplane_v1_ruleset_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +2028,7 @@ func (x *ClaimMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimMatch.ProtoReflect.Descriptor instead.
 func (*ClaimMatch) Descriptor() ([]byte, []int) {
-	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{14}
+	return file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ClaimMatch) GetClaimPath() []string {
@@ -1193,13 +2056,15 @@ var File_watchword_dataplane_v1_ruleset_proto protoreflect.FileDescriptor
 
 const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\n" +
-	"$watchword/dataplane/v1/ruleset.proto\x12\x16watchword.dataplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x97\x02\n" +
+	"$watchword/dataplane/v1/ruleset.proto\x12\x16watchword.dataplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xa7\x03\n" +
 	"\aRuleset\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x128\n" +
 	"\aissuers\x18\x02 \x03(\v2\x1e.watchword.dataplane.v1.IssuerR\aissuers\x125\n" +
 	"\x06routes\x18\x03 \x03(\v2\x1d.watchword.dataplane.v1.RouteR\x06routes\x129\n" +
 	"\ainbound\x18\x04 \x01(\v2\x1f.watchword.dataplane.v1.InboundR\ainbound\x12F\n" +
-	"\fown_subjects\x18\x05 \x01(\v2#.watchword.dataplane.v1.OwnSubjectsR\vownSubjects\"=\n" +
+	"\fown_subjects\x18\x05 \x01(\v2#.watchword.dataplane.v1.OwnSubjectsR\vownSubjects\x12>\n" +
+	"\tconsumers\x18\x06 \x03(\v2 .watchword.dataplane.v1.ConsumerR\tconsumers\x12N\n" +
+	"\x0fcredential_sets\x18\a \x03(\v2%.watchword.dataplane.v1.CredentialSetR\x0ecredentialSets\"=\n" +
 	"\vOwnSubjects\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"\xf3\x01\n" +
@@ -1213,7 +2078,22 @@ const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05HTTP1\x10\x01\x12\t\n" +
-	"\x05HTTP2\x10\x02\"e\n" +
+	"\x05HTTP2\x10\x02\"g\n" +
+	"\bConsumer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +
+	"\busername\x18\x03 \x01(\tR\busername\x12\x1b\n" +
+	"\tcustom_id\x18\x04 \x01(\tR\bcustomId\"i\n" +
+	"\rCredentialSet\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12D\n" +
+	"\vcredentials\x18\x02 \x03(\v2\".watchword.dataplane.v1.CredentialR\vcredentials\"\x9f\x01\n" +
+	"\n" +
+	"Credential\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
+	"\x04keys\x18\x02 \x03(\v2\x1b.watchword.dataplane.v1.KeyR\x04keys\x12\x1a\n" +
+	"\bconsumer\x18\x03 \x01(\tR\bconsumer\x12\x18\n" +
+	"\aservice\x18\x04 \x01(\tR\aservice\x12\x18\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\"e\n" +
 	"\x06Issuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12/\n" +
@@ -1222,72 +2102,142 @@ const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\x03kid\x18\x01 \x01(\tR\x03kid\x12\x1c\n" +
 	"\talgorithm\x18\x02 \x01(\tR\talgorithm\x12\x10\n" +
 	"\x03jwk\x18\x03 \x01(\tR\x03jwk\x12\x1c\n" +
-	"\tsymmetric\x18\x04 \x01(\bR\tsymmetric\"\xf4\x01\n" +
+	"\tsymmetric\x18\x04 \x01(\bR\tsymmetric\"\xf3\x03\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12:\n" +
 	"\x05match\x18\x02 \x01(\v2$.watchword.dataplane.v1.RequestMatchR\x05match\x12N\n" +
 	"\x0eauthentication\x18\x03 \x01(\v2&.watchword.dataplane.v1.AuthenticationR\x0eauthentication\x12K\n" +
-	"\rauthorization\x18\x04 \x01(\v2%.watchword.dataplane.v1.AuthorizationR\rauthorization\"T\n" +
+	"\rauthorization\x18\x04 \x01(\v2%.watchword.dataplane.v1.AuthorizationR\rauthorization\x12_\n" +
+	"\x17observed_authentication\x18\x05 \x01(\v2&.watchword.dataplane.v1.AuthenticationR\x16observedAuthentication\x12\\\n" +
+	"\x16observed_authorization\x18\x06 \x01(\v2%.watchword.dataplane.v1.AuthorizationR\x15observedAuthorization\x12>\n" +
+	"\tresponses\x18\a \x03(\v2 .watchword.dataplane.v1.ResponseR\tresponses\"s\n" +
+	"\bResponse\x12\x18\n" +
+	"\areasons\x18\x01 \x03(\tR\areasons\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\rR\x06status\x12\x12\n" +
+	"\x04body\x18\x03 \x01(\tR\x04body\x12!\n" +
+	"\fcontent_type\x18\x04 \x01(\tR\vcontentType\"\xaf\x01\n" +
 	"\fRequestMatch\x12\x14\n" +
 	"\x05hosts\x18\x01 \x03(\tR\x05hosts\x12\x14\n" +
 	"\x05paths\x18\x02 \x03(\tR\x05paths\x12\x18\n" +
-	"\amethods\x18\x03 \x03(\tR\amethods\"\xe3\x01\n" +
+	"\amethods\x18\x03 \x03(\tR\amethods\x12\x1b\n" +
+	"\tnot_hosts\x18\x04 \x03(\tR\bnotHosts\x12\x1b\n" +
+	"\tnot_paths\x18\x05 \x03(\tR\bnotPaths\x12\x1f\n" +
+	"\vnot_methods\x18\x06 \x03(\tR\n" +
+	"notMethods\"\xb4\x03\n" +
 	"\x0eAuthentication\x12?\n" +
 	"\x04mode\x18\x01 \x01(\x0e2+.watchword.dataplane.v1.Authentication.ModeR\x04mode\x127\n" +
 	"\x05rules\x18\x02 \x03(\v2!.watchword.dataplane.v1.TokenRuleR\x05rules\x12\x16\n" +
-	"\x06policy\x18\x03 \x01(\tR\x06policy\"?\n" +
+	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x18\n" +
+	"\aobserve\x18\x04 \x01(\bR\aobserve\x12-\n" +
+	"\x12anonymous_consumer\x18\x05 \x01(\tR\x11anonymousConsumer\x12Q\n" +
+	"\x10consumer_headers\x18\x06 \x03(\v2&.watchword.dataplane.v1.ConsumerHeaderR\x0fconsumerHeaders\x12#\n" +
+	"\rallow_scripts\x18\a \x01(\bR\fallowScripts\"O\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06STRICT\x10\x01\x12\f\n" +
 	"\bOPTIONAL\x10\x02\x12\a\n" +
-	"\x03OFF\x10\x03\"\xc8\x03\n" +
+	"\x03OFF\x10\x03\x12\x0e\n" +
+	"\n" +
+	"PERMISSIVE\x10\x04\"\xee\x01\n" +
+	"\x0eConsumerHeader\x12N\n" +
+	"\tattribute\x18\x01 \x01(\x0e20.watchword.dataplane.v1.ConsumerHeader.AttributeR\tattribute\x12\x16\n" +
+	"\x06header\x18\x02 \x01(\tR\x06header\"t\n" +
+	"\tAttribute\x12\x19\n" +
+	"\x15ATTRIBUTE_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04NAME\x10\x01\x12\x06\n" +
+	"\x02ID\x10\x02\x12\f\n" +
+	"\bUSERNAME\x10\x03\x12\r\n" +
+	"\tCUSTOM_ID\x10\x04\x12\x0e\n" +
+	"\n" +
+	"CREDENTIAL\x10\x05\x12\r\n" +
+	"\tANONYMOUS\x10\x06\"\x9e\b\n" +
 	"\tTokenRule\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1c\n" +
-	"\taudiences\x18\x02 \x03(\tR\taudiences\x12I\n" +
-	"\ffrom_headers\x18\x03 \x03(\v2&.watchword.dataplane.v1.HeaderLocationR\vfromHeaders\x12\x1f\n" +
-	"\vfrom_params\x18\x04 \x03(\tR\n" +
-	"fromParams\x12!\n" +
-	"\ffrom_cookies\x18\x05 \x03(\tR\vfromCookies\x128\n" +
+	"\taudiences\x18\x02 \x03(\tR\taudiences\x12H\n" +
+	"\ffrom_headers\x18\x03 \x03(\v2%.watchword.dataplane.v1.TokenLocationR\vfromHeaders\x12F\n" +
+	"\vfrom_params\x18\x04 \x03(\v2%.watchword.dataplane.v1.TokenLocationR\n" +
+	"fromParams\x12H\n" +
+	"\ffrom_cookies\x18\x05 \x03(\v2%.watchword.dataplane.v1.TokenLocationR\vfromCookies\x128\n" +
 	"\n" +
 	"clock_skew\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tclockSkew\x12<\n" +
 	"\fmax_lifetime\x18\a \x01(\v2\x19.google.protobuf.DurationR\vmaxLifetime\x12H\n" +
 	"\routput_claims\x18\b \x03(\v2#.watchword.dataplane.v1.OutputClaimR\foutputClaims\x124\n" +
-	"\x16forward_original_token\x18\t \x01(\bR\x14forwardOriginalToken\"<\n" +
-	"\x0eHeaderLocation\x12\x12\n" +
+	"\x16forward_original_token\x18\t \x01(\bR\x14forwardOriginalToken\x12B\n" +
+	"\tfrom_form\x18\n" +
+	" \x03(\v2%.watchword.dataplane.v1.TokenLocationR\bfromForm\x12%\n" +
+	"\x0ecredential_set\x18\v \x01(\tR\rcredentialSet\x12=\n" +
+	"\tkey_claim\x18\f \x01(\v2 .watchword.dataplane.v1.KeyClaimR\bkeyClaim\x12-\n" +
+	"\x12audience_unchecked\x18\r \x01(\bR\x11audienceUnchecked\x12A\n" +
+	"\n" +
+	"expiration\x18\x0e \x01(\x0e2!.watchword.dataplane.v1.TimeCheckR\n" +
+	"expiration\x12@\n" +
+	"\n" +
+	"not_before\x18\x0f \x01(\x0e2!.watchword.dataplane.v1.TimeCheckR\tnotBefore\x12'\n" +
+	"\x0frequired_claims\x18\x10 \x03(\tR\x0erequiredClaims\x12%\n" +
+	"\x0epayload_header\x18\x11 \x01(\tR\rpayloadHeader\x12C\n" +
+	"\tconsumers\x18\x12 \x03(\v2%.watchword.dataplane.v1.ConsumerMatchR\tconsumers\x12\x14\n" +
+	"\x05types\x18\x13 \x03(\tR\x05types\"c\n" +
+	"\rConsumerMatch\x12\x1a\n" +
+	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x126\n" +
+	"\x04when\x18\x02 \x03(\v2\".watchword.dataplane.v1.ClaimMatchR\x04when\"\x9c\x01\n" +
+	"\bKeyClaim\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
+	"\asources\x18\x02 \x03(\x0e2'.watchword.dataplane.v1.KeyClaim.SourceR\asources\"9\n" +
+	"\x06Source\x12\x16\n" +
+	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aPAYLOAD\x10\x01\x12\n" +
+	"\n" +
+	"\x06HEADER\x10\x02\";\n" +
+	"\rTokenLocation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06prefix\x18\x02 \x01(\tR\x06prefix\"D\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\"\xab\x01\n" +
 	"\vOutputClaim\x12\x1d\n" +
 	"\n" +
 	"claim_path\x18\x01 \x03(\tR\tclaimPath\x12\x16\n" +
-	"\x06header\x18\x02 \x01(\tR\x06header\"\xaf\x01\n" +
+	"\x06header\x18\x02 \x01(\tR\x06header\x12\x14\n" +
+	"\x05query\x18\x03 \x01(\tR\x05query\x12\x16\n" +
+	"\x06cookie\x18\x04 \x01(\tR\x06cookie\x12\x12\n" +
+	"\x04form\x18\x05 \x01(\tR\x04form\x12#\n" +
+	"\rkeep_existing\x18\x06 \x01(\bR\fkeepExisting\"\xaf\x01\n" +
 	"\rAuthorization\x12=\n" +
 	"\x04deny\x18\x01 \x03(\v2).watchword.dataplane.v1.AuthorizationRuleR\x04deny\x12\x1e\n" +
 	"\n" +
 	"restricted\x18\x02 \x01(\bR\n" +
 	"restricted\x12?\n" +
-	"\x05allow\x18\x03 \x03(\v2).watchword.dataplane.v1.AuthorizationRuleR\x05allow\"\xcc\x01\n" +
+	"\x05allow\x18\x03 \x03(\v2).watchword.dataplane.v1.AuthorizationRuleR\x05allow\"\x8a\x02\n" +
 	"\x11AuthorizationRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
-	"\x04from\x18\x02 \x03(\v2!.watchword.dataplane.v1.PrincipalR\x04from\x124\n" +
+	"\x04from\x18\x02 \x03(\v2!.watchword.dataplane.v1.PrincipalR\x04from\x12<\n" +
+	"\bnot_from\x18\x05 \x03(\v2!.watchword.dataplane.v1.PrincipalR\anotFrom\x124\n" +
 	"\x02to\x18\x03 \x01(\v2$.watchword.dataplane.v1.RequestMatchR\x02to\x126\n" +
-	"\x04when\x18\x04 \x03(\v2\".watchword.dataplane.v1.ClaimMatchR\x04when\"=\n" +
+	"\x04when\x18\x04 \x03(\v2\".watchword.dataplane.v1.ClaimMatchR\x04when\"s\n" +
 	"\tPrincipal\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x18\n" +
-	"\asubject\x18\x02 \x01(\tR\asubject\"\xde\x01\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x18\n" +
+	"\aservice\x18\x03 \x01(\tR\aservice\x12\x1a\n" +
+	"\bconsumer\x18\x04 \x01(\tR\bconsumer\"\xee\x01\n" +
 	"\n" +
 	"ClaimMatch\x12\x1d\n" +
 	"\n" +
 	"claim_path\x18\x01 \x03(\tR\tclaimPath\x12;\n" +
 	"\x02op\x18\x02 \x01(\x0e2+.watchword.dataplane.v1.ClaimMatch.OperatorR\x02op\x12.\n" +
-	"\x06values\x18\x03 \x03(\v2\x16.google.protobuf.ValueR\x06values\"D\n" +
+	"\x06values\x18\x03 \x03(\v2\x16.google.protobuf.ValueR\x06values\"T\n" +
 	"\bOperator\x12\x18\n" +
 	"\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02IN\x10\x01\x12\n" +
 	"\n" +
 	"\x06NOT_IN\x10\x02\x12\n" +
 	"\n" +
-	"\x06EXISTS\x10\x03BNZLgithub.com/watchword-mesh/watchword/proto/watchword/dataplane/v1;dataplanev1b\x06proto3"
+	"\x06EXISTS\x10\x03\x12\x0e\n" +
+	"\n" +
+	"NOT_EXISTS\x10\x04*V\n" +
+	"\tTimeCheck\x12\x1a\n" +
+	"\x16TIME_CHECK_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bREQUIRED\x10\x01\x12\x0e\n" +
+	"\n" +
+	"IF_PRESENT\x10\x02\x12\x0f\n" +
+	"\vNOT_CHECKED\x10\x03BNZLgithub.com/watchword-mesh/watchword/proto/watchword/dataplane/v1;dataplanev1b\x06proto3"
 
 var (
 	file_watchword_dataplane_v1_ruleset_proto_rawDescOnce sync.Once
@@ -1301,58 +2251,87 @@ func file_watchword_dataplane_v1_ruleset_proto_rawDescGZIP() []byte {
 	return file_watchword_dataplane_v1_ruleset_proto_rawDescData
 }
 
-var file_watchword_dataplane_v1_ruleset_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_watchword_dataplane_v1_ruleset_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_watchword_dataplane_v1_ruleset_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_watchword_dataplane_v1_ruleset_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_watchword_dataplane_v1_ruleset_proto_goTypes = []any{
-	(Inbound_Protocol)(0),       // 0: watchword.dataplane.v1.Inbound.Protocol
-	(Authentication_Mode)(0),    // 1: watchword.dataplane.v1.Authentication.Mode
-	(ClaimMatch_Operator)(0),    // 2: watchword.dataplane.v1.ClaimMatch.Operator
-	(*Ruleset)(nil),             // 3: watchword.dataplane.v1.Ruleset
-	(*OwnSubjects)(nil),         // 4: watchword.dataplane.v1.OwnSubjects
-	(*Inbound)(nil),             // 5: watchword.dataplane.v1.Inbound
-	(*Issuer)(nil),              // 6: watchword.dataplane.v1.Issuer
-	(*Key)(nil),                 // 7: watchword.dataplane.v1.Key
-	(*Route)(nil),               // 8: watchword.dataplane.v1.Route
-	(*RequestMatch)(nil),        // 9: watchword.dataplane.v1.RequestMatch
-	(*Authentication)(nil),      // 10: watchword.dataplane.v1.Authentication
-	(*TokenRule)(nil),           // 11: watchword.dataplane.v1.TokenRule
-	(*HeaderLocation)(nil),      // 12: watchword.dataplane.v1.HeaderLocation
-	(*OutputClaim)(nil),         // 13: watchword.dataplane.v1.OutputClaim
-	(*Authorization)(nil),       // 14: watchword.dataplane.v1.Authorization
-	(*AuthorizationRule)(nil),   // 15: watchword.dataplane.v1.AuthorizationRule
-	(*Principal)(nil),           // 16: watchword.dataplane.v1.Principal
-	(*ClaimMatch)(nil),          // 17: watchword.dataplane.v1.ClaimMatch
-	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
-	(*structpb.Value)(nil),      // 19: google.protobuf.Value
+	(TimeCheck)(0),                // 0: watchword.dataplane.v1.TimeCheck
+	(Inbound_Protocol)(0),         // 1: watchword.dataplane.v1.Inbound.Protocol
+	(Authentication_Mode)(0),      // 2: watchword.dataplane.v1.Authentication.Mode
+	(ConsumerHeader_Attribute)(0), // 3: watchword.dataplane.v1.ConsumerHeader.Attribute
+	(KeyClaim_Source)(0),          // 4: watchword.dataplane.v1.KeyClaim.Source
+	(ClaimMatch_Operator)(0),      // 5: watchword.dataplane.v1.ClaimMatch.Operator
+	(*Ruleset)(nil),               // 6: watchword.dataplane.v1.Ruleset
+	(*OwnSubjects)(nil),           // 7: watchword.dataplane.v1.OwnSubjects
+	(*Inbound)(nil),               // 8: watchword.dataplane.v1.Inbound
+	(*Consumer)(nil),              // 9: watchword.dataplane.v1.Consumer
+	(*CredentialSet)(nil),         // 10: watchword.dataplane.v1.CredentialSet
+	(*Credential)(nil),            // 11: watchword.dataplane.v1.Credential
+	(*Issuer)(nil),                // 12: watchword.dataplane.v1.Issuer
+	(*Key)(nil),                   // 13: watchword.dataplane.v1.Key
+	(*Route)(nil),                 // 14: watchword.dataplane.v1.Route
+	(*Response)(nil),              // 15: watchword.dataplane.v1.Response
+	(*RequestMatch)(nil),          // 16: watchword.dataplane.v1.RequestMatch
+	(*Authentication)(nil),        // 17: watchword.dataplane.v1.Authentication
+	(*ConsumerHeader)(nil),        // 18: watchword.dataplane.v1.ConsumerHeader
+	(*TokenRule)(nil),             // 19: watchword.dataplane.v1.TokenRule
+	(*ConsumerMatch)(nil),         // 20: watchword.dataplane.v1.ConsumerMatch
+	(*KeyClaim)(nil),              // 21: watchword.dataplane.v1.KeyClaim
+	(*TokenLocation)(nil),         // 22: watchword.dataplane.v1.TokenLocation
+	(*OutputClaim)(nil),           // 23: watchword.dataplane.v1.OutputClaim
+	(*Authorization)(nil),         // 24: watchword.dataplane.v1.Authorization
+	(*AuthorizationRule)(nil),     // 25: watchword.dataplane.v1.AuthorizationRule
+	(*Principal)(nil),             // 26: watchword.dataplane.v1.Principal
+	(*ClaimMatch)(nil),            // 27: watchword.dataplane.v1.ClaimMatch
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*structpb.Value)(nil),        // 29: google.protobuf.Value
 }
 var file_watchword_dataplane_v1_ruleset_proto_depIdxs = []int32{
-	6,  // 0: watchword.dataplane.v1.Ruleset.issuers:type_name -> watchword.dataplane.v1.Issuer
-	8,  // 1: watchword.dataplane.v1.Ruleset.routes:type_name -> watchword.dataplane.v1.Route
-	5,  // 2: watchword.dataplane.v1.Ruleset.inbound:type_name -> watchword.dataplane.v1.Inbound
-	4,  // 3: watchword.dataplane.v1.Ruleset.own_subjects:type_name -> watchword.dataplane.v1.OwnSubjects
-	0,  // 4: watchword.dataplane.v1.Inbound.protocol:type_name -> watchword.dataplane.v1.Inbound.Protocol
-	7,  // 5: watchword.dataplane.v1.Issuer.keys:type_name -> watchword.dataplane.v1.Key
-	9,  // 6: watchword.dataplane.v1.Route.match:type_name -> watchword.dataplane.v1.RequestMatch
-	10, // 7: watchword.dataplane.v1.Route.authentication:type_name -> watchword.dataplane.v1.Authentication
-	14, // 8: watchword.dataplane.v1.Route.authorization:type_name -> watchword.dataplane.v1.Authorization
-	1,  // 9: watchword.dataplane.v1.Authentication.mode:type_name -> watchword.dataplane.v1.Authentication.Mode
-	11, // 10: watchword.dataplane.v1.Authentication.rules:type_name -> watchword.dataplane.v1.TokenRule
-	12, // 11: watchword.dataplane.v1.TokenRule.from_headers:type_name -> watchword.dataplane.v1.HeaderLocation
-	18, // 12: watchword.dataplane.v1.TokenRule.clock_skew:type_name -> google.protobuf.Duration
-	18, // 13: watchword.dataplane.v1.TokenRule.max_lifetime:type_name -> google.protobuf.Duration
-	13, // 14: watchword.dataplane.v1.TokenRule.output_claims:type_name -> watchword.dataplane.v1.OutputClaim
-	15, // 15: watchword.dataplane.v1.Authorization.deny:type_name -> watchword.dataplane.v1.AuthorizationRule
-	15, // 16: watchword.dataplane.v1.Authorization.allow:type_name -> watchword.dataplane.v1.AuthorizationRule
-	16, // 17: watchword.dataplane.v1.AuthorizationRule.from:type_name -> watchword.dataplane.v1.Principal
-	9,  // 18: watchword.dataplane.v1.AuthorizationRule.to:type_name -> watchword.dataplane.v1.RequestMatch
-	17, // 19: watchword.dataplane.v1.AuthorizationRule.when:type_name -> watchword.dataplane.v1.ClaimMatch
-	2,  // 20: watchword.dataplane.v1.ClaimMatch.op:type_name -> watchword.dataplane.v1.ClaimMatch.Operator
-	19, // 21: watchword.dataplane.v1.ClaimMatch.values:type_name -> google.protobuf.Value
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	12, // 0: watchword.dataplane.v1.Ruleset.issuers:type_name -> watchword.dataplane.v1.Issuer
+	14, // 1: watchword.dataplane.v1.Ruleset.routes:type_name -> watchword.dataplane.v1.Route
+	8,  // 2: watchword.dataplane.v1.Ruleset.inbound:type_name -> watchword.dataplane.v1.Inbound
+	7,  // 3: watchword.dataplane.v1.Ruleset.own_subjects:type_name -> watchword.dataplane.v1.OwnSubjects
+	9,  // 4: watchword.dataplane.v1.Ruleset.consumers:type_name -> watchword.dataplane.v1.Consumer
+	10, // 5: watchword.dataplane.v1.Ruleset.credential_sets:type_name -> watchword.dataplane.v1.CredentialSet
+	1,  // 6: watchword.dataplane.v1.Inbound.protocol:type_name -> watchword.dataplane.v1.Inbound.Protocol
+	11, // 7: watchword.dataplane.v1.CredentialSet.credentials:type_name -> watchword.dataplane.v1.Credential
+	13, // 8: watchword.dataplane.v1.Credential.keys:type_name -> watchword.dataplane.v1.Key
+	13, // 9: watchword.dataplane.v1.Issuer.keys:type_name -> watchword.dataplane.v1.Key
+	16, // 10: watchword.dataplane.v1.Route.match:type_name -> watchword.dataplane.v1.RequestMatch
+	17, // 11: watchword.dataplane.v1.Route.authentication:type_name -> watchword.dataplane.v1.Authentication
+	24, // 12: watchword.dataplane.v1.Route.authorization:type_name -> watchword.dataplane.v1.Authorization
+	17, // 13: watchword.dataplane.v1.Route.observed_authentication:type_name -> watchword.dataplane.v1.Authentication
+	24, // 14: watchword.dataplane.v1.Route.observed_authorization:type_name -> watchword.dataplane.v1.Authorization
+	15, // 15: watchword.dataplane.v1.Route.responses:type_name -> watchword.dataplane.v1.Response
+	2,  // 16: watchword.dataplane.v1.Authentication.mode:type_name -> watchword.dataplane.v1.Authentication.Mode
+	19, // 17: watchword.dataplane.v1.Authentication.rules:type_name -> watchword.dataplane.v1.TokenRule
+	18, // 18: watchword.dataplane.v1.Authentication.consumer_headers:type_name -> watchword.dataplane.v1.ConsumerHeader
+	3,  // 19: watchword.dataplane.v1.ConsumerHeader.attribute:type_name -> watchword.dataplane.v1.ConsumerHeader.Attribute
+	22, // 20: watchword.dataplane.v1.TokenRule.from_headers:type_name -> watchword.dataplane.v1.TokenLocation
+	22, // 21: watchword.dataplane.v1.TokenRule.from_params:type_name -> watchword.dataplane.v1.TokenLocation
+	22, // 22: watchword.dataplane.v1.TokenRule.from_cookies:type_name -> watchword.dataplane.v1.TokenLocation
+	28, // 23: watchword.dataplane.v1.TokenRule.clock_skew:type_name -> google.protobuf.Duration
+	28, // 24: watchword.dataplane.v1.TokenRule.max_lifetime:type_name -> google.protobuf.Duration
+	23, // 25: watchword.dataplane.v1.TokenRule.output_claims:type_name -> watchword.dataplane.v1.OutputClaim
+	22, // 26: watchword.dataplane.v1.TokenRule.from_form:type_name -> watchword.dataplane.v1.TokenLocation
+	21, // 27: watchword.dataplane.v1.TokenRule.key_claim:type_name -> watchword.dataplane.v1.KeyClaim
+	0,  // 28: watchword.dataplane.v1.TokenRule.expiration:type_name -> watchword.dataplane.v1.TimeCheck
+	0,  // 29: watchword.dataplane.v1.TokenRule.not_before:type_name -> watchword.dataplane.v1.TimeCheck
+	20, // 30: watchword.dataplane.v1.TokenRule.consumers:type_name -> watchword.dataplane.v1.ConsumerMatch
+	27, // 31: watchword.dataplane.v1.ConsumerMatch.when:type_name -> watchword.dataplane.v1.ClaimMatch
+	4,  // 32: watchword.dataplane.v1.KeyClaim.sources:type_name -> watchword.dataplane.v1.KeyClaim.Source
+	25, // 33: watchword.dataplane.v1.Authorization.deny:type_name -> watchword.dataplane.v1.AuthorizationRule
+	25, // 34: watchword.dataplane.v1.Authorization.allow:type_name -> watchword.dataplane.v1.AuthorizationRule
+	26, // 35: watchword.dataplane.v1.AuthorizationRule.from:type_name -> watchword.dataplane.v1.Principal
+	26, // 36: watchword.dataplane.v1.AuthorizationRule.not_from:type_name -> watchword.dataplane.v1.Principal
+	16, // 37: watchword.dataplane.v1.AuthorizationRule.to:type_name -> watchword.dataplane.v1.RequestMatch
+	27, // 38: watchword.dataplane.v1.AuthorizationRule.when:type_name -> watchword.dataplane.v1.ClaimMatch
+	5,  // 39: watchword.dataplane.v1.ClaimMatch.op:type_name -> watchword.dataplane.v1.ClaimMatch.Operator
+	29, // 40: watchword.dataplane.v1.ClaimMatch.values:type_name -> google.protobuf.Value
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_watchword_dataplane_v1_ruleset_proto_init() }
@@ -1365,8 +2344,8 @@ func file_watchword_dataplane_v1_ruleset_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_dataplane_v1_ruleset_proto_rawDesc), len(file_watchword_dataplane_v1_ruleset_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   15,
+			NumEnums:      6,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -30,6 +30,163 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Enforcement says whether a policy refuses, or only counts what it would have
+// refused.
+type Enforcement int32
+
+const (
+	// Same as ENFORCE.
+	Enforcement_ENFORCEMENT_UNSPECIFIED Enforcement = 0
+	Enforcement_ENFORCE                 Enforcement = 1
+	// Never weakens what an enforced policy says of the same requests.
+	Enforcement_OBSERVE Enforcement = 2
+)
+
+// Enum value maps for Enforcement.
+var (
+	Enforcement_name = map[int32]string{
+		0: "ENFORCEMENT_UNSPECIFIED",
+		1: "ENFORCE",
+		2: "OBSERVE",
+	}
+	Enforcement_value = map[string]int32{
+		"ENFORCEMENT_UNSPECIFIED": 0,
+		"ENFORCE":                 1,
+		"OBSERVE":                 2,
+	}
+)
+
+func (x Enforcement) Enum() *Enforcement {
+	p := new(Enforcement)
+	*p = x
+	return p
+}
+
+func (x Enforcement) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Enforcement) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_policy_v1_policy_proto_enumTypes[0].Descriptor()
+}
+
+func (Enforcement) Type() protoreflect.EnumType {
+	return &file_watchword_policy_v1_policy_proto_enumTypes[0]
+}
+
+func (x Enforcement) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Enforcement.Descriptor instead.
+func (Enforcement) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{0}
+}
+
+type TimeCheck int32
+
+const (
+	TimeCheck_TIME_CHECK_UNSPECIFIED TimeCheck = 0
+	// The claim must be there and hold.
+	TimeCheck_REQUIRED TimeCheck = 1
+	// It must hold where it is there.
+	TimeCheck_IF_PRESENT TimeCheck = 2
+	// It is not looked at.
+	TimeCheck_NOT_CHECKED TimeCheck = 3
+)
+
+// Enum value maps for TimeCheck.
+var (
+	TimeCheck_name = map[int32]string{
+		0: "TIME_CHECK_UNSPECIFIED",
+		1: "REQUIRED",
+		2: "IF_PRESENT",
+		3: "NOT_CHECKED",
+	}
+	TimeCheck_value = map[string]int32{
+		"TIME_CHECK_UNSPECIFIED": 0,
+		"REQUIRED":               1,
+		"IF_PRESENT":             2,
+		"NOT_CHECKED":            3,
+	}
+)
+
+func (x TimeCheck) Enum() *TimeCheck {
+	p := new(TimeCheck)
+	*p = x
+	return p
+}
+
+func (x TimeCheck) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TimeCheck) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_policy_v1_policy_proto_enumTypes[1].Descriptor()
+}
+
+func (TimeCheck) Type() protoreflect.EnumType {
+	return &file_watchword_policy_v1_policy_proto_enumTypes[1]
+}
+
+func (x TimeCheck) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TimeCheck.Descriptor instead.
+func (TimeCheck) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{1}
+}
+
+type ServiceSpec_DataPlane int32
+
+const (
+	ServiceSpec_DATA_PLANE_UNSPECIFIED ServiceSpec_DataPlane = 0
+	ServiceSpec_ENVOY                  ServiceSpec_DataPlane = 1
+	ServiceSpec_GO                     ServiceSpec_DataPlane = 2
+)
+
+// Enum value maps for ServiceSpec_DataPlane.
+var (
+	ServiceSpec_DataPlane_name = map[int32]string{
+		0: "DATA_PLANE_UNSPECIFIED",
+		1: "ENVOY",
+		2: "GO",
+	}
+	ServiceSpec_DataPlane_value = map[string]int32{
+		"DATA_PLANE_UNSPECIFIED": 0,
+		"ENVOY":                  1,
+		"GO":                     2,
+	}
+)
+
+func (x ServiceSpec_DataPlane) Enum() *ServiceSpec_DataPlane {
+	p := new(ServiceSpec_DataPlane)
+	*p = x
+	return p
+}
+
+func (x ServiceSpec_DataPlane) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ServiceSpec_DataPlane) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_policy_v1_policy_proto_enumTypes[2].Descriptor()
+}
+
+func (ServiceSpec_DataPlane) Type() protoreflect.EnumType {
+	return &file_watchword_policy_v1_policy_proto_enumTypes[2]
+}
+
+func (x ServiceSpec_DataPlane) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ServiceSpec_DataPlane.Descriptor instead.
+func (ServiceSpec_DataPlane) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{2, 0}
+}
+
 type Inbound_Protocol int32
 
 const (
@@ -65,11 +222,11 @@ func (x Inbound_Protocol) String() string {
 }
 
 func (Inbound_Protocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[0].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[3].Descriptor()
 }
 
 func (Inbound_Protocol) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[0]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[3]
 }
 
 func (x Inbound_Protocol) Number() protoreflect.EnumNumber {
@@ -78,7 +235,7 @@ func (x Inbound_Protocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Inbound_Protocol.Descriptor instead.
 func (Inbound_Protocol) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{4, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type AuthenticationPolicySpec_Mode int32
@@ -92,6 +249,9 @@ const (
 	AuthenticationPolicySpec_OPTIONAL AuthenticationPolicySpec_Mode = 2
 	// Tokens are not looked at.
 	AuthenticationPolicySpec_OFF AuthenticationPolicySpec_Mode = 3
+	// A request gets in whatever token it carries; only one that verifies names
+	// the caller.
+	AuthenticationPolicySpec_PERMISSIVE AuthenticationPolicySpec_Mode = 4
 )
 
 // Enum value maps for AuthenticationPolicySpec_Mode.
@@ -101,12 +261,14 @@ var (
 		1: "STRICT",
 		2: "OPTIONAL",
 		3: "OFF",
+		4: "PERMISSIVE",
 	}
 	AuthenticationPolicySpec_Mode_value = map[string]int32{
 		"MODE_UNSPECIFIED": 0,
 		"STRICT":           1,
 		"OPTIONAL":         2,
 		"OFF":              3,
+		"PERMISSIVE":       4,
 	}
 )
 
@@ -121,11 +283,11 @@ func (x AuthenticationPolicySpec_Mode) String() string {
 }
 
 func (AuthenticationPolicySpec_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[1].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[4].Descriptor()
 }
 
 func (AuthenticationPolicySpec_Mode) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[1]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[4]
 }
 
 func (x AuthenticationPolicySpec_Mode) Number() protoreflect.EnumNumber {
@@ -134,7 +296,173 @@ func (x AuthenticationPolicySpec_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthenticationPolicySpec_Mode.Descriptor instead.
 func (AuthenticationPolicySpec_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{12, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{16, 0}
+}
+
+type ConsumerHeader_Attribute int32
+
+const (
+	ConsumerHeader_ATTRIBUTE_UNSPECIFIED ConsumerHeader_Attribute = 0
+	// The name of the Consumer resource.
+	ConsumerHeader_NAME      ConsumerHeader_Attribute = 1
+	ConsumerHeader_ID        ConsumerHeader_Attribute = 2
+	ConsumerHeader_USERNAME  ConsumerHeader_Attribute = 3
+	ConsumerHeader_CUSTOM_ID ConsumerHeader_Attribute = 4
+	// The `key` of the credential that verified the token.
+	ConsumerHeader_CREDENTIAL ConsumerHeader_Attribute = 5
+	// "true" for the anonymous consumer.
+	ConsumerHeader_ANONYMOUS ConsumerHeader_Attribute = 6
+)
+
+// Enum value maps for ConsumerHeader_Attribute.
+var (
+	ConsumerHeader_Attribute_name = map[int32]string{
+		0: "ATTRIBUTE_UNSPECIFIED",
+		1: "NAME",
+		2: "ID",
+		3: "USERNAME",
+		4: "CUSTOM_ID",
+		5: "CREDENTIAL",
+		6: "ANONYMOUS",
+	}
+	ConsumerHeader_Attribute_value = map[string]int32{
+		"ATTRIBUTE_UNSPECIFIED": 0,
+		"NAME":                  1,
+		"ID":                    2,
+		"USERNAME":              3,
+		"CUSTOM_ID":             4,
+		"CREDENTIAL":            5,
+		"ANONYMOUS":             6,
+	}
+)
+
+func (x ConsumerHeader_Attribute) Enum() *ConsumerHeader_Attribute {
+	p := new(ConsumerHeader_Attribute)
+	*p = x
+	return p
+}
+
+func (x ConsumerHeader_Attribute) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ConsumerHeader_Attribute) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_policy_v1_policy_proto_enumTypes[5].Descriptor()
+}
+
+func (ConsumerHeader_Attribute) Type() protoreflect.EnumType {
+	return &file_watchword_policy_v1_policy_proto_enumTypes[5]
+}
+
+func (x ConsumerHeader_Attribute) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ConsumerHeader_Attribute.Descriptor instead.
+func (ConsumerHeader_Attribute) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{17, 0}
+}
+
+type JwtRule_AudienceCheck int32
+
+const (
+	// Same as CHECKED.
+	JwtRule_AUDIENCE_CHECK_UNSPECIFIED JwtRule_AudienceCheck = 0
+	JwtRule_CHECKED                    JwtRule_AudienceCheck = 1
+	// `aud` is not looked at: a token for any other service is good here too.
+	// `apply` warns. Not for the built-in issuer.
+	JwtRule_UNCHECKED JwtRule_AudienceCheck = 2
+)
+
+// Enum value maps for JwtRule_AudienceCheck.
+var (
+	JwtRule_AudienceCheck_name = map[int32]string{
+		0: "AUDIENCE_CHECK_UNSPECIFIED",
+		1: "CHECKED",
+		2: "UNCHECKED",
+	}
+	JwtRule_AudienceCheck_value = map[string]int32{
+		"AUDIENCE_CHECK_UNSPECIFIED": 0,
+		"CHECKED":                    1,
+		"UNCHECKED":                  2,
+	}
+)
+
+func (x JwtRule_AudienceCheck) Enum() *JwtRule_AudienceCheck {
+	p := new(JwtRule_AudienceCheck)
+	*p = x
+	return p
+}
+
+func (x JwtRule_AudienceCheck) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JwtRule_AudienceCheck) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_policy_v1_policy_proto_enumTypes[6].Descriptor()
+}
+
+func (JwtRule_AudienceCheck) Type() protoreflect.EnumType {
+	return &file_watchword_policy_v1_policy_proto_enumTypes[6]
+}
+
+func (x JwtRule_AudienceCheck) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JwtRule_AudienceCheck.Descriptor instead.
+func (JwtRule_AudienceCheck) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{19, 0}
+}
+
+type KeyClaim_Source int32
+
+const (
+	KeyClaim_SOURCE_UNSPECIFIED KeyClaim_Source = 0
+	KeyClaim_PAYLOAD            KeyClaim_Source = 1
+	// The JOSE header.
+	KeyClaim_HEADER KeyClaim_Source = 2
+)
+
+// Enum value maps for KeyClaim_Source.
+var (
+	KeyClaim_Source_name = map[int32]string{
+		0: "SOURCE_UNSPECIFIED",
+		1: "PAYLOAD",
+		2: "HEADER",
+	}
+	KeyClaim_Source_value = map[string]int32{
+		"SOURCE_UNSPECIFIED": 0,
+		"PAYLOAD":            1,
+		"HEADER":             2,
+	}
+)
+
+func (x KeyClaim_Source) Enum() *KeyClaim_Source {
+	p := new(KeyClaim_Source)
+	*p = x
+	return p
+}
+
+func (x KeyClaim_Source) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (KeyClaim_Source) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_policy_v1_policy_proto_enumTypes[7].Descriptor()
+}
+
+func (KeyClaim_Source) Type() protoreflect.EnumType {
+	return &file_watchword_policy_v1_policy_proto_enumTypes[7]
+}
+
+func (x KeyClaim_Source) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use KeyClaim_Source.Descriptor instead.
+func (KeyClaim_Source) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23, 0}
 }
 
 type AuthorizationPolicySpec_Action int32
@@ -170,11 +498,11 @@ func (x AuthorizationPolicySpec_Action) String() string {
 }
 
 func (AuthorizationPolicySpec_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[2].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[8].Descriptor()
 }
 
 func (AuthorizationPolicySpec_Action) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[2]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[8]
 }
 
 func (x AuthorizationPolicySpec_Action) Number() protoreflect.EnumNumber {
@@ -183,7 +511,7 @@ func (x AuthorizationPolicySpec_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorizationPolicySpec_Action.Descriptor instead.
 func (AuthorizationPolicySpec_Action) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{16, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type Condition_Operator int32
@@ -198,6 +526,8 @@ const (
 	Condition_NOT_IN Condition_Operator = 2
 	// The claim is there, whatever it is.
 	Condition_EXISTS Condition_Operator = 3
+	// There is a verified token without the claim.
+	Condition_NOT_EXISTS Condition_Operator = 4
 )
 
 // Enum value maps for Condition_Operator.
@@ -207,12 +537,14 @@ var (
 		1: "IN",
 		2: "NOT_IN",
 		3: "EXISTS",
+		4: "NOT_EXISTS",
 	}
 	Condition_Operator_value = map[string]int32{
 		"OPERATOR_UNSPECIFIED": 0,
 		"IN":                   1,
 		"NOT_IN":               2,
 		"EXISTS":               3,
+		"NOT_EXISTS":           4,
 	}
 )
 
@@ -227,11 +559,11 @@ func (x Condition_Operator) String() string {
 }
 
 func (Condition_Operator) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[3].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[9].Descriptor()
 }
 
 func (Condition_Operator) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[3]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[9]
 }
 
 func (x Condition_Operator) Number() protoreflect.EnumNumber {
@@ -240,7 +572,7 @@ func (x Condition_Operator) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Condition_Operator.Descriptor instead.
 func (Condition_Operator) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{21, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{33, 0}
 }
 
 // Resource is one stored object of any kind.
@@ -253,6 +585,7 @@ type Resource struct {
 	//	*Resource_Issuer
 	//	*Resource_AuthenticationPolicy
 	//	*Resource_AuthorizationPolicy
+	//	*Resource_Consumer
 	Spec          isResource_Spec `protobuf_oneof:"spec"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -338,6 +671,15 @@ func (x *Resource) GetAuthorizationPolicy() *AuthorizationPolicySpec {
 	return nil
 }
 
+func (x *Resource) GetConsumer() *ConsumerSpec {
+	if x != nil {
+		if x, ok := x.Spec.(*Resource_Consumer); ok {
+			return x.Consumer
+		}
+	}
+	return nil
+}
+
 type isResource_Spec interface {
 	isResource_Spec()
 }
@@ -358,6 +700,10 @@ type Resource_AuthorizationPolicy struct {
 	AuthorizationPolicy *AuthorizationPolicySpec `protobuf:"bytes,5,opt,name=authorization_policy,json=authorizationPolicy,proto3,oneof"`
 }
 
+type Resource_Consumer struct {
+	Consumer *ConsumerSpec `protobuf:"bytes,6,opt,name=consumer,proto3,oneof"`
+}
+
 func (*Resource_Service) isResource_Spec() {}
 
 func (*Resource_Issuer) isResource_Spec() {}
@@ -365,6 +711,8 @@ func (*Resource_Issuer) isResource_Spec() {}
 func (*Resource_AuthenticationPolicy) isResource_Spec() {}
 
 func (*Resource_AuthorizationPolicy) isResource_Spec() {}
+
+func (*Resource_Consumer) isResource_Spec() {}
 
 type Metadata struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -452,7 +800,12 @@ type ServiceSpec struct {
 	// Where its Envoy listens, for an Envoy that takes its listeners from here.
 	Inbound *Inbound `protobuf:"bytes,3,opt,name=inbound,proto3" json:"inbound,omitempty"`
 	// The services it may ask tokens for.
-	Calls         []*Call `protobuf:"bytes,4,rep,name=calls,proto3" json:"calls,omitempty"`
+	Calls []*Call `protobuf:"bytes,4,rep,name=calls,proto3" json:"calls,omitempty"`
+	// What enforces its policies. Empty means Envoy. What one of them can't do is
+	// refused.
+	DataPlanes []ServiceSpec_DataPlane `protobuf:"varint,5,rep,packed,name=data_planes,json=dataPlanes,proto3,enum=watchword.policy.v1.ServiceSpec_DataPlane" json:"data_planes,omitempty"`
+	// The service signs tokens itself; rules that name `services` verify them.
+	SelfIssued    *SelfIssued `protobuf:"bytes,6,opt,name=self_issued,json=selfIssued,proto3" json:"self_issued,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -515,6 +868,77 @@ func (x *ServiceSpec) GetCalls() []*Call {
 	return nil
 }
 
+func (x *ServiceSpec) GetDataPlanes() []ServiceSpec_DataPlane {
+	if x != nil {
+		return x.DataPlanes
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetSelfIssued() *SelfIssued {
+	if x != nil {
+		return x.SelfIssued
+	}
+	return nil
+}
+
+// SelfIssued is a service that signs its own tokens. Its public keys go to the
+// services that it may call, and to no other.
+type SelfIssued struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The exact `iss` of its tokens. Default: its SPIFFE ID. The `sub` is its
+	// SPIFFE ID always.
+	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Public keys; more than one while they rotate.
+	KeySet        *KeySet `protobuf:"bytes,2,opt,name=key_set,json=keySet,proto3" json:"key_set,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelfIssued) Reset() {
+	*x = SelfIssued{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelfIssued) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelfIssued) ProtoMessage() {}
+
+func (x *SelfIssued) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelfIssued.ProtoReflect.Descriptor instead.
+func (*SelfIssued) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SelfIssued) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *SelfIssued) GetKeySet() *KeySet {
+	if x != nil {
+		return x.KeySet
+	}
+	return nil
+}
+
 // Route is a named part of a service. A request matches when it matches each
 // of the lists that are not empty.
 type Route struct {
@@ -534,7 +958,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +970,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +983,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Route) GetName() string {
@@ -606,7 +1030,7 @@ type Inbound struct {
 
 func (x *Inbound) Reset() {
 	*x = Inbound{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +1042,7 @@ func (x *Inbound) String() string {
 func (*Inbound) ProtoMessage() {}
 
 func (x *Inbound) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +1055,7 @@ func (x *Inbound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inbound.ProtoReflect.Descriptor instead.
 func (*Inbound) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Inbound) GetAddress() string {
@@ -675,7 +1099,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +1111,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +1124,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Call) GetService() string {
@@ -720,7 +1144,8 @@ func (x *Call) GetScopes() []string {
 // IssuerSpec describes who signs tokens.
 type IssuerSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The exact `iss` claim. No two issuers may have the same one.
+	// The exact `iss` claim. No two issuers may have the same one. Empty: `iss`
+	// is not looked at, so that whoever holds a key may write anything there.
 	Issuer string  `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	KeySet *KeySet `protobuf:"bytes,2,opt,name=key_set,json=keySet,proto3" json:"key_set,omitempty"`
 	// The algorithms (JWA names, RFC 7518 section 3.1) that keys without `alg`
@@ -733,7 +1158,7 @@ type IssuerSpec struct {
 
 func (x *IssuerSpec) Reset() {
 	*x = IssuerSpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +1170,7 @@ func (x *IssuerSpec) String() string {
 func (*IssuerSpec) ProtoMessage() {}
 
 func (x *IssuerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +1183,7 @@ func (x *IssuerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssuerSpec.ProtoReflect.Descriptor instead.
 func (*IssuerSpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{6}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IssuerSpec) GetIssuer() string {
@@ -789,14 +1214,19 @@ type KeySet struct {
 	//	*KeySet_Builtin
 	//	*KeySet_Jwks
 	//	*KeySet_Pem
-	Source        isKeySet_Source `protobuf_oneof:"source"`
+	//	*KeySet_JwksUri
+	//	*KeySet_Secret
+	Source isKeySet_Source `protobuf_oneof:"source"`
+	// Take RSA keys of 1024 bits and more, and shared secrets of any length.
+	// `apply` warns.
+	AllowWeakKeys bool `protobuf:"varint,6,opt,name=allow_weak_keys,json=allowWeakKeys,proto3" json:"allow_weak_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeySet) Reset() {
 	*x = KeySet{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1238,7 @@ func (x *KeySet) String() string {
 func (*KeySet) ProtoMessage() {}
 
 func (x *KeySet) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1251,7 @@ func (x *KeySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeySet.ProtoReflect.Descriptor instead.
 func (*KeySet) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *KeySet) GetSource() isKeySet_Source {
@@ -858,6 +1288,31 @@ func (x *KeySet) GetPem() *PemKeys {
 	return nil
 }
 
+func (x *KeySet) GetJwksUri() *JwksUri {
+	if x != nil {
+		if x, ok := x.Source.(*KeySet_JwksUri); ok {
+			return x.JwksUri
+		}
+	}
+	return nil
+}
+
+func (x *KeySet) GetSecret() *SecretKeys {
+	if x != nil {
+		if x, ok := x.Source.(*KeySet_Secret); ok {
+			return x.Secret
+		}
+	}
+	return nil
+}
+
+func (x *KeySet) GetAllowWeakKeys() bool {
+	if x != nil {
+		return x.AllowWeakKeys
+	}
+	return false
+}
+
 type isKeySet_Source interface {
 	isKeySet_Source()
 }
@@ -876,11 +1331,250 @@ type KeySet_Pem struct {
 	Pem *PemKeys `protobuf:"bytes,3,opt,name=pem,proto3,oneof"`
 }
 
+type KeySet_JwksUri struct {
+	// The control plane fetches the set; data planes never do.
+	JwksUri *JwksUri `protobuf:"bytes,4,opt,name=jwks_uri,json=jwksUri,proto3,oneof"`
+}
+
+type KeySet_Secret struct {
+	Secret *SecretKeys `protobuf:"bytes,5,opt,name=secret,proto3,oneof"`
+}
+
 func (*KeySet_Builtin) isKeySet_Source() {}
 
 func (*KeySet_Jwks) isKeySet_Source() {}
 
 func (*KeySet_Pem) isKeySet_Source() {}
+
+func (*KeySet_JwksUri) isKeySet_Source() {}
+
+func (*KeySet_Secret) isKeySet_Source() {}
+
+// JwksUri says where a JWK set is, and how to get it.
+type JwksUri struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// https; http only to an address in allow_networks.
+	Uri string `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
+	// Time between two fetches. The server may ask for less by Cache-Control.
+	// Default 5 minutes, at least 10 s.
+	Interval *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Of one fetch. Default 5 s.
+	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// CA certificates in PEM. Default: those of the system.
+	Ca string `protobuf:"bytes,4,opt,name=ca,proto3" json:"ca,omitempty"`
+	// Client certificate and its key in PEM.
+	ClientCertificate string `protobuf:"bytes,5,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
+	ClientKey         string `protobuf:"bytes,6,opt,name=client_key,json=clientKey,proto3" json:"client_key,omitempty"`
+	// HTTP proxy, http://HOST:PORT. Default: none, whatever the environment says.
+	Proxy string `protobuf:"bytes,7,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	// Address ranges (CIDR) that may be reached though they are not public:
+	// loopback, private, link-local and the like are refused otherwise.
+	AllowNetworks []string `protobuf:"bytes,8,rep,name=allow_networks,json=allowNetworks,proto3" json:"allow_networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JwksUri) Reset() {
+	*x = JwksUri{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JwksUri) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JwksUri) ProtoMessage() {}
+
+func (x *JwksUri) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JwksUri.ProtoReflect.Descriptor instead.
+func (*JwksUri) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *JwksUri) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *JwksUri) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *JwksUri) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *JwksUri) GetCa() string {
+	if x != nil {
+		return x.Ca
+	}
+	return ""
+}
+
+func (x *JwksUri) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
+	}
+	return ""
+}
+
+func (x *JwksUri) GetClientKey() string {
+	if x != nil {
+		return x.ClientKey
+	}
+	return ""
+}
+
+func (x *JwksUri) GetProxy() string {
+	if x != nil {
+		return x.Proxy
+	}
+	return ""
+}
+
+func (x *JwksUri) GetAllowNetworks() []string {
+	if x != nil {
+		return x.AllowNetworks
+	}
+	return nil
+}
+
+// SecretKeys are shared secrets (HMAC).
+type SecretKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*SecretKey           `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretKeys) Reset() {
+	*x = SecretKeys{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretKeys) ProtoMessage() {}
+
+func (x *SecretKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretKeys.ProtoReflect.Descriptor instead.
+func (*SecretKeys) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SecretKeys) GetKeys() []*SecretKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type SecretKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Text, whose bytes are the secret. A credential without one gets one made.
+	Secret string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	// The secret is the base64 (RFC 4648, standard or URL alphabet) of its bytes.
+	Base64 bool `protobuf:"varint,2,opt,name=base64,proto3" json:"base64,omitempty"`
+	// HS256 (default), HS384 or HS512.
+	Algorithm     string `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Kid           string `protobuf:"bytes,4,opt,name=kid,proto3" json:"kid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretKey) Reset() {
+	*x = SecretKey{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretKey) ProtoMessage() {}
+
+func (x *SecretKey) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretKey.ProtoReflect.Descriptor instead.
+func (*SecretKey) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SecretKey) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *SecretKey) GetBase64() bool {
+	if x != nil {
+		return x.Base64
+	}
+	return false
+}
+
+func (x *SecretKey) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *SecretKey) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
 
 // BuiltinKeys marks the issuer whose tokens this control plane signs itself.
 type BuiltinKeys struct {
@@ -896,7 +1590,7 @@ type BuiltinKeys struct {
 
 func (x *BuiltinKeys) Reset() {
 	*x = BuiltinKeys{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1602,7 @@ func (x *BuiltinKeys) String() string {
 func (*BuiltinKeys) ProtoMessage() {}
 
 func (x *BuiltinKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1615,7 @@ func (x *BuiltinKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuiltinKeys.ProtoReflect.Descriptor instead.
 func (*BuiltinKeys) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{8}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BuiltinKeys) GetTrustDomain() string {
@@ -947,7 +1641,7 @@ type PemKeys struct {
 
 func (x *PemKeys) Reset() {
 	*x = PemKeys{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1653,7 @@ func (x *PemKeys) String() string {
 func (*PemKeys) ProtoMessage() {}
 
 func (x *PemKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1666,7 @@ func (x *PemKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PemKeys.ProtoReflect.Descriptor instead.
 func (*PemKeys) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PemKeys) GetKeys() []*PemKey {
@@ -995,7 +1689,7 @@ type PemKey struct {
 
 func (x *PemKey) Reset() {
 	*x = PemKey{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1701,7 @@ func (x *PemKey) String() string {
 func (*PemKey) ProtoMessage() {}
 
 func (x *PemKey) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1714,7 @@ func (x *PemKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PemKey.ProtoReflect.Descriptor instead.
 func (*PemKey) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PemKey) GetPem() string {
@@ -1049,7 +1743,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1755,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1768,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{11}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Target) GetServices() []string {
@@ -1098,14 +1792,32 @@ type AuthenticationPolicySpec struct {
 	Target *Target                       `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
 	Mode   AuthenticationPolicySpec_Mode `protobuf:"varint,2,opt,name=mode,proto3,enum=watchword.policy.v1.AuthenticationPolicySpec_Mode" json:"mode,omitempty"`
 	// Tried in order; the first that verifies wins.
-	JwtRules      []*JwtRule `protobuf:"bytes,3,rep,name=jwt_rules,json=jwtRules,proto3" json:"jwt_rules,omitempty"`
+	JwtRules []*JwtRule `protobuf:"bytes,3,rep,name=jwt_rules,json=jwtRules,proto3" json:"jwt_rules,omitempty"`
+	// Default ENFORCE.
+	Enforcement Enforcement `protobuf:"varint,4,opt,name=enforcement,proto3,enum=watchword.policy.v1.Enforcement" json:"enforcement,omitempty"`
+	// Name of the Consumer that a request is from when no token names its caller.
+	// Needs mode OPTIONAL or PERMISSIVE.
+	AnonymousConsumer string `protobuf:"bytes,5,opt,name=anonymous_consumer,json=anonymousConsumer,proto3" json:"anonymous_consumer,omitempty"`
+	// Whether OPTIONS requests need what others do. Default true.
+	RunOnPreflight *bool `protobuf:"varint,6,opt,name=run_on_preflight,json=runOnPreflight,proto3,oneof" json:"run_on_preflight,omitempty"`
+	// Request headers that name the consumer to the service. What the caller sent
+	// under these names is always removed.
+	ConsumerHeaders []*ConsumerHeader `protobuf:"bytes,7,rep,name=consumer_headers,json=consumerHeaders,proto3" json:"consumer_headers,omitempty"`
+	// What a refusal looks like; the first that names the reason holds. Also for
+	// refusals by AuthorizationPolicies.
+	Responses []*Response `protobuf:"bytes,8,rep,name=responses,proto3" json:"responses,omitempty"`
+	// Envoy may run Lua for what it can't do by itself: a prefix in a query
+	// parameter or a cookie, tokens in a form (whose body it then buffers, up to
+	// its buffer limit), claims into cookies and forms, a key claim other than
+	// `iss` of the payload, removal of a token from a cookie.
+	AllowScripts  bool `protobuf:"varint,9,opt,name=allow_scripts,json=allowScripts,proto3" json:"allow_scripts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuthenticationPolicySpec) Reset() {
 	*x = AuthenticationPolicySpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1829,7 @@ func (x *AuthenticationPolicySpec) String() string {
 func (*AuthenticationPolicySpec) ProtoMessage() {}
 
 func (x *AuthenticationPolicySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1842,7 @@ func (x *AuthenticationPolicySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthenticationPolicySpec.ProtoReflect.Descriptor instead.
 func (*AuthenticationPolicySpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{12}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AuthenticationPolicySpec) GetTarget() *Target {
@@ -1154,7 +1866,177 @@ func (x *AuthenticationPolicySpec) GetJwtRules() []*JwtRule {
 	return nil
 }
 
-// JwtRule says how the tokens of one issuer are found and checked.
+func (x *AuthenticationPolicySpec) GetEnforcement() Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return Enforcement_ENFORCEMENT_UNSPECIFIED
+}
+
+func (x *AuthenticationPolicySpec) GetAnonymousConsumer() string {
+	if x != nil {
+		return x.AnonymousConsumer
+	}
+	return ""
+}
+
+func (x *AuthenticationPolicySpec) GetRunOnPreflight() bool {
+	if x != nil && x.RunOnPreflight != nil {
+		return *x.RunOnPreflight
+	}
+	return false
+}
+
+func (x *AuthenticationPolicySpec) GetConsumerHeaders() []*ConsumerHeader {
+	if x != nil {
+		return x.ConsumerHeaders
+	}
+	return nil
+}
+
+func (x *AuthenticationPolicySpec) GetResponses() []*Response {
+	if x != nil {
+		return x.Responses
+	}
+	return nil
+}
+
+func (x *AuthenticationPolicySpec) GetAllowScripts() bool {
+	if x != nil {
+		return x.AllowScripts
+	}
+	return false
+}
+
+// ConsumerHeader is a request header with one attribute of the consumer. It is
+// absent where the consumer has no such attribute.
+type ConsumerHeader struct {
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	Attribute     ConsumerHeader_Attribute `protobuf:"varint,1,opt,name=attribute,proto3,enum=watchword.policy.v1.ConsumerHeader_Attribute" json:"attribute,omitempty"`
+	Header        string                   `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsumerHeader) Reset() {
+	*x = ConsumerHeader{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsumerHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsumerHeader) ProtoMessage() {}
+
+func (x *ConsumerHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsumerHeader.ProtoReflect.Descriptor instead.
+func (*ConsumerHeader) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ConsumerHeader) GetAttribute() ConsumerHeader_Attribute {
+	if x != nil {
+		return x.Attribute
+	}
+	return ConsumerHeader_ATTRIBUTE_UNSPECIFIED
+}
+
+func (x *ConsumerHeader) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
+// Response says what a caller is told.
+type Response struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Reason words. Empty: every reason that no other entry names.
+	Reasons []string `protobuf:"bytes,1,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	// HTTP status, 400 to 599. Default: that of the reason.
+	Status uint32 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
+	// The whole body. Default: the reason word in JSON.
+	Body string `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	// Default text/plain, or application/json where body is JSON.
+	ContentType   string `protobuf:"bytes,4,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Response) Reset() {
+	*x = Response{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Response) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Response) ProtoMessage() {}
+
+func (x *Response) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Response.ProtoReflect.Descriptor instead.
+func (*Response) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Response) GetReasons() []string {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+func (x *Response) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Response) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+func (x *Response) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+// JwtRule says how tokens are found and checked. Exactly one of issuer,
+// consumers and services says whose.
 type JwtRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the Issuer.
@@ -1164,26 +2046,46 @@ type JwtRule struct {
 	Audiences []string `protobuf:"bytes,2,rep,name=audiences,proto3" json:"audiences,omitempty"`
 	// Where to look for the token. All empty means the header Authorization
 	// with the prefix "Bearer ".
-	FromHeaders []*HeaderLocation `protobuf:"bytes,3,rep,name=from_headers,json=fromHeaders,proto3" json:"from_headers,omitempty"`
-	// Names of query parameters.
-	FromParams []string `protobuf:"bytes,4,rep,name=from_params,json=fromParams,proto3" json:"from_params,omitempty"`
-	// Names of cookies.
-	FromCookies []string `protobuf:"bytes,5,rep,name=from_cookies,json=fromCookies,proto3" json:"from_cookies,omitempty"`
-	// Allowed clock difference for exp and nbf. Default 60 s, at least 1 s.
+	FromHeaders []*TokenLocation `protobuf:"bytes,3,rep,name=from_headers,json=fromHeaders,proto3" json:"from_headers,omitempty"`
+	// Query parameters.
+	FromParams  []*TokenLocation `protobuf:"bytes,4,rep,name=from_params,json=fromParams,proto3" json:"from_params,omitempty"`
+	FromCookies []*TokenLocation `protobuf:"bytes,5,rep,name=from_cookies,json=fromCookies,proto3" json:"from_cookies,omitempty"`
+	// Allowed clock difference for exp, nbf and iat. Default 60 s, at least 0.
 	ClockSkew *durationpb.Duration `protobuf:"bytes,6,opt,name=clock_skew,json=clockSkew,proto3" json:"clock_skew,omitempty"`
 	// Longest time that a token may still be valid when it is used. Default
-	// 1 hour for the built-in issuer, 24 hours for others.
+	// 1 hour for the built-in issuer and self-issued tokens, 24 hours for others
+	// whose expiration is REQUIRED, else none.
 	MaxLifetime  *durationpb.Duration `protobuf:"bytes,7,opt,name=max_lifetime,json=maxLifetime,proto3" json:"max_lifetime,omitempty"`
 	OutputClaims []*OutputClaim       `protobuf:"bytes,8,rep,name=output_claims,json=outputClaims,proto3" json:"output_claims,omitempty"`
 	// Keep the token in the request. Default: it is removed once verified.
 	ForwardOriginalToken bool `protobuf:"varint,9,opt,name=forward_original_token,json=forwardOriginalToken,proto3" json:"forward_original_token,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Fields of a form (application/x-www-form-urlencoded).
+	FromForm []*TokenLocation `protobuf:"bytes,10,rep,name=from_form,json=fromForm,proto3" json:"from_form,omitempty"`
+	// Tokens signed with a credential of these consumers.
+	Consumers *ConsumerSelector `protobuf:"bytes,11,opt,name=consumers,proto3" json:"consumers,omitempty"`
+	// Tokens that services with `self_issued` have signed themselves, if they may
+	// call this one.
+	Services *SelfIssuedTokens `protobuf:"bytes,12,opt,name=services,proto3" json:"services,omitempty"`
+	// Which claim says what credential a token is signed with; for `consumers`
+	// only. Default: `iss` of the payload.
+	KeyClaim      *KeyClaim             `protobuf:"bytes,13,opt,name=key_claim,json=keyClaim,proto3" json:"key_claim,omitempty"`
+	AudienceCheck JwtRule_AudienceCheck `protobuf:"varint,14,opt,name=audience_check,json=audienceCheck,proto3,enum=watchword.policy.v1.JwtRule_AudienceCheck" json:"audience_check,omitempty"`
+	// Of `exp`. Default REQUIRED; anything else only for tokens that are not our
+	// own, and `apply` warns.
+	Expiration TimeCheck `protobuf:"varint,15,opt,name=expiration,proto3,enum=watchword.policy.v1.TimeCheck" json:"expiration,omitempty"`
+	// Of `nbf`. Default IF_PRESENT.
+	NotBefore TimeCheck `protobuf:"varint,16,opt,name=not_before,json=notBefore,proto3,enum=watchword.policy.v1.TimeCheck" json:"not_before,omitempty"`
+	// Further claims of the payload that must be there, whatever they are.
+	RequiredClaims []string `protobuf:"bytes,17,rep,name=required_claims,json=requiredClaims,proto3" json:"required_claims,omitempty"`
+	// Request header for the whole payload, as base64url without padding.
+	OutputPayloadToHeader string `protobuf:"bytes,18,opt,name=output_payload_to_header,json=outputPayloadToHeader,proto3" json:"output_payload_to_header,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *JwtRule) Reset() {
 	*x = JwtRule{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +2097,7 @@ func (x *JwtRule) String() string {
 func (*JwtRule) ProtoMessage() {}
 
 func (x *JwtRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +2110,7 @@ func (x *JwtRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtRule.ProtoReflect.Descriptor instead.
 func (*JwtRule) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{13}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *JwtRule) GetIssuer() string {
@@ -1225,21 +2127,21 @@ func (x *JwtRule) GetAudiences() []string {
 	return nil
 }
 
-func (x *JwtRule) GetFromHeaders() []*HeaderLocation {
+func (x *JwtRule) GetFromHeaders() []*TokenLocation {
 	if x != nil {
 		return x.FromHeaders
 	}
 	return nil
 }
 
-func (x *JwtRule) GetFromParams() []string {
+func (x *JwtRule) GetFromParams() []*TokenLocation {
 	if x != nil {
 		return x.FromParams
 	}
 	return nil
 }
 
-func (x *JwtRule) GetFromCookies() []string {
+func (x *JwtRule) GetFromCookies() []*TokenLocation {
 	if x != nil {
 		return x.FromCookies
 	}
@@ -1274,7 +2176,72 @@ func (x *JwtRule) GetForwardOriginalToken() bool {
 	return false
 }
 
-type HeaderLocation struct {
+func (x *JwtRule) GetFromForm() []*TokenLocation {
+	if x != nil {
+		return x.FromForm
+	}
+	return nil
+}
+
+func (x *JwtRule) GetConsumers() *ConsumerSelector {
+	if x != nil {
+		return x.Consumers
+	}
+	return nil
+}
+
+func (x *JwtRule) GetServices() *SelfIssuedTokens {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *JwtRule) GetKeyClaim() *KeyClaim {
+	if x != nil {
+		return x.KeyClaim
+	}
+	return nil
+}
+
+func (x *JwtRule) GetAudienceCheck() JwtRule_AudienceCheck {
+	if x != nil {
+		return x.AudienceCheck
+	}
+	return JwtRule_AUDIENCE_CHECK_UNSPECIFIED
+}
+
+func (x *JwtRule) GetExpiration() TimeCheck {
+	if x != nil {
+		return x.Expiration
+	}
+	return TimeCheck_TIME_CHECK_UNSPECIFIED
+}
+
+func (x *JwtRule) GetNotBefore() TimeCheck {
+	if x != nil {
+		return x.NotBefore
+	}
+	return TimeCheck_TIME_CHECK_UNSPECIFIED
+}
+
+func (x *JwtRule) GetRequiredClaims() []string {
+	if x != nil {
+		return x.RequiredClaims
+	}
+	return nil
+}
+
+func (x *JwtRule) GetOutputPayloadToHeader() string {
+	if x != nil {
+		return x.OutputPayloadToHeader
+	}
+	return ""
+}
+
+// TokenLocation is a place where a token may be. In YAML, a name alone may stand
+// for it.
+type TokenLocation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Text before the token, blanks included, such as "Bearer ".
@@ -1283,21 +2250,21 @@ type HeaderLocation struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *HeaderLocation) Reset() {
-	*x = HeaderLocation{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
+func (x *TokenLocation) Reset() {
+	*x = TokenLocation{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *HeaderLocation) String() string {
+func (x *TokenLocation) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*HeaderLocation) ProtoMessage() {}
+func (*TokenLocation) ProtoMessage() {}
 
-func (x *HeaderLocation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
+func (x *TokenLocation) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,39 +2275,199 @@ func (x *HeaderLocation) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use HeaderLocation.ProtoReflect.Descriptor instead.
-func (*HeaderLocation) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{14}
+// Deprecated: Use TokenLocation.ProtoReflect.Descriptor instead.
+func (*TokenLocation) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{20}
 }
 
-func (x *HeaderLocation) GetName() string {
+func (x *TokenLocation) GetName() string {
 	if x != nil {
 		return x.Name
 	}
 	return ""
 }
 
-func (x *HeaderLocation) GetPrefix() string {
+func (x *TokenLocation) GetPrefix() string {
 	if x != nil {
 		return x.Prefix
 	}
 	return ""
 }
 
-// OutputClaim copies a verified claim into a request header.
+// ConsumerSelector selects consumers that have credentials: those named, those
+// with all of the tags, or all.
+type ConsumerSelector struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	MatchTags     []string               `protobuf:"bytes,2,rep,name=match_tags,json=matchTags,proto3" json:"match_tags,omitempty"`
+	All           bool                   `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsumerSelector) Reset() {
+	*x = ConsumerSelector{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsumerSelector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsumerSelector) ProtoMessage() {}
+
+func (x *ConsumerSelector) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsumerSelector.ProtoReflect.Descriptor instead.
+func (*ConsumerSelector) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ConsumerSelector) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *ConsumerSelector) GetMatchTags() []string {
+	if x != nil {
+		return x.MatchTags
+	}
+	return nil
+}
+
+func (x *ConsumerSelector) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+type SelfIssuedTokens struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelfIssuedTokens) Reset() {
+	*x = SelfIssuedTokens{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelfIssuedTokens) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelfIssuedTokens) ProtoMessage() {}
+
+func (x *SelfIssuedTokens) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelfIssuedTokens.ProtoReflect.Descriptor instead.
+func (*SelfIssuedTokens) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{22}
+}
+
+type KeyClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// In order; the first that has the claim as a string counts. Default PAYLOAD.
+	Sources       []KeyClaim_Source `protobuf:"varint,2,rep,packed,name=sources,proto3,enum=watchword.policy.v1.KeyClaim_Source" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyClaim) Reset() {
+	*x = KeyClaim{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyClaim) ProtoMessage() {}
+
+func (x *KeyClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyClaim.ProtoReflect.Descriptor instead.
+func (*KeyClaim) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *KeyClaim) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KeyClaim) GetSources() []KeyClaim_Source {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+// OutputClaim copies a verified claim into the request, into exactly one of
+// header, query, cookie and form.
 type OutputClaim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names from the outside in: [realm_access, roles].
 	ClaimPath []string `protobuf:"bytes,1,rep,name=claim_path,json=claimPath,proto3" json:"claim_path,omitempty"`
-	// What the caller sent under this name is always removed.
-	Header        string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	// What the caller sent under this name is removed, unless override is false.
+	Header string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	// Name of a query parameter.
+	Query  string `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
+	Cookie string `protobuf:"bytes,4,opt,name=cookie,proto3" json:"cookie,omitempty"`
+	// Field of a form; requests with another body are left as they are.
+	Form string `protobuf:"bytes,5,opt,name=form,proto3" json:"form,omitempty"`
+	// False keeps what the caller sent under the name of a header and adds to it.
+	// Default true.
+	Override      *bool `protobuf:"varint,6,opt,name=override,proto3,oneof" json:"override,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OutputClaim) Reset() {
 	*x = OutputClaim{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +2479,7 @@ func (x *OutputClaim) String() string {
 func (*OutputClaim) ProtoMessage() {}
 
 func (x *OutputClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +2492,7 @@ func (x *OutputClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputClaim.ProtoReflect.Descriptor instead.
 func (*OutputClaim) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{15}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OutputClaim) GetClaimPath() []string {
@@ -1382,6 +2509,252 @@ func (x *OutputClaim) GetHeader() string {
 	return ""
 }
 
+func (x *OutputClaim) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *OutputClaim) GetCookie() string {
+	if x != nil {
+		return x.Cookie
+	}
+	return ""
+}
+
+func (x *OutputClaim) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+func (x *OutputClaim) GetOverride() bool {
+	if x != nil && x.Override != nil {
+		return *x.Override
+	}
+	return false
+}
+
+// ConsumerSpec is a named caller that a token identifies.
+type ConsumerSpec struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Username string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	// An identifier of another system.
+	CustomId string `protobuf:"bytes,2,opt,name=custom_id,json=customId,proto3" json:"custom_id,omitempty"`
+	// An identifier that stays when the name changes. Made at creation if none is
+	// given.
+	Id          string        `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	Tags        []string      `protobuf:"bytes,4,rep,name=tags,proto3" json:"tags,omitempty"`
+	Credentials []*Credential `protobuf:"bytes,5,rep,name=credentials,proto3" json:"credentials,omitempty"`
+	// Tokens of an Issuer that are this consumer's.
+	Match         *ConsumerMatch `protobuf:"bytes,6,opt,name=match,proto3" json:"match,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsumerSpec) Reset() {
+	*x = ConsumerSpec{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsumerSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsumerSpec) ProtoMessage() {}
+
+func (x *ConsumerSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsumerSpec.ProtoReflect.Descriptor instead.
+func (*ConsumerSpec) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ConsumerSpec) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *ConsumerSpec) GetCustomId() string {
+	if x != nil {
+		return x.CustomId
+	}
+	return ""
+}
+
+func (x *ConsumerSpec) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ConsumerSpec) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *ConsumerSpec) GetCredentials() []*Credential {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+func (x *ConsumerSpec) GetMatch() *ConsumerMatch {
+	if x != nil {
+		return x.Match
+	}
+	return nil
+}
+
+// Credential is a key that a consumer signs with.
+type Credential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Keeps a credential apart from others of the consumer. Made if none is given.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// What the key claim of its tokens says (by default, their `iss`). Made if
+	// none is given.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// The key, public or shared. Without one a shared secret is made.
+	KeySet *KeySet `protobuf:"bytes,3,opt,name=key_set,json=keySet,proto3" json:"key_set,omitempty"`
+	// The algorithm of a key that does not name its own. Default: the usual one of
+	// its type.
+	Algorithm     string `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credential) Reset() {
+	*x = Credential{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credential) ProtoMessage() {}
+
+func (x *Credential) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credential.ProtoReflect.Descriptor instead.
+func (*Credential) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Credential) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Credential) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Credential) GetKeySet() *KeySet {
+	if x != nil {
+		return x.KeySet
+	}
+	return nil
+}
+
+func (x *Credential) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+type ConsumerMatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Issuer.
+	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// All of them must hold. `sub` and `iss` may be named here.
+	Claims        []*Condition `protobuf:"bytes,2,rep,name=claims,proto3" json:"claims,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsumerMatch) Reset() {
+	*x = ConsumerMatch{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsumerMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsumerMatch) ProtoMessage() {}
+
+func (x *ConsumerMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsumerMatch.ProtoReflect.Descriptor instead.
+func (*ConsumerMatch) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ConsumerMatch) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *ConsumerMatch) GetClaims() []*Condition {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
 // AuthorizationPolicySpec says who may do what. Every DENY counts; the most
 // specific level (route, service, mesh) that has an ALLOW decides who may.
 type AuthorizationPolicySpec struct {
@@ -1390,14 +2763,16 @@ type AuthorizationPolicySpec struct {
 	Action AuthorizationPolicySpec_Action `protobuf:"varint,2,opt,name=action,proto3,enum=watchword.policy.v1.AuthorizationPolicySpec_Action" json:"action,omitempty"`
 	// A request matches when one of the rules does. An ALLOW without rules
 	// allows nothing.
-	Rules         []*AuthorizationRule `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
+	Rules []*AuthorizationRule `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Default ENFORCE.
+	Enforcement   Enforcement `protobuf:"varint,4,opt,name=enforcement,proto3,enum=watchword.policy.v1.Enforcement" json:"enforcement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuthorizationPolicySpec) Reset() {
 	*x = AuthorizationPolicySpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +2784,7 @@ func (x *AuthorizationPolicySpec) String() string {
 func (*AuthorizationPolicySpec) ProtoMessage() {}
 
 func (x *AuthorizationPolicySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +2797,7 @@ func (x *AuthorizationPolicySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationPolicySpec.ProtoReflect.Descriptor instead.
 func (*AuthorizationPolicySpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{16}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AuthorizationPolicySpec) GetTarget() *Target {
@@ -1446,6 +2821,13 @@ func (x *AuthorizationPolicySpec) GetRules() []*AuthorizationRule {
 	return nil
 }
 
+func (x *AuthorizationPolicySpec) GetEnforcement() Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return Enforcement_ENFORCEMENT_UNSPECIFIED
+}
+
 // AuthorizationRule matches when from, to and each condition do.
 type AuthorizationRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1459,7 +2841,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +2853,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +2866,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{17}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AuthorizationRule) GetFrom() *Source {
@@ -1508,21 +2890,29 @@ func (x *AuthorizationRule) GetWhen() []*Condition {
 	return nil
 }
 
-// Source matches when one of the lists names the caller.
+// Source matches when one of the lists names the caller (if there is any but the
+// not_ lists), and none of the not_ lists does. A request without a verified
+// token is named by no list, so that not_ lists alone match it.
 type Source struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Services of this mesh, by name.
 	Services []string `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
 	// Issuers, by resource name: any subject of theirs.
-	Issuers       []string   `protobuf:"bytes,2,rep,name=issuers,proto3" json:"issuers,omitempty"`
-	Subjects      []*Subject `protobuf:"bytes,3,rep,name=subjects,proto3" json:"subjects,omitempty"`
+	Issuers  []string   `protobuf:"bytes,2,rep,name=issuers,proto3" json:"issuers,omitempty"`
+	Subjects []*Subject `protobuf:"bytes,3,rep,name=subjects,proto3" json:"subjects,omitempty"`
+	// Consumers, by name; the anonymous one too.
+	Consumers     []string   `protobuf:"bytes,4,rep,name=consumers,proto3" json:"consumers,omitempty"`
+	NotServices   []string   `protobuf:"bytes,5,rep,name=not_services,json=notServices,proto3" json:"not_services,omitempty"`
+	NotIssuers    []string   `protobuf:"bytes,6,rep,name=not_issuers,json=notIssuers,proto3" json:"not_issuers,omitempty"`
+	NotSubjects   []*Subject `protobuf:"bytes,7,rep,name=not_subjects,json=notSubjects,proto3" json:"not_subjects,omitempty"`
+	NotConsumers  []string   `protobuf:"bytes,8,rep,name=not_consumers,json=notConsumers,proto3" json:"not_consumers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +2924,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +2937,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{18}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Source) GetServices() []string {
@@ -1571,6 +2961,41 @@ func (x *Source) GetSubjects() []*Subject {
 	return nil
 }
 
+func (x *Source) GetConsumers() []string {
+	if x != nil {
+		return x.Consumers
+	}
+	return nil
+}
+
+func (x *Source) GetNotServices() []string {
+	if x != nil {
+		return x.NotServices
+	}
+	return nil
+}
+
+func (x *Source) GetNotIssuers() []string {
+	if x != nil {
+		return x.NotIssuers
+	}
+	return nil
+}
+
+func (x *Source) GetNotSubjects() []*Subject {
+	if x != nil {
+		return x.NotSubjects
+	}
+	return nil
+}
+
+func (x *Source) GetNotConsumers() []string {
+	if x != nil {
+		return x.NotConsumers
+	}
+	return nil
+}
+
 // Subject is a caller of one issuer; a `sub` means nothing without it.
 type Subject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1584,7 +3009,7 @@ type Subject struct {
 
 func (x *Subject) Reset() {
 	*x = Subject{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +3021,7 @@ func (x *Subject) String() string {
 func (*Subject) ProtoMessage() {}
 
 func (x *Subject) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +3034,7 @@ func (x *Subject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subject.ProtoReflect.Descriptor instead.
 func (*Subject) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{19}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Subject) GetIssuer() string {
@@ -1626,20 +3051,23 @@ func (x *Subject) GetSubject() string {
 	return ""
 }
 
-// Operation matches when each list that is not empty does; the forms are
-// those of Route.
+// Operation matches when each list that is not empty does, and no not_ list
+// does; the forms are those of Route.
 type Operation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hosts         []string               `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	Paths         []string               `protobuf:"bytes,2,rep,name=paths,proto3" json:"paths,omitempty"`
 	Methods       []string               `protobuf:"bytes,3,rep,name=methods,proto3" json:"methods,omitempty"`
+	NotHosts      []string               `protobuf:"bytes,4,rep,name=not_hosts,json=notHosts,proto3" json:"not_hosts,omitempty"`
+	NotPaths      []string               `protobuf:"bytes,5,rep,name=not_paths,json=notPaths,proto3" json:"not_paths,omitempty"`
+	NotMethods    []string               `protobuf:"bytes,6,rep,name=not_methods,json=notMethods,proto3" json:"not_methods,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +3079,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +3092,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{20}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Operation) GetHosts() []string {
@@ -1688,6 +3116,27 @@ func (x *Operation) GetMethods() []string {
 	return nil
 }
 
+func (x *Operation) GetNotHosts() []string {
+	if x != nil {
+		return x.NotHosts
+	}
+	return nil
+}
+
+func (x *Operation) GetNotPaths() []string {
+	if x != nil {
+		return x.NotPaths
+	}
+	return nil
+}
+
+func (x *Operation) GetNotMethods() []string {
+	if x != nil {
+		return x.NotMethods
+	}
+	return nil
+}
+
 // Condition looks at one claim of the verified token.
 type Condition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1702,7 +3151,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +3163,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +3176,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{21}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Condition) GetClaimPath() []string {
@@ -1755,13 +3204,14 @@ var File_watchword_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	" watchword/policy/v1/policy.proto\x12\x13watchword.policy.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x8f\x03\n" +
+	" watchword/policy/v1/policy.proto\x12\x13watchword.policy.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xd0\x03\n" +
 	"\bResource\x129\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x1d.watchword.policy.v1.MetadataR\bmetadata\x12<\n" +
 	"\aservice\x18\x02 \x01(\v2 .watchword.policy.v1.ServiceSpecH\x00R\aservice\x129\n" +
 	"\x06issuer\x18\x03 \x01(\v2\x1f.watchword.policy.v1.IssuerSpecH\x00R\x06issuer\x12d\n" +
 	"\x15authentication_policy\x18\x04 \x01(\v2-.watchword.policy.v1.AuthenticationPolicySpecH\x00R\x14authenticationPolicy\x12a\n" +
-	"\x14authorization_policy\x18\x05 \x01(\v2,.watchword.policy.v1.AuthorizationPolicySpecH\x00R\x13authorizationPolicyB\x06\n" +
+	"\x14authorization_policy\x18\x05 \x01(\v2,.watchword.policy.v1.AuthorizationPolicySpecH\x00R\x13authorizationPolicy\x12?\n" +
+	"\bconsumer\x18\x06 \x01(\v2!.watchword.policy.v1.ConsumerSpecH\x00R\bconsumerB\x06\n" +
 	"\x04spec\"\xca\x01\n" +
 	"\bMetadata\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
@@ -1770,12 +3220,24 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc8\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x03\n" +
 	"\vServiceSpec\x12\x1c\n" +
 	"\taudiences\x18\x01 \x03(\tR\taudiences\x122\n" +
 	"\x06routes\x18\x02 \x03(\v2\x1a.watchword.policy.v1.RouteR\x06routes\x126\n" +
 	"\ainbound\x18\x03 \x01(\v2\x1c.watchword.policy.v1.InboundR\ainbound\x12/\n" +
-	"\x05calls\x18\x04 \x03(\v2\x19.watchword.policy.v1.CallR\x05calls\"a\n" +
+	"\x05calls\x18\x04 \x03(\v2\x19.watchword.policy.v1.CallR\x05calls\x12K\n" +
+	"\vdata_planes\x18\x05 \x03(\x0e2*.watchword.policy.v1.ServiceSpec.DataPlaneR\n" +
+	"dataPlanes\x12@\n" +
+	"\vself_issued\x18\x06 \x01(\v2\x1f.watchword.policy.v1.SelfIssuedR\n" +
+	"selfIssued\":\n" +
+	"\tDataPlane\x12\x1a\n" +
+	"\x16DATA_PLANE_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05ENVOY\x10\x01\x12\x06\n" +
+	"\x02GO\x10\x02\"Z\n" +
+	"\n" +
+	"SelfIssued\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x124\n" +
+	"\akey_set\x18\x02 \x01(\v2\x1b.watchword.policy.v1.KeySetR\x06keySet\"a\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\x14\n" +
@@ -1799,12 +3261,33 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\akey_set\x18\x02 \x01(\v2\x1b.watchword.policy.v1.KeySetR\x06keySet\x12\x1e\n" +
 	"\n" +
 	"algorithms\x18\x03 \x03(\tR\n" +
-	"algorithms\"\x98\x01\n" +
+	"algorithms\"\xb6\x02\n" +
 	"\x06KeySet\x12<\n" +
 	"\abuiltin\x18\x01 \x01(\v2 .watchword.policy.v1.BuiltinKeysH\x00R\abuiltin\x12\x14\n" +
 	"\x04jwks\x18\x02 \x01(\tH\x00R\x04jwks\x120\n" +
-	"\x03pem\x18\x03 \x01(\v2\x1c.watchword.policy.v1.PemKeysH\x00R\x03pemB\b\n" +
-	"\x06source\"r\n" +
+	"\x03pem\x18\x03 \x01(\v2\x1c.watchword.policy.v1.PemKeysH\x00R\x03pem\x129\n" +
+	"\bjwks_uri\x18\x04 \x01(\v2\x1c.watchword.policy.v1.JwksUriH\x00R\ajwksUri\x129\n" +
+	"\x06secret\x18\x05 \x01(\v2\x1f.watchword.policy.v1.SecretKeysH\x00R\x06secret\x12&\n" +
+	"\x0fallow_weak_keys\x18\x06 \x01(\bR\rallowWeakKeysB\b\n" +
+	"\x06source\"\xa2\x02\n" +
+	"\aJwksUri\x12\x10\n" +
+	"\x03uri\x18\x01 \x01(\tR\x03uri\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x0e\n" +
+	"\x02ca\x18\x04 \x01(\tR\x02ca\x12-\n" +
+	"\x12client_certificate\x18\x05 \x01(\tR\x11clientCertificate\x12\x1d\n" +
+	"\n" +
+	"client_key\x18\x06 \x01(\tR\tclientKey\x12\x14\n" +
+	"\x05proxy\x18\a \x01(\tR\x05proxy\x12%\n" +
+	"\x0eallow_networks\x18\b \x03(\tR\rallowNetworks\"@\n" +
+	"\n" +
+	"SecretKeys\x122\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1e.watchword.policy.v1.SecretKeyR\x04keys\"k\n" +
+	"\tSecretKey\x12\x16\n" +
+	"\x06secret\x18\x01 \x01(\tR\x06secret\x12\x16\n" +
+	"\x06base64\x18\x02 \x01(\bR\x06base64\x12\x1c\n" +
+	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12\x10\n" +
+	"\x03kid\x18\x04 \x01(\tR\x03kid\"r\n" +
 	"\vBuiltinKeys\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12@\n" +
 	"\x0etoken_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rtokenLifetime\":\n" +
@@ -1815,40 +3298,119 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\x03kid\x18\x02 \x01(\tR\x03kid\"<\n" +
 	"\x06Target\x12\x1a\n" +
 	"\bservices\x18\x01 \x03(\tR\bservices\x12\x16\n" +
-	"\x06routes\x18\x02 \x03(\tR\x06routes\"\x93\x02\n" +
+	"\x06routes\x18\x02 \x03(\tR\x06routes\"\x8c\x05\n" +
 	"\x18AuthenticationPolicySpec\x123\n" +
 	"\x06target\x18\x01 \x01(\v2\x1b.watchword.policy.v1.TargetR\x06target\x12F\n" +
 	"\x04mode\x18\x02 \x01(\x0e22.watchword.policy.v1.AuthenticationPolicySpec.ModeR\x04mode\x129\n" +
-	"\tjwt_rules\x18\x03 \x03(\v2\x1c.watchword.policy.v1.JwtRuleR\bjwtRules\"?\n" +
+	"\tjwt_rules\x18\x03 \x03(\v2\x1c.watchword.policy.v1.JwtRuleR\bjwtRules\x12B\n" +
+	"\venforcement\x18\x04 \x01(\x0e2 .watchword.policy.v1.EnforcementR\venforcement\x12-\n" +
+	"\x12anonymous_consumer\x18\x05 \x01(\tR\x11anonymousConsumer\x12-\n" +
+	"\x10run_on_preflight\x18\x06 \x01(\bH\x00R\x0erunOnPreflight\x88\x01\x01\x12N\n" +
+	"\x10consumer_headers\x18\a \x03(\v2#.watchword.policy.v1.ConsumerHeaderR\x0fconsumerHeaders\x12;\n" +
+	"\tresponses\x18\b \x03(\v2\x1d.watchword.policy.v1.ResponseR\tresponses\x12#\n" +
+	"\rallow_scripts\x18\t \x01(\bR\fallowScripts\"O\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06STRICT\x10\x01\x12\f\n" +
 	"\bOPTIONAL\x10\x02\x12\a\n" +
-	"\x03OFF\x10\x03\"\xc0\x03\n" +
+	"\x03OFF\x10\x03\x12\x0e\n" +
+	"\n" +
+	"PERMISSIVE\x10\x04B\x13\n" +
+	"\x11_run_on_preflight\"\xeb\x01\n" +
+	"\x0eConsumerHeader\x12K\n" +
+	"\tattribute\x18\x01 \x01(\x0e2-.watchword.policy.v1.ConsumerHeader.AttributeR\tattribute\x12\x16\n" +
+	"\x06header\x18\x02 \x01(\tR\x06header\"t\n" +
+	"\tAttribute\x12\x19\n" +
+	"\x15ATTRIBUTE_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04NAME\x10\x01\x12\x06\n" +
+	"\x02ID\x10\x02\x12\f\n" +
+	"\bUSERNAME\x10\x03\x12\r\n" +
+	"\tCUSTOM_ID\x10\x04\x12\x0e\n" +
+	"\n" +
+	"CREDENTIAL\x10\x05\x12\r\n" +
+	"\tANONYMOUS\x10\x06\"s\n" +
+	"\bResponse\x12\x18\n" +
+	"\areasons\x18\x01 \x03(\tR\areasons\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\rR\x06status\x12\x12\n" +
+	"\x04body\x18\x03 \x01(\tR\x04body\x12!\n" +
+	"\fcontent_type\x18\x04 \x01(\tR\vcontentType\"\x8d\t\n" +
 	"\aJwtRule\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1c\n" +
-	"\taudiences\x18\x02 \x03(\tR\taudiences\x12F\n" +
-	"\ffrom_headers\x18\x03 \x03(\v2#.watchword.policy.v1.HeaderLocationR\vfromHeaders\x12\x1f\n" +
-	"\vfrom_params\x18\x04 \x03(\tR\n" +
-	"fromParams\x12!\n" +
-	"\ffrom_cookies\x18\x05 \x03(\tR\vfromCookies\x128\n" +
+	"\taudiences\x18\x02 \x03(\tR\taudiences\x12E\n" +
+	"\ffrom_headers\x18\x03 \x03(\v2\".watchword.policy.v1.TokenLocationR\vfromHeaders\x12C\n" +
+	"\vfrom_params\x18\x04 \x03(\v2\".watchword.policy.v1.TokenLocationR\n" +
+	"fromParams\x12E\n" +
+	"\ffrom_cookies\x18\x05 \x03(\v2\".watchword.policy.v1.TokenLocationR\vfromCookies\x128\n" +
 	"\n" +
 	"clock_skew\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tclockSkew\x12<\n" +
 	"\fmax_lifetime\x18\a \x01(\v2\x19.google.protobuf.DurationR\vmaxLifetime\x12E\n" +
 	"\routput_claims\x18\b \x03(\v2 .watchword.policy.v1.OutputClaimR\foutputClaims\x124\n" +
-	"\x16forward_original_token\x18\t \x01(\bR\x14forwardOriginalToken\"<\n" +
-	"\x0eHeaderLocation\x12\x12\n" +
+	"\x16forward_original_token\x18\t \x01(\bR\x14forwardOriginalToken\x12?\n" +
+	"\tfrom_form\x18\n" +
+	" \x03(\v2\".watchword.policy.v1.TokenLocationR\bfromForm\x12C\n" +
+	"\tconsumers\x18\v \x01(\v2%.watchword.policy.v1.ConsumerSelectorR\tconsumers\x12A\n" +
+	"\bservices\x18\f \x01(\v2%.watchword.policy.v1.SelfIssuedTokensR\bservices\x12:\n" +
+	"\tkey_claim\x18\r \x01(\v2\x1d.watchword.policy.v1.KeyClaimR\bkeyClaim\x12Q\n" +
+	"\x0eaudience_check\x18\x0e \x01(\x0e2*.watchword.policy.v1.JwtRule.AudienceCheckR\raudienceCheck\x12>\n" +
+	"\n" +
+	"expiration\x18\x0f \x01(\x0e2\x1e.watchword.policy.v1.TimeCheckR\n" +
+	"expiration\x12=\n" +
+	"\n" +
+	"not_before\x18\x10 \x01(\x0e2\x1e.watchword.policy.v1.TimeCheckR\tnotBefore\x12'\n" +
+	"\x0frequired_claims\x18\x11 \x03(\tR\x0erequiredClaims\x127\n" +
+	"\x18output_payload_to_header\x18\x12 \x01(\tR\x15outputPayloadToHeader\"K\n" +
+	"\rAudienceCheck\x12\x1e\n" +
+	"\x1aAUDIENCE_CHECK_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aCHECKED\x10\x01\x12\r\n" +
+	"\tUNCHECKED\x10\x02\";\n" +
+	"\rTokenLocation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06prefix\x18\x02 \x01(\tR\x06prefix\"D\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\"Y\n" +
+	"\x10ConsumerSelector\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\x12\x1d\n" +
+	"\n" +
+	"match_tags\x18\x02 \x03(\tR\tmatchTags\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\"\x12\n" +
+	"\x10SelfIssuedTokens\"\x99\x01\n" +
+	"\bKeyClaim\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
+	"\asources\x18\x02 \x03(\x0e2$.watchword.policy.v1.KeyClaim.SourceR\asources\"9\n" +
+	"\x06Source\x12\x16\n" +
+	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aPAYLOAD\x10\x01\x12\n" +
+	"\n" +
+	"\x06HEADER\x10\x02\"\xb4\x01\n" +
 	"\vOutputClaim\x12\x1d\n" +
 	"\n" +
 	"claim_path\x18\x01 \x03(\tR\tclaimPath\x12\x16\n" +
-	"\x06header\x18\x02 \x01(\tR\x06header\"\x90\x02\n" +
+	"\x06header\x18\x02 \x01(\tR\x06header\x12\x14\n" +
+	"\x05query\x18\x03 \x01(\tR\x05query\x12\x16\n" +
+	"\x06cookie\x18\x04 \x01(\tR\x06cookie\x12\x12\n" +
+	"\x04form\x18\x05 \x01(\tR\x04form\x12\x1f\n" +
+	"\boverride\x18\x06 \x01(\bH\x00R\boverride\x88\x01\x01B\v\n" +
+	"\t_override\"\xe8\x01\n" +
+	"\fConsumerSpec\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1b\n" +
+	"\tcustom_id\x18\x02 \x01(\tR\bcustomId\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12\x12\n" +
+	"\x04tags\x18\x04 \x03(\tR\x04tags\x12A\n" +
+	"\vcredentials\x18\x05 \x03(\v2\x1f.watchword.policy.v1.CredentialR\vcredentials\x128\n" +
+	"\x05match\x18\x06 \x01(\v2\".watchword.policy.v1.ConsumerMatchR\x05match\"\x82\x01\n" +
+	"\n" +
+	"Credential\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x124\n" +
+	"\akey_set\x18\x03 \x01(\v2\x1b.watchword.policy.v1.KeySetR\x06keySet\x12\x1c\n" +
+	"\talgorithm\x18\x04 \x01(\tR\talgorithm\"_\n" +
+	"\rConsumerMatch\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x126\n" +
+	"\x06claims\x18\x02 \x03(\v2\x1e.watchword.policy.v1.ConditionR\x06claims\"\xd4\x02\n" +
 	"\x17AuthorizationPolicySpec\x123\n" +
 	"\x06target\x18\x01 \x01(\v2\x1b.watchword.policy.v1.TargetR\x06target\x12K\n" +
 	"\x06action\x18\x02 \x01(\x0e23.watchword.policy.v1.AuthorizationPolicySpec.ActionR\x06action\x12<\n" +
-	"\x05rules\x18\x03 \x03(\v2&.watchword.policy.v1.AuthorizationRuleR\x05rules\"5\n" +
+	"\x05rules\x18\x03 \x03(\v2&.watchword.policy.v1.AuthorizationRuleR\x05rules\x12B\n" +
+	"\venforcement\x18\x04 \x01(\x0e2 .watchword.policy.v1.EnforcementR\venforcement\"5\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05ALLOW\x10\x01\x12\b\n" +
@@ -1856,30 +3418,52 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\x11AuthorizationRule\x12/\n" +
 	"\x04from\x18\x01 \x01(\v2\x1b.watchword.policy.v1.SourceR\x04from\x12.\n" +
 	"\x02to\x18\x02 \x01(\v2\x1e.watchword.policy.v1.OperationR\x02to\x122\n" +
-	"\x04when\x18\x03 \x03(\v2\x1e.watchword.policy.v1.ConditionR\x04when\"x\n" +
+	"\x04when\x18\x03 \x03(\v2\x1e.watchword.policy.v1.ConditionR\x04when\"\xc0\x02\n" +
 	"\x06Source\x12\x1a\n" +
 	"\bservices\x18\x01 \x03(\tR\bservices\x12\x18\n" +
 	"\aissuers\x18\x02 \x03(\tR\aissuers\x128\n" +
-	"\bsubjects\x18\x03 \x03(\v2\x1c.watchword.policy.v1.SubjectR\bsubjects\";\n" +
+	"\bsubjects\x18\x03 \x03(\v2\x1c.watchword.policy.v1.SubjectR\bsubjects\x12\x1c\n" +
+	"\tconsumers\x18\x04 \x03(\tR\tconsumers\x12!\n" +
+	"\fnot_services\x18\x05 \x03(\tR\vnotServices\x12\x1f\n" +
+	"\vnot_issuers\x18\x06 \x03(\tR\n" +
+	"notIssuers\x12?\n" +
+	"\fnot_subjects\x18\a \x03(\v2\x1c.watchword.policy.v1.SubjectR\vnotSubjects\x12#\n" +
+	"\rnot_consumers\x18\b \x03(\tR\fnotConsumers\";\n" +
 	"\aSubject\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x18\n" +
-	"\asubject\x18\x02 \x01(\tR\asubject\"Q\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\"\xac\x01\n" +
 	"\tOperation\x12\x14\n" +
 	"\x05hosts\x18\x01 \x03(\tR\x05hosts\x12\x14\n" +
 	"\x05paths\x18\x02 \x03(\tR\x05paths\x12\x18\n" +
-	"\amethods\x18\x03 \x03(\tR\amethods\"\xd9\x01\n" +
+	"\amethods\x18\x03 \x03(\tR\amethods\x12\x1b\n" +
+	"\tnot_hosts\x18\x04 \x03(\tR\bnotHosts\x12\x1b\n" +
+	"\tnot_paths\x18\x05 \x03(\tR\bnotPaths\x12\x1f\n" +
+	"\vnot_methods\x18\x06 \x03(\tR\n" +
+	"notMethods\"\xe9\x01\n" +
 	"\tCondition\x12\x1d\n" +
 	"\n" +
 	"claim_path\x18\x01 \x03(\tR\tclaimPath\x127\n" +
 	"\x02op\x18\x02 \x01(\x0e2'.watchword.policy.v1.Condition.OperatorR\x02op\x12.\n" +
-	"\x06values\x18\x03 \x03(\v2\x16.google.protobuf.ValueR\x06values\"D\n" +
+	"\x06values\x18\x03 \x03(\v2\x16.google.protobuf.ValueR\x06values\"T\n" +
 	"\bOperator\x12\x18\n" +
 	"\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02IN\x10\x01\x12\n" +
 	"\n" +
 	"\x06NOT_IN\x10\x02\x12\n" +
 	"\n" +
-	"\x06EXISTS\x10\x03BHZFgithub.com/watchword-mesh/watchword/proto/watchword/policy/v1;policyv1b\x06proto3"
+	"\x06EXISTS\x10\x03\x12\x0e\n" +
+	"\n" +
+	"NOT_EXISTS\x10\x04*D\n" +
+	"\vEnforcement\x12\x1b\n" +
+	"\x17ENFORCEMENT_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aENFORCE\x10\x01\x12\v\n" +
+	"\aOBSERVE\x10\x02*V\n" +
+	"\tTimeCheck\x12\x1a\n" +
+	"\x16TIME_CHECK_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bREQUIRED\x10\x01\x12\x0e\n" +
+	"\n" +
+	"IF_PRESENT\x10\x02\x12\x0f\n" +
+	"\vNOT_CHECKED\x10\x03BHZFgithub.com/watchword-mesh/watchword/proto/watchword/policy/v1;policyv1b\x06proto3"
 
 var (
 	file_watchword_policy_v1_policy_proto_rawDescOnce sync.Once
@@ -1893,76 +3477,123 @@ func file_watchword_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_watchword_policy_v1_policy_proto_rawDescData
 }
 
-var file_watchword_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_watchword_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_watchword_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_watchword_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_watchword_policy_v1_policy_proto_goTypes = []any{
-	(Inbound_Protocol)(0),               // 0: watchword.policy.v1.Inbound.Protocol
-	(AuthenticationPolicySpec_Mode)(0),  // 1: watchword.policy.v1.AuthenticationPolicySpec.Mode
-	(AuthorizationPolicySpec_Action)(0), // 2: watchword.policy.v1.AuthorizationPolicySpec.Action
-	(Condition_Operator)(0),             // 3: watchword.policy.v1.Condition.Operator
-	(*Resource)(nil),                    // 4: watchword.policy.v1.Resource
-	(*Metadata)(nil),                    // 5: watchword.policy.v1.Metadata
-	(*ServiceSpec)(nil),                 // 6: watchword.policy.v1.ServiceSpec
-	(*Route)(nil),                       // 7: watchword.policy.v1.Route
-	(*Inbound)(nil),                     // 8: watchword.policy.v1.Inbound
-	(*Call)(nil),                        // 9: watchword.policy.v1.Call
-	(*IssuerSpec)(nil),                  // 10: watchword.policy.v1.IssuerSpec
-	(*KeySet)(nil),                      // 11: watchword.policy.v1.KeySet
-	(*BuiltinKeys)(nil),                 // 12: watchword.policy.v1.BuiltinKeys
-	(*PemKeys)(nil),                     // 13: watchword.policy.v1.PemKeys
-	(*PemKey)(nil),                      // 14: watchword.policy.v1.PemKey
-	(*Target)(nil),                      // 15: watchword.policy.v1.Target
-	(*AuthenticationPolicySpec)(nil),    // 16: watchword.policy.v1.AuthenticationPolicySpec
-	(*JwtRule)(nil),                     // 17: watchword.policy.v1.JwtRule
-	(*HeaderLocation)(nil),              // 18: watchword.policy.v1.HeaderLocation
-	(*OutputClaim)(nil),                 // 19: watchword.policy.v1.OutputClaim
-	(*AuthorizationPolicySpec)(nil),     // 20: watchword.policy.v1.AuthorizationPolicySpec
-	(*AuthorizationRule)(nil),           // 21: watchword.policy.v1.AuthorizationRule
-	(*Source)(nil),                      // 22: watchword.policy.v1.Source
-	(*Subject)(nil),                     // 23: watchword.policy.v1.Subject
-	(*Operation)(nil),                   // 24: watchword.policy.v1.Operation
-	(*Condition)(nil),                   // 25: watchword.policy.v1.Condition
-	nil,                                 // 26: watchword.policy.v1.Metadata.LabelsEntry
-	(*durationpb.Duration)(nil),         // 27: google.protobuf.Duration
-	(*structpb.Value)(nil),              // 28: google.protobuf.Value
+	(Enforcement)(0),                    // 0: watchword.policy.v1.Enforcement
+	(TimeCheck)(0),                      // 1: watchword.policy.v1.TimeCheck
+	(ServiceSpec_DataPlane)(0),          // 2: watchword.policy.v1.ServiceSpec.DataPlane
+	(Inbound_Protocol)(0),               // 3: watchword.policy.v1.Inbound.Protocol
+	(AuthenticationPolicySpec_Mode)(0),  // 4: watchword.policy.v1.AuthenticationPolicySpec.Mode
+	(ConsumerHeader_Attribute)(0),       // 5: watchword.policy.v1.ConsumerHeader.Attribute
+	(JwtRule_AudienceCheck)(0),          // 6: watchword.policy.v1.JwtRule.AudienceCheck
+	(KeyClaim_Source)(0),                // 7: watchword.policy.v1.KeyClaim.Source
+	(AuthorizationPolicySpec_Action)(0), // 8: watchword.policy.v1.AuthorizationPolicySpec.Action
+	(Condition_Operator)(0),             // 9: watchword.policy.v1.Condition.Operator
+	(*Resource)(nil),                    // 10: watchword.policy.v1.Resource
+	(*Metadata)(nil),                    // 11: watchword.policy.v1.Metadata
+	(*ServiceSpec)(nil),                 // 12: watchword.policy.v1.ServiceSpec
+	(*SelfIssued)(nil),                  // 13: watchword.policy.v1.SelfIssued
+	(*Route)(nil),                       // 14: watchword.policy.v1.Route
+	(*Inbound)(nil),                     // 15: watchword.policy.v1.Inbound
+	(*Call)(nil),                        // 16: watchword.policy.v1.Call
+	(*IssuerSpec)(nil),                  // 17: watchword.policy.v1.IssuerSpec
+	(*KeySet)(nil),                      // 18: watchword.policy.v1.KeySet
+	(*JwksUri)(nil),                     // 19: watchword.policy.v1.JwksUri
+	(*SecretKeys)(nil),                  // 20: watchword.policy.v1.SecretKeys
+	(*SecretKey)(nil),                   // 21: watchword.policy.v1.SecretKey
+	(*BuiltinKeys)(nil),                 // 22: watchword.policy.v1.BuiltinKeys
+	(*PemKeys)(nil),                     // 23: watchword.policy.v1.PemKeys
+	(*PemKey)(nil),                      // 24: watchword.policy.v1.PemKey
+	(*Target)(nil),                      // 25: watchword.policy.v1.Target
+	(*AuthenticationPolicySpec)(nil),    // 26: watchword.policy.v1.AuthenticationPolicySpec
+	(*ConsumerHeader)(nil),              // 27: watchword.policy.v1.ConsumerHeader
+	(*Response)(nil),                    // 28: watchword.policy.v1.Response
+	(*JwtRule)(nil),                     // 29: watchword.policy.v1.JwtRule
+	(*TokenLocation)(nil),               // 30: watchword.policy.v1.TokenLocation
+	(*ConsumerSelector)(nil),            // 31: watchword.policy.v1.ConsumerSelector
+	(*SelfIssuedTokens)(nil),            // 32: watchword.policy.v1.SelfIssuedTokens
+	(*KeyClaim)(nil),                    // 33: watchword.policy.v1.KeyClaim
+	(*OutputClaim)(nil),                 // 34: watchword.policy.v1.OutputClaim
+	(*ConsumerSpec)(nil),                // 35: watchword.policy.v1.ConsumerSpec
+	(*Credential)(nil),                  // 36: watchword.policy.v1.Credential
+	(*ConsumerMatch)(nil),               // 37: watchword.policy.v1.ConsumerMatch
+	(*AuthorizationPolicySpec)(nil),     // 38: watchword.policy.v1.AuthorizationPolicySpec
+	(*AuthorizationRule)(nil),           // 39: watchword.policy.v1.AuthorizationRule
+	(*Source)(nil),                      // 40: watchword.policy.v1.Source
+	(*Subject)(nil),                     // 41: watchword.policy.v1.Subject
+	(*Operation)(nil),                   // 42: watchword.policy.v1.Operation
+	(*Condition)(nil),                   // 43: watchword.policy.v1.Condition
+	nil,                                 // 44: watchword.policy.v1.Metadata.LabelsEntry
+	(*durationpb.Duration)(nil),         // 45: google.protobuf.Duration
+	(*structpb.Value)(nil),              // 46: google.protobuf.Value
 }
 var file_watchword_policy_v1_policy_proto_depIdxs = []int32{
-	5,  // 0: watchword.policy.v1.Resource.metadata:type_name -> watchword.policy.v1.Metadata
-	6,  // 1: watchword.policy.v1.Resource.service:type_name -> watchword.policy.v1.ServiceSpec
-	10, // 2: watchword.policy.v1.Resource.issuer:type_name -> watchword.policy.v1.IssuerSpec
-	16, // 3: watchword.policy.v1.Resource.authentication_policy:type_name -> watchword.policy.v1.AuthenticationPolicySpec
-	20, // 4: watchword.policy.v1.Resource.authorization_policy:type_name -> watchword.policy.v1.AuthorizationPolicySpec
-	26, // 5: watchword.policy.v1.Metadata.labels:type_name -> watchword.policy.v1.Metadata.LabelsEntry
-	7,  // 6: watchword.policy.v1.ServiceSpec.routes:type_name -> watchword.policy.v1.Route
-	8,  // 7: watchword.policy.v1.ServiceSpec.inbound:type_name -> watchword.policy.v1.Inbound
-	9,  // 8: watchword.policy.v1.ServiceSpec.calls:type_name -> watchword.policy.v1.Call
-	0,  // 9: watchword.policy.v1.Inbound.protocol:type_name -> watchword.policy.v1.Inbound.Protocol
-	11, // 10: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
-	12, // 11: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
-	13, // 12: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
-	27, // 13: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
-	14, // 14: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
-	15, // 15: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	1,  // 16: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
-	17, // 17: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
-	18, // 18: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.HeaderLocation
-	27, // 19: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
-	27, // 20: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
-	19, // 21: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
-	15, // 22: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	2,  // 23: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
-	21, // 24: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
-	22, // 25: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
-	24, // 26: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
-	25, // 27: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
-	23, // 28: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
-	3,  // 29: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
-	28, // 30: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	11, // 0: watchword.policy.v1.Resource.metadata:type_name -> watchword.policy.v1.Metadata
+	12, // 1: watchword.policy.v1.Resource.service:type_name -> watchword.policy.v1.ServiceSpec
+	17, // 2: watchword.policy.v1.Resource.issuer:type_name -> watchword.policy.v1.IssuerSpec
+	26, // 3: watchword.policy.v1.Resource.authentication_policy:type_name -> watchword.policy.v1.AuthenticationPolicySpec
+	38, // 4: watchword.policy.v1.Resource.authorization_policy:type_name -> watchword.policy.v1.AuthorizationPolicySpec
+	35, // 5: watchword.policy.v1.Resource.consumer:type_name -> watchword.policy.v1.ConsumerSpec
+	44, // 6: watchword.policy.v1.Metadata.labels:type_name -> watchword.policy.v1.Metadata.LabelsEntry
+	14, // 7: watchword.policy.v1.ServiceSpec.routes:type_name -> watchword.policy.v1.Route
+	15, // 8: watchword.policy.v1.ServiceSpec.inbound:type_name -> watchword.policy.v1.Inbound
+	16, // 9: watchword.policy.v1.ServiceSpec.calls:type_name -> watchword.policy.v1.Call
+	2,  // 10: watchword.policy.v1.ServiceSpec.data_planes:type_name -> watchword.policy.v1.ServiceSpec.DataPlane
+	13, // 11: watchword.policy.v1.ServiceSpec.self_issued:type_name -> watchword.policy.v1.SelfIssued
+	18, // 12: watchword.policy.v1.SelfIssued.key_set:type_name -> watchword.policy.v1.KeySet
+	3,  // 13: watchword.policy.v1.Inbound.protocol:type_name -> watchword.policy.v1.Inbound.Protocol
+	18, // 14: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
+	22, // 15: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
+	23, // 16: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
+	19, // 17: watchword.policy.v1.KeySet.jwks_uri:type_name -> watchword.policy.v1.JwksUri
+	20, // 18: watchword.policy.v1.KeySet.secret:type_name -> watchword.policy.v1.SecretKeys
+	45, // 19: watchword.policy.v1.JwksUri.interval:type_name -> google.protobuf.Duration
+	45, // 20: watchword.policy.v1.JwksUri.timeout:type_name -> google.protobuf.Duration
+	21, // 21: watchword.policy.v1.SecretKeys.keys:type_name -> watchword.policy.v1.SecretKey
+	45, // 22: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
+	24, // 23: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
+	25, // 24: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	4,  // 25: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
+	29, // 26: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
+	0,  // 27: watchword.policy.v1.AuthenticationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
+	27, // 28: watchword.policy.v1.AuthenticationPolicySpec.consumer_headers:type_name -> watchword.policy.v1.ConsumerHeader
+	28, // 29: watchword.policy.v1.AuthenticationPolicySpec.responses:type_name -> watchword.policy.v1.Response
+	5,  // 30: watchword.policy.v1.ConsumerHeader.attribute:type_name -> watchword.policy.v1.ConsumerHeader.Attribute
+	30, // 31: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.TokenLocation
+	30, // 32: watchword.policy.v1.JwtRule.from_params:type_name -> watchword.policy.v1.TokenLocation
+	30, // 33: watchword.policy.v1.JwtRule.from_cookies:type_name -> watchword.policy.v1.TokenLocation
+	45, // 34: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
+	45, // 35: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
+	34, // 36: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
+	30, // 37: watchword.policy.v1.JwtRule.from_form:type_name -> watchword.policy.v1.TokenLocation
+	31, // 38: watchword.policy.v1.JwtRule.consumers:type_name -> watchword.policy.v1.ConsumerSelector
+	32, // 39: watchword.policy.v1.JwtRule.services:type_name -> watchword.policy.v1.SelfIssuedTokens
+	33, // 40: watchword.policy.v1.JwtRule.key_claim:type_name -> watchword.policy.v1.KeyClaim
+	6,  // 41: watchword.policy.v1.JwtRule.audience_check:type_name -> watchword.policy.v1.JwtRule.AudienceCheck
+	1,  // 42: watchword.policy.v1.JwtRule.expiration:type_name -> watchword.policy.v1.TimeCheck
+	1,  // 43: watchword.policy.v1.JwtRule.not_before:type_name -> watchword.policy.v1.TimeCheck
+	7,  // 44: watchword.policy.v1.KeyClaim.sources:type_name -> watchword.policy.v1.KeyClaim.Source
+	36, // 45: watchword.policy.v1.ConsumerSpec.credentials:type_name -> watchword.policy.v1.Credential
+	37, // 46: watchword.policy.v1.ConsumerSpec.match:type_name -> watchword.policy.v1.ConsumerMatch
+	18, // 47: watchword.policy.v1.Credential.key_set:type_name -> watchword.policy.v1.KeySet
+	43, // 48: watchword.policy.v1.ConsumerMatch.claims:type_name -> watchword.policy.v1.Condition
+	25, // 49: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	8,  // 50: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
+	39, // 51: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
+	0,  // 52: watchword.policy.v1.AuthorizationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
+	40, // 53: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
+	42, // 54: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
+	43, // 55: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
+	41, // 56: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
+	41, // 57: watchword.policy.v1.Source.not_subjects:type_name -> watchword.policy.v1.Subject
+	9,  // 58: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
+	46, // 59: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_watchword_policy_v1_policy_proto_init() }
@@ -1975,19 +3606,24 @@ func file_watchword_policy_v1_policy_proto_init() {
 		(*Resource_Issuer)(nil),
 		(*Resource_AuthenticationPolicy)(nil),
 		(*Resource_AuthorizationPolicy)(nil),
+		(*Resource_Consumer)(nil),
 	}
-	file_watchword_policy_v1_policy_proto_msgTypes[7].OneofWrappers = []any{
+	file_watchword_policy_v1_policy_proto_msgTypes[8].OneofWrappers = []any{
 		(*KeySet_Builtin)(nil),
 		(*KeySet_Jwks)(nil),
 		(*KeySet_Pem)(nil),
+		(*KeySet_JwksUri)(nil),
+		(*KeySet_Secret)(nil),
 	}
+	file_watchword_policy_v1_policy_proto_msgTypes[16].OneofWrappers = []any{}
+	file_watchword_policy_v1_policy_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_policy_v1_policy_proto_rawDesc), len(file_watchword_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   23,
+			NumEnums:      10,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
