@@ -5,7 +5,6 @@
 package reason
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 )
@@ -89,9 +88,9 @@ func Known(w Word) bool { return slices.Contains(unauthorized, w) || slices.Cont
 // (RFC 9110 section 15.5.2), else 403.
 func (w Word) Status() int {
 	if slices.Contains(unauthorized, w) {
-		return http.StatusUnauthorized
+		return 401
 	}
-	return http.StatusForbidden
+	return 403
 }
 
 // Of is the word with what it is about, as it stands in response code details:
