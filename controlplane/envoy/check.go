@@ -53,9 +53,6 @@ func within(err error, format string, args ...any) error {
 }
 
 func checkIssuer(is *dataplanev1.Issuer) error {
-	if is.GetIssuer() == "" {
-		return errors.New("it has no `iss`: Envoy would take tokens of any issuer")
-	}
 	if len(is.GetKeys()) == 0 {
 		return errors.New("it has no keys: Envoy keeps the config it has, so revoked keys stay")
 	}

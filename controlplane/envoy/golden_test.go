@@ -147,7 +147,7 @@ func TestJSONRedacts(t *testing.T) {
 	if strings.Contains(got, "c2VjcmV0") {
 		t.Errorf("the secret is shown:\n%s", got)
 	}
-	for _, want := range []string{redacted, "public-key", "shared", "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", "require_expiration"} {
+	for _, want := range []string{redacted, "public-key", "shared", "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", "clock_skew_seconds"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}

@@ -34,12 +34,12 @@ const plainAuthority = `(?i)(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?`
 // /admin and a request for //admin. It is nil if there is nothing to guard.
 func requestGuard(rs *dataplanev1.Ruleset) *rbacv3.RBAC {
 	policies := map[string]*rbacconfigv3.Policy{}
-	if looksAt(rs, (*dataplanev1.RequestMatch).GetPaths) {
+	if looksAt(rs, (*dataplanev1.RequestMatch).GetPaths) || looksAt(rs, (*dataplanev1.RequestMatch).GetNotPaths) {
 		policies[string(reason.PathAmbiguous)] = policy(headerPermission(":path", matchRegex(ambiguousPath)), anyone())
 	}
-	if looksAt(rs, (*dataplanev1.RequestMatch).GetHosts) {
+	if looksAt(rs, (*dataplanev1.RequestMatch).GetHosts) || looksAt(rs, (*dataplanev1.RequestMatch).GetNotHosts) {
 		plain := headerPermission(":authority", matchRegex(plainAuthority))
-		policies[string(reason.HostAmbiguous)] = policy(&rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_NotRule{NotRule: plain}}, anyone())
+		policies[string(reason.HostAmbiguous)] = policy(notPermission(plain), anyone())
 	}
 	if len(policies) == 0 {
 		return nil
@@ -54,8 +54,12 @@ func requestGuard(rs *dataplanev1.Ruleset) *rbacv3.RBAC {
 func looksAt(rs *dataplanev1.Ruleset, list func(*dataplanev1.RequestMatch) []string) bool {
 	byRule := func(r *dataplanev1.AuthorizationRule) bool { return len(list(r.GetTo())) > 0 }
 	return slices.ContainsFunc(rs.GetRoutes(), func(r *dataplanev1.Route) bool {
-		return len(list(r.GetMatch())) > 0 ||
-			slices.ContainsFunc(r.GetAuthorization().GetDeny(), byRule) ||
-			slices.ContainsFunc(r.GetAuthorization().GetAllow(), byRule)
+		return len(list(r.GetMatch())) > 0 || slices.ContainsFunc(authorizationRules(r), byRule)
 	})
+}
+
+// authorizationRules are all of a route.
+func authorizationRules(r *dataplanev1.Route) []*dataplanev1.AuthorizationRule {
+	a, o := r.GetAuthorization(), r.GetObservedAuthorization()
+	return slices.Concat(a.GetDeny(), a.GetAllow(), o.GetDeny(), o.GetAllow())
 }

@@ -13,25 +13,30 @@ import (
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
-// Headers that tell the service who called. They are there only if a token was
-// verified.
+// Headers that tell the service who called. They are there only if that is
+// known.
 const (
 	// CallerHeader has the `sub` claim.
 	CallerHeader = "x-watchword-caller"
 	// IssuerHeader has the `iss` claim.
 	IssuerHeader = "x-watchword-issuer"
+	// ConsumerHeader has the name of the Consumer.
+	ConsumerHeader = "x-watchword-consumer"
 
 	headerPrefix = "x-watchword-"
 )
 
 // stripHeaders removes what only we may set, from every request: also on
-// routes where no token is looked at.
-func stripHeaders(rs *dataplanev1.Ruleset) *headermutationv3.HeaderMutation {
+// routes where no token is looked at. Then it sets what jwt_authn reads.
+func stripHeaders(p *plan) *headermutationv3.HeaderMutation {
 	names := []*mutationv3.HeaderMutation{removeHeader(headerPrefix, ".+")}
-	for _, h := range outputHeaders(rs) {
+	for _, h := range outputHeaders(p.rs) {
 		if !strings.HasPrefix(h, headerPrefix) {
 			names = append(names, removeHeader(h, ""))
 		}
+	}
+	if p.enforced != nil || p.observed != nil {
+		names = append(names, setHeader(passHeader, passingToken))
 	}
 	return &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{RequestMutations: names}}
 }
@@ -46,13 +51,22 @@ func removeHeader(name, suffix string) *mutationv3.HeaderMutation {
 	}}
 }
 
-// outputHeaders are the headers that any route fills from claims, sorted.
+// outputHeaders are the headers that any route fills and that a caller must not,
+// sorted.
 func outputHeaders(rs *dataplanev1.Ruleset) []string {
 	var out []string
 	for _, r := range rs.GetRoutes() {
+		for _, h := range r.GetAuthentication().GetConsumerHeaders() {
+			out = append(out, h.GetHeader())
+		}
 		for _, tr := range r.GetAuthentication().GetRules() {
+			if tr.GetPayloadHeader() != "" {
+				out = append(out, tr.GetPayloadHeader())
+			}
 			for _, oc := range tr.GetOutputClaims() {
-				out = append(out, oc.GetHeader())
+				if oc.GetHeader() != "" && !oc.GetKeepExisting() {
+					out = append(out, oc.GetHeader())
+				}
 			}
 		}
 	}
@@ -60,15 +74,20 @@ func outputHeaders(rs *dataplanev1.Ruleset) []string {
 	return slices.Compact(out)
 }
 
-// identityHeaders tells the service who called. Envoy adds no header when the
-// metadata that it names is not there.
-func identityHeaders() *headermutationv3.HeaderMutation {
-	return &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-		RequestMutations: []*mutationv3.HeaderMutation{
-			setHeader(CallerHeader, payloadFormat("sub")),
-			setHeader(IssuerHeader, payloadFormat("iss")),
-		},
+// identityHeaders tells the service who called, after all that only the chain
+// needs is removed. Envoy adds no header when the metadata that it names is not
+// there.
+func identityHeaders(p *plan) *headermutationv3.HeaderMutation {
+	m := &headermutationv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
+		removeHeader(headerPrefix, ".+"),
+		setHeader(CallerHeader, payloadFormat("sub")),
+		setHeader(IssuerHeader, payloadFormat("iss")),
+		setHeader(ConsumerHeader, metadataFormat(rbacNamespace, consumerKey)),
 	}}
+	for i, h := range consumerHeaders(p) {
+		m.RequestMutations = append(m.RequestMutations, h.set(i))
+	}
+	return &headermutationv3.HeaderMutation{Mutations: m}
 }
 
 func setHeader(name, value string) *mutationv3.HeaderMutation {

@@ -1,13 +1,15 @@
 package envoy
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
@@ -15,145 +17,187 @@ import (
 // The cache of verified tokens, per provider and worker: a service with
 // thousands of callers gets a token of each into it, and at worst it takes
 // 4 MiB of token text. Longer tokens are verified each time. `exp` is looked
-// at on a hit, too; a new config starts with an empty cache.
+// at on a hit, too; a new config starts with an empty cache. The providers of a
+// lookup, which may be a thousand, share what one has.
 const (
 	cachedTokens    = 1024
+	fewCachedTokens = 16
 	cachedTokenSize = 4096
 )
 
-// providers are the distinct token rules of a ruleset. Routes that take the
-// same tokens share one, and so its cache.
-type providers struct {
-	byName map[string]*dataplanev1.TokenRule
-	names  map[string]string // encoded rule -> name
-}
+// noSkewCheck is so large a clock skew that neither exp nor nbf matter, which
+// Envoy has no switch for.
+const noSkewCheck = 4_000_000_000
 
-// newProviders names each distinct rule ISSUER/N, by first use.
-func newProviders(rs *dataplanev1.Ruleset) *providers {
-	ps := &providers{byName: map[string]*dataplanev1.TokenRule{}, names: map[string]string{}}
-	count := map[string]int{}
-	for _, r := range rs.GetRoutes() {
-		if r.GetAuthentication().GetMode() == dataplanev1.Authentication_OFF {
-			continue
-		}
-		for _, tr := range r.GetAuthentication().GetRules() {
-			key := encoded(tr)
-			if _, ok := ps.names[key]; ok {
-				continue
-			}
-			name := fmt.Sprintf("%s/%d", tr.GetIssuer(), count[tr.GetIssuer()])
-			count[tr.GetIssuer()]++
-			ps.names[key], ps.byName[name] = name, tr
-		}
-	}
-	return ps
-}
+// noCredential is what a token is looked up by whose key claim can't be read.
+const noCredential = "watchword.none"
 
-// of are the names of the providers of a route, in its order.
-func (ps *providers) of(a *dataplanev1.Authentication) []string {
-	var out []string
-	for _, tr := range a.GetRules() {
-		out = append(out, ps.names[encoded(tr)])
-	}
-	return out
-}
-
-// jwtAuthn verifies what the route that was selected asks for. A route without
-// requirement passes here: watchword.allow decides whether that is meant.
-func jwtAuthn(rs *dataplanev1.Ruleset, ps *providers) *jwtv3.JwtAuthentication {
-	issuers := map[string]*dataplanev1.Issuer{}
-	for _, is := range rs.GetIssuers() {
-		issuers[is.GetName()] = is
-	}
-	c := &jwtv3.JwtAuthentication{
-		Providers: map[string]*jwtv3.JwtProvider{},
+// jwtAuthn verifies what the treatment of the request asks for. It refuses
+// nothing: Envoy's refusals can't be told apart by a policy and have texts of
+// their own, and its allow_missing_or_failed takes the providers of other
+// routes. So each list of providers ends with one whose token, which is our own,
+// always verifies, and says nothing; watchword.verify looks at what the others
+// left in the metadata.
+func (v *verification) jwtAuthn(in *instance) *jwtv3.JwtAuthentication {
+	b := &jwtBuilder{v: v, names: map[int]string{}, count: map[string]int{}, config: &jwtv3.JwtAuthentication{
+		Providers: map[string]*jwtv3.JwtProvider{passProvider: passingProvider()},
 		FilterStateRules: &jwtv3.FilterStateRule{
-			Name:     routeStateKey,
+			Name:     in.stateKey,
 			Requires: map[string]*jwtv3.JwtRequirement{},
 		},
-	}
-	for name, tr := range ps.byName {
-		c.Providers[name] = jwtProvider(name, tr, issuers[tr.GetIssuer()])
-	}
-	for i, r := range rs.GetRoutes() {
-		if req := requirement(r.GetAuthentication(), ps); req != nil {
-			c.FilterStateRules.Requires[routeID(i)] = req
-		}
-	}
-	return c
-}
-
-// requirement is nil when no token is looked at.
-func requirement(a *dataplanev1.Authentication, ps *providers) *jwtv3.JwtRequirement {
-	if a.GetMode() == dataplanev1.Authentication_OFF {
-		return nil
-	}
-	var list []*jwtv3.JwtRequirement
-	for _, name := range ps.of(a) {
-		list = append(list, &jwtv3.JwtRequirement{
-			RequiresType: &jwtv3.JwtRequirement_ProviderName{ProviderName: name},
-		})
-	}
-	if a.GetMode() == dataplanev1.Authentication_OPTIONAL {
-		list = append(list, &jwtv3.JwtRequirement{
-			RequiresType: &jwtv3.JwtRequirement_AllowMissing{AllowMissing: &emptypb.Empty{}},
-		})
-	}
-	if len(list) == 1 { // Envoy refuses a list of one
-		return list[0]
-	}
-	return &jwtv3.JwtRequirement{RequiresType: &jwtv3.JwtRequirement_RequiresAny{
-		RequiresAny: &jwtv3.JwtRequirementOrList{Requirements: list},
 	}}
+	if in.lookup {
+		b.lookup(in)
+	} else {
+		b.byTreatment(in)
+	}
+	return b.config
 }
 
-func jwtProvider(name string, tr *dataplanev1.TokenRule, is *dataplanev1.Issuer) *jwtv3.JwtProvider {
+type jwtBuilder struct {
+	v      *verification
+	config *jwtv3.JwtAuthentication
+	names  map[int]string // of providers, by their marks
+	count  map[string]int
+}
+
+// byTreatment makes one requirement for each treatment that has a place in the
+// instance.
+func (b *jwtBuilder) byTreatment(in *instance) {
+	names := map[int][]string{}
+	for _, pl := range in.places {
+		names[pl.treatment] = append(names[pl.treatment], b.place(pl))
+	}
+	for n, list := range names {
+		b.require(b.v.plan.treatments[n].id, list)
+	}
+}
+
+// lookup makes one requirement for each credential.
+func (b *jwtBuilder) lookup(in *instance) {
+	pl := in.places[0] // they are all alike
+	probe := b.v.provider(pl, noCredential, passingKeys())
+	probe.PayloadInMetadata, probe.HeaderInMetadata, probe.ClaimToHeaders, probe.ForwardPayloadHeader = "", "", nil, ""
+	probe.Forward = true
+	b.config.Providers[noCredential] = probe
+	b.require(noCredential, []string{noCredential})
+	credentials := b.v.plan.credentials(pl.rule)
+	for _, c := range credentials {
+		p := b.v.provider(pl, "", localJWKS(c.GetKeys()))
+		p.JwtCacheConfig.JwtCacheSize = uint32(max(fewCachedTokens, cachedTokens/len(credentials)))
+		name := "credential/" + c.GetKey()
+		b.config.Providers[name] = p
+		b.require(c.GetKey(), []string{name})
+	}
+}
+
+// require tries the providers in order, and lets the request go on.
+func (b *jwtBuilder) require(key string, names []string) {
+	list := new(jwtv3.JwtRequirementOrList)
+	for _, n := range append(names, passProvider) {
+		list.Requirements = append(list.Requirements, &jwtv3.JwtRequirement{
+			RequiresType: &jwtv3.JwtRequirement_ProviderName{ProviderName: n},
+		})
+	}
+	b.config.FilterStateRules.Requires[key] = &jwtv3.JwtRequirement{RequiresType: &jwtv3.JwtRequirement_RequiresAny{RequiresAny: list}}
+}
+
+// place returns the name of the provider for a place. Treatments with equal
+// rules at equal positions share one, and so its cache.
+func (b *jwtBuilder) place(pl place) string {
+	whose, iss, keys := pl.rule.GetIssuer(), "", []*dataplanev1.Key(nil)
+	if is := b.v.plan.issuers[whose]; is != nil {
+		iss, keys = is.GetIssuer(), is.GetKeys()
+	} else if c := b.v.plan.credentials(pl.rule); len(c) > 0 {
+		whose, iss, keys = pl.rule.GetCredentialSet(), c[0].GetKey(), c[0].GetKeys()
+	}
+	name, known := b.names[pl.mark]
+	if !known {
+		name = fmt.Sprintf("%d/%s/%d", pl.position, whose, b.count[whose])
+		b.count[whose]++
+		b.names[pl.mark] = name
+		b.config.Providers[name] = b.v.provider(pl, iss, localJWKS(keys))
+	}
+	return name
+}
+
+// native says whether Envoy itself has to find that a token has no exp, or lives
+// too long: where such a token counts as none, instead of being refused.
+func (v *verification) native(pl place) bool {
+	a := v.authentications[pl.treatment]
+	return v.enforces() && a.GetMode() == dataplanev1.Authentication_PERMISSIVE && !a.GetObserve()
+}
+
+func (v *verification) enforces() bool { return v.metadataPrefix == "watchword_" }
+
+func (v *verification) provider(pl place, iss string, keys *jwtv3.JwtProvider_LocalJwks) *jwtv3.JwtProvider {
+	r := pl.rule
 	p := &jwtv3.JwtProvider{
-		Issuer:              is.GetIssuer(),
-		Audiences:           tr.GetAudiences(),
-		JwksSourceSpecifier: localJWKS(is.GetKeys()),
-		// Without it a token that never expires passes.
-		RequireExpiration: true,
-		ClockSkewSeconds:  uint32(tr.GetClockSkew().GetSeconds()),
-		Forward:           tr.GetForwardOriginalToken(),
-		FromParams:        locationNames(tr.GetFromParams()),
-		FromCookies:       locationNames(tr.GetFromCookies()),
-		PayloadInMetadata: payloadKey,
-		HeaderInMetadata:  verifiedByKey + name,
+		Issuer:              iss,
+		Audiences:           r.GetAudiences(),
+		JwksSourceSpecifier: keys,
+		ClockSkewSeconds:    clockSkew(r),
+		Forward:             r.GetForwardOriginalToken() || !v.enforces(),
+		PayloadInMetadata:   v.payloadKey(),
+		HeaderInMetadata:    v.byKey(pl.mark),
 		NormalizePayloadInMetadata: &jwtv3.JwtProvider_NormalizePayload{
 			SpaceDelimitedClaims: []string{"scope"},
 		},
-		FailedStatusInMetadata: failedKey,
+		FailedStatusInMetadata: v.failedKey(pl.position),
 		JwtCacheConfig:         &jwtv3.JwtCacheConfig{JwtCacheSize: cachedTokens, JwtMaxTokenSize: cachedTokenSize},
 	}
-	if d := tr.GetMaxLifetime(); d != nil {
-		// Envoy grants the skew to exp and nbf, but not here: a token that was
-		// signed a moment ago for the whole of max_lifetime would be refused
-		// wherever the clock is a little behind the issuer's.
-		p.MaxLifetime = durationpb.New(d.AsDuration() + tr.GetClockSkew().AsDuration())
+	if v.native(pl) {
+		p.RequireExpiration = r.GetExpiration() != dataplanev1.TimeCheck_IF_PRESENT && r.GetExpiration() != dataplanev1.TimeCheck_NOT_CHECKED
+		if r.GetMaxLifetime() != nil {
+			p.MaxLifetime = durationpb.New(longestLife(r))
+		}
 	}
-	for _, h := range tr.GetFromHeaders() {
-		p.FromHeaders = append(p.FromHeaders, &jwtv3.JwtHeader{Name: h.GetName(), ValuePrefix: h.GetPrefix()})
-	}
-	for _, oc := range tr.GetOutputClaims() {
-		p.ClaimToHeaders = append(p.ClaimToHeaders, claimToHeader(oc))
+	v.locate(p, pl)
+	if v.enforces() {
+		for _, o := range r.GetOutputClaims() {
+			p.ClaimToHeaders = append(p.ClaimToHeaders, claimToHeader(o.GetClaimPath(), v.plan.outputHeader(o)))
+		}
+		p.ForwardPayloadHeader = r.GetPayloadHeader()
 	}
 	return p
 }
 
-func locationNames(list []*dataplanev1.TokenLocation) []string {
-	var out []string
-	for _, l := range list {
-		out = append(out, l.GetName())
+// locate says where the tokens are: what Envoy can't read itself is in a header
+// by now, where tokenScript has put it.
+func (v *verification) locate(p *jwtv3.JwtProvider, pl place) {
+	for _, l := range tokenPlaces(pl.rule) {
+		switch {
+		case v.scripted(pl, l):
+			p.FromHeaders = append(p.FromHeaders, &jwtv3.JwtHeader{Name: v.plan.script.tokenHeader(l)})
+		case l.kind == inHeader:
+			p.FromHeaders = append(p.FromHeaders, &jwtv3.JwtHeader{Name: l.name, ValuePrefix: l.prefix})
+		case l.kind == inParam:
+			p.FromParams = append(p.FromParams, l.name)
+		case l.kind == inCookie:
+			p.FromCookies = append(p.FromCookies, l.name)
+		}
 	}
-	return out
+}
+
+// clockSkew is in seconds; Envoy takes 0 for its default of 60.
+func clockSkew(r *dataplanev1.TokenRule) uint32 {
+	if !nativeTimes(r) {
+		return noSkewCheck
+	}
+	return uint32(max(1, r.GetClockSkew().GetSeconds()))
+}
+
+// nativeTimes says whether Envoy looks at exp and nbf: it looks at both or at
+// none.
+func nativeTimes(r *dataplanev1.TokenRule) bool {
+	return r.GetExpiration() != dataplanev1.TimeCheck_NOT_CHECKED && r.GetNotBefore() != dataplanev1.TimeCheck_NOT_CHECKED
 }
 
 // claimToHeader always gives the names one by one: `a.b` may be one claim or
 // two names.
-func claimToHeader(oc *dataplanev1.OutputClaim) *jwtv3.JwtClaimToHeader {
-	c := &jwtv3.JwtClaimToHeader{HeaderName: oc.GetHeader()}
-	for _, p := range oc.GetClaimPath() {
+func claimToHeader(path []string, header string) *jwtv3.JwtClaimToHeader {
+	c := &jwtv3.JwtClaimToHeader{HeaderName: header}
+	for _, p := range path {
 		c.ClaimPath = append(c.ClaimPath, &jwtv3.JwtClaimToHeader_PathSegment{
 			Key: p,
 		})
@@ -171,3 +215,34 @@ func localJWKS(keys []*dataplanev1.Key) *jwtv3.JwtProvider_LocalJwks {
 		Specifier: &corev3.DataSource_InlineString{InlineString: `{"keys":[` + strings.Join(list, ",") + `]}`},
 	}}
 }
+
+// The provider that always verifies, and its token. Whoever has its key can do
+// nothing with it: the provider writes nothing, and its header is set by us.
+const (
+	passProvider = "watchword.pass"
+	passHeader   = headerPrefix + "pass"
+	passKey      = "this is no secret: see passProvider"
+)
+
+func passingProvider() *jwtv3.JwtProvider {
+	return &jwtv3.JwtProvider{
+		Issuer:              passProvider,
+		JwksSourceSpecifier: passingKeys(),
+		FromHeaders:         []*jwtv3.JwtHeader{{Name: passHeader}},
+		Forward:             true, // to the next jwt_authn; watchword.identity removes it
+		JwtCacheConfig:      &jwtv3.JwtCacheConfig{JwtCacheSize: 1, JwtMaxTokenSize: cachedTokenSize},
+	}
+}
+
+func passingKeys() *jwtv3.JwtProvider_LocalJwks {
+	return localJWKS([]*dataplanev1.Key{{Jwk: `{"kty":"oct","alg":"HS256","k":"` + base64.RawURLEncoding.EncodeToString([]byte(passKey)) + `"}`}})
+}
+
+// passingToken never expires.
+var passingToken = func() string {
+	encode := base64.RawURLEncoding.EncodeToString
+	text := encode([]byte(`{"alg":"HS256"}`)) + "." + encode([]byte(`{"iss":"`+passProvider+`"}`))
+	mac := hmac.New(sha256.New, []byte(passKey))
+	mac.Write([]byte(text))
+	return text + "." + encode(mac.Sum(nil))
+}()

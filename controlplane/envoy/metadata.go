@@ -11,34 +11,46 @@ import (
 // write to them by accident. The filter state is also read by mesh.revoked,
 // which may be older or newer than the chain: a change of meaning needs a new
 // version in the name.
+//
+// Under jwtNamespace, and with "watchword_observed_" for what is only observed:
+// watchword_jwt has the claims of the token that was verified, watchword_by_N its
+// JOSE header, if the rule with the mark N has verified it, and watchword_failed_N
+// why the rule at position N of the route has not ({code, message}).
 const (
 	jwtNamespace  = "envoy.filters.http.jwt_authn"
 	rbacNamespace = "envoy.filters.http.rbac"
 
-	// Under jwtNamespace: claims of the verified token.
 	payloadKey = "watchword_jwt"
-	// Under jwtNamespace: why a token was refused ({code, message}). It is also
-	// there when a later token rule took the token.
-	failedKey = "watchword_failed"
-	// Under jwtNamespace, with the provider's name: JOSE header of the token
-	// that this provider verified, which marks who verified it.
-	verifiedByKey = "watchword_by_"
 
-	// Under rbacNamespace: the route.
-	routeStatPrefix = "watchword_route_"
-	routeKey        = routeStatPrefix + "shadow_effective_policy_id"
+	// Under rbacNamespace.
+	routeStatPrefix     = "watchword_route_"
+	routeKey            = routeStatPrefix + effectivePolicy
+	treatmentStatPrefix = "watchword_treatment_"
+	treatmentKey        = treatmentStatPrefix + effectivePolicy
+	consumerStatPrefix  = "watchword_consumer_"
+	consumerKey         = consumerStatPrefix + effectivePolicy
 
-	// Filter state: the route again.
-	routeStateKey = "watchword.route.v1"
+	effectivePolicy = "shadow_effective_policy_id"
+	shadowResult    = "shadow_engine_result"
+
+	// Filter state.
+	routeStateKey     = "watchword.route.v1"
+	treatmentStateKey = "watchword.treatment.v1"
 )
 
 // payloadFormat is a claim of the verified token for a format string.
 func payloadFormat(claim string) string {
-	return fmt.Sprintf("%%DYNAMIC_METADATA(%s:%s:%s)%%", jwtNamespace, payloadKey, claim)
+	return metadataFormat(jwtNamespace, payloadKey, claim)
 }
 
-func routeFormat() string {
-	return fmt.Sprintf("%%DYNAMIC_METADATA(%s:%s)%%", rbacNamespace, routeKey)
+func routeFormat() string { return metadataFormat(rbacNamespace, routeKey) }
+
+func metadataFormat(namespace string, path ...string) string {
+	f := namespace
+	for _, p := range path {
+		f += ":" + p
+	}
+	return fmt.Sprintf("%%DYNAMIC_METADATA(%s)%%", f)
 }
 
 func metadata(namespace string, v *matcherv3.ValueMatcher, path ...string) *matcherv3.MetadataMatcher {
@@ -51,15 +63,12 @@ func metadata(namespace string, v *matcherv3.ValueMatcher, path ...string) *matc
 	return m
 }
 
-// claim matches the value of a claim of the verified token.
-func claim(v *matcherv3.ValueMatcher, path ...string) *matcherv3.MetadataMatcher {
-	return metadata(jwtNamespace, v, append([]string{payloadKey}, path...)...)
-}
-
 func present() *matcherv3.ValueMatcher {
 	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}}
 }
 
-func equals(s string) *matcherv3.ValueMatcher {
-	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: matchExact(s)}}
+func equals(s string) *matcherv3.ValueMatcher { return matchValue(matchExact(s)) }
+
+func matchValue(m *matcherv3.StringMatcher) *matcherv3.ValueMatcher {
+	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: m}}
 }

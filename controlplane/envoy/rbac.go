@@ -2,12 +2,10 @@ package envoy
 
 import (
 	"fmt"
-	"math"
 
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/watchword-mesh/watchword/dataplane/reason"
@@ -16,50 +14,87 @@ import (
 
 // denyFilter refuses what a deny rule matches. Envoy names the policy in the
 // response code details: rbac_access_denied_matched_policy[NAME].
-func denyFilter(rs *dataplanev1.Ruleset) *rbacv3.RBAC {
-	g := newGroups()
-	for i, r := range rs.GetRoutes() {
-		for _, rule := range r.GetAuthorization().GetDeny() {
-			g.add(reason.ConsumerDenied.Of(rule.GetName()), i,
-				requestMatch(rule.GetTo()), allPrincipals(ruleSource(rule)))
+func denyFilter(p *plan) *rbacv3.RBAC {
+	rules := p.denyRules(func(r *dataplanev1.Route) *dataplanev1.Authorization { return r.GetAuthorization() })
+	return &rbacv3.RBAC{Rules: rules, RulesStatPrefix: "watchword_deny_"}
+}
+
+// allowFact finds out whether the route allows a request: its token was verified
+// as the route asks for, and on a restricted route an allow rule matches. It
+// does not believe that watchword.verify ran.
+func allowFact(p *plan) *rbacv3.RBAC {
+	rules := p.allowRules(func(r *dataplanev1.Route) *dataplanev1.Authorization { return r.GetAuthorization() }, true)
+	return &rbacv3.RBAC{ShadowRules: rules, ShadowRulesStatPrefix: allowStatPrefix}
+}
+
+const (
+	allowStatPrefix         = "watchword_allow_"
+	observedAllowStatPrefix = "watchword_observed_allow_"
+)
+
+// authorizeFilter refuses whatever allowFact has not found to be allowed.
+func authorizeFilter() *rbacv3.RBAC {
+	return &rbacv3.RBAC{Rules: notAllowed(allowStatPrefix, anyone()), RulesStatPrefix: "watchword_authorize_"}
+}
+
+func notAllowed(statPrefix string, who *rbacconfigv3.Principal) *rbacconfigv3.RBAC {
+	allowed := metadataPrincipal(metadata(rbacNamespace, equals("allowed"), statPrefix+shadowResult))
+	return &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: map[string]*rbacconfigv3.Policy{
+		string(reason.ConsumerDenied): policy(anything(), allPrincipals([]*rbacconfigv3.Principal{who, not(allowed)})),
+	}}
+}
+
+// observedAuthorization are the filters that record what authorization would
+// have refused; none if nothing is observed.
+func observedAuthorization(p *plan) []filter {
+	observed := func(r *dataplanev1.Route) *dataplanev1.Authorization { return r.GetObservedAuthorization() }
+	var routes []*rbacconfigv3.Principal
+	for i, r := range p.rs.GetRoutes() {
+		if observed(r) != nil {
+			routes = append(routes, metadataPrincipal(metadata(rbacNamespace, equals(routeID(i)), routeKey)))
 		}
 	}
-	g.policies[string(reason.SubjectMalformed)] = policy(anything(), controlCharacters("sub"))
-	g.policies[string(reason.LifetimeExceeded)] = policy(anything(), endlessLifetime())
-	if len(rs.GetOwnSubjects().GetPrefix()) > 0 {
-		g.policies[string(reason.SubjectForged)] = policy(anything(), forgedSubject(rs.GetOwnSubjects()))
+	if len(routes) == 0 {
+		return nil
 	}
-	if list := malformedOutputs(rs); len(list) > 0 {
-		g.policies[string(reason.ClaimMalformed)] = policy(anything(), anyPrincipal(list))
-	}
-	return &rbacv3.RBAC{
-		Rules:           &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: g.policies},
-		RulesStatPrefix: "watchword_deny_",
+	return []filter{
+		{"watchword.observed.deny", &rbacv3.RBAC{ShadowRules: p.denyRules(observed), ShadowRulesStatPrefix: "watchword_observed_deny_"}},
+		{"watchword.observed.allow", &rbacv3.RBAC{ShadowRules: p.allowRules(observed, false), ShadowRulesStatPrefix: observedAllowStatPrefix}},
+		{"watchword.observed.authorize", &rbacv3.RBAC{
+			ShadowRules: notAllowed(observedAllowStatPrefix, anyPrincipal(routes)), ShadowRulesStatPrefix: "watchword_observed_authorize_",
+		}},
 	}
 }
 
-// allowFilter lets a request through if its route has verified what it asks
-// for and, on a restricted route, an allow rule matches. All else is refused,
-// with NAME "none" in the response code details.
-func allowFilter(rs *dataplanev1.Ruleset, ps *providers) *rbacv3.RBAC {
+func (p *plan) denyRules(of func(*dataplanev1.Route) *dataplanev1.Authorization) *rbacconfigv3.RBAC {
 	g := newGroups()
-	for i, r := range rs.GetRoutes() {
-		verified := verifiedFor(r.GetAuthentication(), ps)
-		az := r.GetAuthorization()
+	for i, r := range p.rs.GetRoutes() {
+		for _, rule := range of(r).GetDeny() {
+			g.add(reason.ConsumerDenied.Of(rule.GetName()), i, requestMatch(rule.GetTo()), allPrincipals(p.ruleSource(rule)))
+		}
+	}
+	return &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: g.policies}
+}
+
+func (p *plan) allowRules(of func(*dataplanev1.Route) *dataplanev1.Authorization, verified bool) *rbacconfigv3.RBAC {
+	g := newGroups()
+	for i, r := range p.rs.GetRoutes() {
+		who := anyone()
+		if verified {
+			who = p.verifiedFor(p.ofRoute[i])
+		}
+		az := of(r)
 		if !az.GetRestricted() {
-			g.add("unrestricted", i, anything(), verified)
+			g.add("unrestricted", i, anything(), who)
 			continue
 		}
 		for _, rule := range az.GetAllow() {
 			g.add(fmt.Sprintf("allowed[%s]", rule.GetName()), i,
 				requestMatch(rule.GetTo()),
-				allPrincipals(append([]*rbacconfigv3.Principal{verified}, ruleSource(rule)...)))
+				allPrincipals(append([]*rbacconfigv3.Principal{who}, p.ruleSource(rule)...)))
 		}
 	}
-	return &rbacv3.RBAC{
-		Rules:           &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_ALLOW, Policies: g.policies},
-		RulesStatPrefix: "watchword_allow_",
-	}
+	return &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_ALLOW, Policies: g.policies}
 }
 
 // groups makes one policy of a rule and all routes that it holds for, since
@@ -98,126 +133,86 @@ func (g *groups) free(name string) string {
 	return free
 }
 
-// verifiedFor matches a request whose token one of the route's own providers
-// verified. That jwt_authn let it pass does not say so: a route that it does
-// not find in its map has no requirement, and allow_missing may take the
-// provider by the token's issuer, whatever routes that provider is for.
-func verifiedFor(a *dataplanev1.Authentication, ps *providers) *rbacconfigv3.Principal {
-	if a.GetMode() == dataplanev1.Authentication_OFF {
+// verifiedFor matches a request whose token one of the treatment's own rules
+// verified, or which may come without.
+func (p *plan) verifiedFor(n int) *rbacconfigv3.Principal {
+	a := p.treatments[n].authentication
+	if !looksAtTokens(a) || a.GetObserve() || a.GetMode() == dataplanev1.Authentication_PERMISSIVE {
 		return anyone()
 	}
 	var list []*rbacconfigv3.Principal
-	for _, name := range ps.of(a) {
-		list = append(list, metadataPrincipal(metadata(jwtNamespace, present(), verifiedByKey+name)))
+	if verified := p.enforced.scope(p.enforced.at(n)); verified != nil {
+		list = append(list, verified)
 	}
 	if a.GetMode() == dataplanev1.Authentication_OPTIONAL {
-		list = append(list, not(hasToken()))
+		list = append(list, not(p.hasToken()))
 	}
 	return anyPrincipal(list)
 }
 
 // ruleSource is what a rule says of the caller: all of the list must match.
-func ruleSource(rule *dataplanev1.AuthorizationRule) []*rbacconfigv3.Principal {
+func (p *plan) ruleSource(rule *dataplanev1.AuthorizationRule) []*rbacconfigv3.Principal {
 	var all []*rbacconfigv3.Principal
 	if len(rule.GetFrom()) > 0 {
-		var list []*rbacconfigv3.Principal
-		for _, p := range rule.GetFrom() {
-			list = append(list, caller(p))
-		}
-		all = append(all, anyPrincipal(list))
+		all = append(all, anyPrincipal(p.callers(rule.GetFrom())))
+	}
+	if len(rule.GetNotFrom()) > 0 {
+		all = append(all, not(anyPrincipal(p.callers(rule.GetNotFrom()))))
 	}
 	for _, m := range rule.GetWhen() {
-		all = append(all, claimMatch(m))
+		all = append(all, p.claimMatch(m))
 	}
 	return all
 }
 
-// caller is issuer and subject: a subject means nothing without its issuer.
-func caller(p *dataplanev1.Principal) *rbacconfigv3.Principal {
-	iss := metadataPrincipal(claim(equals(p.GetIssuer()), "iss"))
-	if p.GetSubject() == "" {
-		return iss
+func (p *plan) callers(list []*dataplanev1.Principal) []*rbacconfigv3.Principal {
+	var out []*rbacconfigv3.Principal
+	for _, who := range list {
+		out = append(out, p.caller(who))
 	}
-	return allPrincipals([]*rbacconfigv3.Principal{iss, metadataPrincipal(claim(equals(p.GetSubject()), "sub"))})
+	return out
 }
 
-func claimMatch(m *dataplanev1.ClaimMatch) *rbacconfigv3.Principal {
-	path := m.GetClaimPath()
+// claimMatch looks at the token that was verified; without one only a rule that
+// says nothing of claims can match.
+func (p *plan) claimMatch(m *dataplanev1.ClaimMatch) *rbacconfigv3.Principal {
+	v := p.enforced
+	if v == nil {
+		return nobody()
+	}
 	switch m.GetOp() {
 	case dataplanev1.ClaimMatch_EXISTS:
-		return metadataPrincipal(claim(present(), path...))
+		return v.claim(present(), m.GetClaimPath()...)
+	case dataplanev1.ClaimMatch_NOT_EXISTS:
+		return allPrincipals([]*rbacconfigv3.Principal{p.hasToken(), not(v.claim(present(), m.GetClaimPath()...))})
 	case dataplanev1.ClaimMatch_NOT_IN:
-		return allPrincipals([]*rbacconfigv3.Principal{hasToken(), not(claimIn(m))})
+		return allPrincipals([]*rbacconfigv3.Principal{p.hasToken(), not(v.claimIn(m))})
 	default: // IN: check refuses the rest
-		return claimIn(m)
+		return v.claimIn(m)
 	}
 }
 
-func claimIn(m *dataplanev1.ClaimMatch) *rbacconfigv3.Principal {
+func (v *verification) claimIn(m *dataplanev1.ClaimMatch) *rbacconfigv3.Principal {
 	var list []*rbacconfigv3.Principal
-	for _, v := range m.GetValues() {
-		one := valueMatch(v)
-		inList := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_ListMatch{
-			ListMatch: &matcherv3.ListMatcher{MatchPattern: &matcherv3.ListMatcher_OneOf{OneOf: one}},
-		}}
-		list = append(list,
-			metadataPrincipal(claim(one, m.GetClaimPath()...)),
-			metadataPrincipal(claim(inList, m.GetClaimPath()...)))
+	for _, value := range m.GetValues() {
+		one := valueMatch(value)
+		list = append(list, v.claim(one, m.GetClaimPath()...), v.claim(listHas(one), m.GetClaimPath()...))
 	}
 	return anyPrincipal(list)
 }
 
-// hasToken matches when a token was verified: iss is in each.
-func hasToken() *rbacconfigv3.Principal {
-	return metadataPrincipal(claim(present(), "iss"))
+func listHas(one *matcherv3.ValueMatcher) *matcherv3.ValueMatcher {
+	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_ListMatch{
+		ListMatch: &matcherv3.ListMatcher{MatchPattern: &matcherv3.ListMatcher_OneOf{OneOf: one}},
+	}}
 }
 
-// controlCharacters matches a claim that can't be the value of a header.
-func controlCharacters(path ...string) *rbacconfigv3.Principal {
-	return metadataPrincipal(claim(matchValue(matchRegex(`(?s).*[\x00-\x1f\x7f].*`)), path...))
-}
-
-// malformedOutputs matches claims that some route copies into a header and
-// that can't be in one: Envoy would answer 503 for the service.
-func malformedOutputs(rs *dataplanev1.Ruleset) []*rbacconfigv3.Principal {
-	var list []*rbacconfigv3.Principal
-	seen := map[string]bool{}
-	for _, r := range rs.GetRoutes() {
-		for _, tr := range r.GetAuthentication().GetRules() {
-			for _, oc := range tr.GetOutputClaims() {
-				key := fmt.Sprintf("%q", oc.GetClaimPath())
-				if !seen[key] {
-					list = append(list, controlCharacters(oc.GetClaimPath()...))
-				}
-				seen[key] = true
-			}
-		}
+// hasToken matches when a token was verified.
+func (p *plan) hasToken() *rbacconfigv3.Principal {
+	if p.enforced == nil {
+		return nobody()
 	}
-	return list
-}
-
-// endlessLifetime matches an `exp` beyond what is exact in JSON (RFC 8259
-// section 6): Envoy's sum of it and the clock skew overflows, so that neither
-// expiry nor max_lifetime is enforced.
-func endlessLifetime() *rbacconfigv3.Principal {
-	return metadataPrincipal(claim(&matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_DoubleMatch{
-		DoubleMatch: &matcherv3.DoubleMatcher{MatchPattern: &matcherv3.DoubleMatcher_Range{
-			Range: &typev3.DoubleRange{Start: 1 << 53, End: math.MaxFloat64},
-		}},
-	}}, "exp"))
-}
-
-// forgedSubject matches a subject of our own services that another issuer has
-// signed: services that look at the caller's name alone would believe it.
-func forgedSubject(own *dataplanev1.OwnSubjects) *rbacconfigv3.Principal {
-	return allPrincipals([]*rbacconfigv3.Principal{
-		metadataPrincipal(claim(matchValue(matchPrefix(own.GetPrefix())), "sub")),
-		not(metadataPrincipal(claim(equals(own.GetIssuer()), "iss"))),
-	})
-}
-
-func matchValue(m *matcherv3.StringMatcher) *matcherv3.ValueMatcher {
-	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: m}}
+	return p.enforced.scope(p.enforced.places)
 }
 
 func encoded(m proto.Message) string {

@@ -42,6 +42,10 @@ func anyPermission(list []*rbacconfigv3.Permission) *rbacconfigv3.Permission {
 	}}
 }
 
+func notPermission(p *rbacconfigv3.Permission) *rbacconfigv3.Permission {
+	return &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_NotRule{NotRule: p}}
+}
+
 func onRoute(i int) *rbacconfigv3.Permission {
 	return &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_SourcedMetadata{
 		SourcedMetadata: &rbacconfigv3.SourcedMetadata{

@@ -5,12 +5,9 @@ import (
 	"regexp"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	commonstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
@@ -38,22 +35,16 @@ func routeLookup(routes []*dataplanev1.Route) *rbacv3.RBAC {
 	}
 }
 
-// routeState copies the route to where jwt_authn can look it up by hash.
-func routeState() *setstatev3.Config {
-	return &setstatev3.Config{OnRequestHeaders: []*commonstatev3.FilterStateValue{{
-		Key:         &commonstatev3.FilterStateValue_ObjectKey{ObjectKey: routeStateKey},
-		FactoryKey:  "envoy.string",
-		SkipIfEmpty: true,
-		Value: &commonstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-			OmitEmptyValues: true,
-			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-				Specifier: &corev3.DataSource_InlineString{InlineString: routeFormat()},
-			}},
-		}},
-	}}}
+// treatmentFact finds the treatment of a route.
+func treatmentFact(p *plan) *rbacv3.RBAC {
+	entries := map[string]*onMatch{}
+	for i, n := range p.ofRoute {
+		entries[routeID(i)] = allow(p.treatments[n].id)
+	}
+	return &rbacv3.RBAC{ShadowMatcher: lookUp(routeStateKey, entries, nil), ShadowRulesStatPrefix: treatmentStatPrefix}
 }
 
-// requestMatch matches when each list that is not empty does.
+// requestMatch matches when each list that is not empty does, and no not_ list.
 func requestMatch(m *dataplanev1.RequestMatch) *rbacconfigv3.Permission {
 	var all []*rbacconfigv3.Permission
 	for _, list := range [][]*rbacconfigv3.Permission{
@@ -63,6 +54,15 @@ func requestMatch(m *dataplanev1.RequestMatch) *rbacconfigv3.Permission {
 	} {
 		if len(list) > 0 {
 			all = append(all, anyPermission(list))
+		}
+	}
+	for _, list := range [][]*rbacconfigv3.Permission{
+		permissions(m.GetNotHosts(), hostMatch),
+		permissions(m.GetNotPaths(), pathMatch),
+		permissions(m.GetNotMethods(), methodMatch),
+	} {
+		if len(list) > 0 {
+			all = append(all, notPermission(anyPermission(list)))
 		}
 	}
 	return allPermissions(all)

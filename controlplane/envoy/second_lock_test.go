@@ -44,10 +44,20 @@ func TestSecondLock(t *testing.T) {
 		want   want
 	}{
 		{"sound", func(*testing.T, *corev3.TypedExtensionConfig) {}, want{401, 403, 200, 200, 200}},
-		{"no-map", jwt(func(c *jwtv3.JwtAuthentication) { c.FilterStateRules = nil }), want{403, 403, 200, 200, 200}},
+		{"no-map", jwt(func(c *jwtv3.JwtAuthentication) { c.FilterStateRules = nil }), want{401, 401, 200, 200, 200}},
+		{"no-verify", func(t *testing.T, f *corev3.TypedExtensionConfig) {
+			if f.GetName() == "watchword.verify" {
+				edit(t, f, new(rbacv3.RBAC), func(c *rbacv3.RBAC) { c.Matcher = nil })
+			}
+		}, want{403, 403, 200, 200, 200}},
+		{"no-allow", func(t *testing.T, f *corev3.TypedExtensionConfig) {
+			if f.GetName() == "watchword.allow" {
+				edit(t, f, new(rbacv3.RBAC), func(c *rbacv3.RBAC) { c.ShadowRules = nil })
+			}
+		}, want{401, 403, 403, 403, 403}},
 		{"swapped", jwt(func(c *jwtv3.JwtAuthentication) {
 			for route := range c.FilterStateRules.Requires {
-				c.FilterStateRules.Requires[route] = &jwtv3.JwtRequirement{RequiresType: &jwtv3.JwtRequirement_ProviderName{ProviderName: "a/0"}}
+				c.FilterStateRules.Requires[route] = &jwtv3.JwtRequirement{RequiresType: &jwtv3.JwtRequirement_ProviderName{ProviderName: "0/a/0"}}
 			}
 		}), want{401, 403, 401, 200, 200}},
 		{"no-route", func(t *testing.T, f *corev3.TypedExtensionConfig) {

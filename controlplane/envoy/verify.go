@@ -1,0 +1,180 @@
+package envoy
+
+import (
+	"fmt"
+	"maps"
+
+	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+
+	"github.com/watchword-mesh/watchword/dataplane/reason"
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+)
+
+// failures are the reasons by the codes that jwt_authn writes to metadata. Any
+// other code is about a token that can't be read. (24, an unknown issuer, is
+// looked at after all others.)
+var failures = map[string]reason.Word{
+	"2":  reason.TokenNotYetValid,
+	"3":  reason.TokenExpired,
+	"8":  reason.AlgorithmNotAllowed,
+	"23": reason.SignatureInvalid, // of a wrong length
+	"25": reason.AudienceMismatch,
+	"26": reason.SignatureInvalid,
+	"31": reason.KeyUnknown,
+	"32": reason.KeyUnknown,
+}
+
+// malformed are the other codes up to the last that is about a token.
+var malformed = []int{4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 27}
+
+const unknownIssuer = "24"
+
+// ready copies what the instances are looked up by.
+func (v *verification) ready() []stateValue {
+	var out []stateValue
+	for _, in := range v.instances {
+		format := metadataFormat(rbacNamespace, v.plan.treatmentMetadata())
+		if in.lookup {
+			format = fmt.Sprintf("%%REQ(%s)%%", v.keyHeader(in))
+		}
+		out = append(out, stateValue{in.stateKey, format})
+	}
+	return out
+}
+
+// done keeps later instances from looking at a token that one has verified: the
+// name of an algorithm is no treatment and no credential.
+func (v *verification) done(in *instance) []stateValue {
+	var out []stateValue
+	for _, later := range v.instances[in.number+1:] {
+		seen := map[int]bool{}
+		for _, pl := range in.places {
+			if !seen[pl.mark] {
+				out = append(out, stateValue{later.stateKey, metadataFormat(jwtNamespace, v.byKey(pl.mark), "alg")})
+			}
+			seen[pl.mark] = true
+		}
+	}
+	return out
+}
+
+// results copies what the instances have found.
+func (v *verification) results() []stateValue {
+	out := []stateValue{{v.verifiedState(), notVerified}}
+	for i := range v.marks {
+		by := metadataFormat(jwtNamespace, v.byKey(i), "alg")
+		out = append(out, stateValue{v.verifiedState(), by}, stateValue{v.byState(i), by})
+	}
+	for i := range v.positions {
+		out = append(out, stateValue{v.failedState(i), metadataFormat(jwtNamespace, v.failedKey(i), "code")})
+	}
+	return out
+}
+
+// verifyFilter refuses requests whose treatment has not verified what it asks
+// for. A request without a treatment is refused: nobody has looked at it.
+func verifyFilter(p *plan) *rbacv3.RBAC {
+	entries := map[string]*onMatch{}
+	for n, t := range p.treatments {
+		entries[t.id] = allow("verified")
+		if a := t.authentication; looksAtTokens(a) && !a.GetObserve() {
+			entries[t.id] = p.enforced.verdict(n)
+		}
+	}
+	return &rbacv3.RBAC{
+		Matcher:         lookUp(p.treatmentState(), entries, deny(string(reason.ConsumerDenied))),
+		RulesStatPrefix: "watchword_verify_",
+	}
+}
+
+// observedVerifyFilter records what would have been refused. Nil for nothing.
+func observedVerifyFilter(p *plan) *rbacv3.RBAC {
+	entries := map[string]*onMatch{}
+	for n, t := range p.treatments {
+		switch {
+		case t.authentication.GetObserve():
+			entries[t.id] = p.enforced.verdict(n)
+		case looksAtTokens(t.observed):
+			entries[t.id] = p.observed.verdict(n)
+		}
+	}
+	tree := lookUp(p.treatmentState(), entries, allow("verified"))
+	if len(entries) == 0 {
+		return nil
+	}
+	return &rbacv3.RBAC{ShadowMatcher: tree, ShadowRulesStatPrefix: "watchword_observed_verify_"}
+}
+
+// verdict of one treatment: verified, or the reason why not. The first rule that
+// could tell more than that the token is not for it says why.
+func (v *verification) verdict(n int) *onMatch {
+	a := v.authentications[n]
+	if a.GetMode() == dataplanev1.Authentication_PERMISSIVE {
+		return allow("verified")
+	}
+	end := deny(string(reason.TokenMissing))
+	if a.GetMode() == dataplanev1.Authentication_OPTIONAL {
+		end = allow("verified")
+	}
+	places := v.at(n)
+	for i := len(places) - 1; i >= 0; i-- {
+		end = v.notMine(places[i], end)
+	}
+	for i := len(places) - 1; i >= 0; i-- {
+		end = goOn(lookUp(v.failedState(places[i].position), v.failed(), end))
+	}
+	return goOn(lookUp(v.verifiedState(), map[string]*onMatch{notVerified: end}, allow("verified")))
+}
+
+// failed has a verdict for each code but that of an unknown issuer.
+func (v *verification) failed() map[string]*onMatch {
+	out := map[string]*onMatch{}
+	for code, word := range failures {
+		out[code] = deny(string(word))
+	}
+	for _, code := range malformed {
+		out[fmt.Sprint(code)] = deny(string(reason.TokenMalformed))
+	}
+	return out
+}
+
+// notMine refuses a token that the rule is not for, if there is one.
+func (v *verification) notMine(pl place, otherwise *onMatch) *onMatch {
+	word := reason.IssuerUnknown
+	if pl.rule.GetCredentialSet() != "" {
+		word = reason.CredentialUnknown
+	}
+	end := goOn(lookUp(v.failedState(pl.position), map[string]*onMatch{unknownIssuer: deny(string(word))}, otherwise))
+	if !v.plan.needsLookup(pl.rule) {
+		return end
+	}
+	// A key that no credential has leads to no provider, and so to no failure.
+	t := inOrder([]branch{{stateIsSet(v.instanceOf(pl).stateKey), deny(string(word))}})
+	t.OnNoMatch = end
+	return goOn(t)
+}
+
+// reasons of policies that only the claims of a token decide.
+type claimPolicies struct {
+	policies map[string]*rbacconfigv3.Policy
+}
+
+func (c *claimPolicies) add(word reason.Word, who *rbacconfigv3.Principal, when *expression) {
+	if who == nil {
+		return
+	}
+	p := policy(anything(), who)
+	if when != nil {
+		p.Condition = when.proto()
+	}
+	name := string(word)
+	for n := 2; c.policies[name] != nil; n++ {
+		name = fmt.Sprintf("%s#%d", word, n)
+	}
+	c.policies[name] = p
+}
+
+func (c *claimPolicies) rbac() *rbacconfigv3.RBAC {
+	return &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: maps.Clone(c.policies)}
+}
