@@ -1,0 +1,112 @@
+package parity
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+	"pgregory.net/rapid"
+
+	"github.com/watchword-mesh/watchword/dataplane/ruleset"
+)
+
+var cases = flag.Int("parity.cases", 20_000, "requests that TestParity sends")
+
+// requestsPerRuleset is how many requests one ruleset gets.
+const requestsPerRuleset = 100
+
+// TestParity makes up rulesets and requests: the reference and the real Envoy
+// agree on each.
+func TestParity(t *testing.T) {
+	checks := max(1, *cases/requestsPerRuleset)
+	if err := flag.Set("rapid.checks", fmt.Sprint(checks)); err != nil {
+		t.Fatal(err)
+	}
+	p, signers := startProxy(t), newPool()
+	sent, told := 0, time.Now()
+	rapid.Check(t, func(rt *rapid.T) {
+		w := signers.world(rt)
+		reference, err := ruleset.Compile(w.rs)
+		if err != nil {
+			rt.Fatalf("the reference does not take the ruleset: %v\n%s", err, protojson.Format(w.rs))
+		}
+		if err := p.load(t, w.rs); err != nil {
+			rt.Fatalf("%v\n%s", err, protojson.Format(w.rs))
+		}
+		time.Sleep(2 * time.Millisecond) // the worker has the filters a moment after the ACK
+		for range requestsPerRuleset {
+			req := w.request(rt, time.Now())
+			got, want, same := compare(t, p, reference, req.Request)
+			if sent++; !same {
+				rt.Fatalf("disagreement (-reference +Envoy):\n%s\nrequest:\n%s\nruleset:\n%s", cmp.Diff(want, got), show(req.Request), protojson.Format(w.rs))
+			}
+		}
+		if time.Since(told) > 10*time.Second {
+			t.Logf("%d of %d", sent, *cases)
+			told = time.Now()
+		}
+	})
+	t.Logf("parity: %d cases, 0 unlisted disagreements", sent)
+}
+
+// compare asks both. An Envoy that says something else is asked once more: the
+// filters of a moment ago may have answered.
+func compare(t *testing.T, p *proxy, reference *ruleset.Ruleset, req ruleset.Request) (got, want outcome, same bool) {
+	t.Helper()
+	for try := range 2 {
+		want = normal(evaluated(reference.Evaluate(req, time.Now())))
+		got = normal(p.send(t, req))
+		if cmp.Equal(want, got) {
+			return got, want, true
+		}
+		if try == 0 {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return got, want, false
+}
+
+// normal leaves out what means nothing: the order of query parameters of
+// different names and how they are escaped, and how several values of a header
+// are spread over lines.
+func normal(o outcome) outcome {
+	if o.Forward == nil {
+		return o
+	}
+	f := *o.Forward
+	path, query, _ := strings.Cut(f.Path, "?")
+	if values, err := url.ParseQuery(query); err == nil {
+		f.Path = path + "?" + values.Encode()
+	}
+	header := http.Header{}
+	for name, values := range f.Header {
+		separator := ","
+		if name == "Cookie" {
+			separator = "; "
+		}
+		header[name] = []string{strings.Join(values, separator)}
+	}
+	f.Header = header
+	o.Forward = &f
+	return o
+}
+
+func show(r ruleset.Request) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\nhost: %s\n", r.Method, r.Path, r.Authority)
+	for _, f := range r.Header {
+		fmt.Fprintf(&b, "%s: %s\n", f.Name, f.Value)
+	}
+	fmt.Fprintf(&b, "\n%s", r.Body)
+	return b.String()
+}
+
+var _ = slices.Sorted(maps.Keys(map[string]int{}))
