@@ -48,6 +48,7 @@ var layout = []struct {
 	{"issuer/clientauth", nil},
 	{"issuer/keyset", []string{"internal/jose"}},
 
+	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
 	{"dataplane/reason", nil},
 	{"internal/jose", nil},
 	{"proto/...", []string{"proto/..."}},
@@ -75,7 +76,7 @@ var walls = []struct{ folder, mustNotLink, why string }{
 }
 
 // purePackages turn equal input into equal bytes.
-var purePackages = []string{"controlplane/compile", "controlplane/envoy", "controlplane/policy", "dataplane/reason"}
+var purePackages = []string{"controlplane/compile", "controlplane/envoy", "controlplane/policy", "dataplane/reason", "dataplane/ruleset"}
 
 const (
 	noIO     = "does I/O; let the caller pass in the bytes"

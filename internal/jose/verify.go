@@ -22,7 +22,19 @@ var (
 	ErrKeyUnknown = errors.New("key is unknown")
 	// ErrAlgorithm: alg is not known, or is not that of a key the token may use.
 	ErrAlgorithm = errors.New("algorithm is not allowed")
+	// ErrCritical is also ErrMalformed: the signature is right, and the header has an
+	// extension that changes what it means.
+	ErrCritical = errors.New("token has a critical extension")
 )
+
+// criticalError says which member of the header is refused.
+type criticalError struct{ member string }
+
+func (e criticalError) Error() string {
+	return fmt.Sprintf("%v: header: %s is not accepted; sign without extensions", ErrMalformed, e.member)
+}
+
+func (criticalError) Is(target error) bool { return target == ErrMalformed || target == ErrCritical }
 
 // The largest token as sent and its largest decoded header, in bytes.
 const (
@@ -35,6 +47,7 @@ type Header struct {
 	KeyID     string // kid; empty if the token has none
 	Algorithm string
 	Type      string // typ as sent
+	Critical  bool   // it has crit or b64, with which Verify refuses it
 }
 
 // Token is a token whose signature has been verified. Nothing is known about its claims
@@ -68,9 +81,13 @@ func Verify(token string, keys []Key, o VerifyOptions) (Token, error) {
 }
 
 // Unverified is a token that is well formed and proves nothing. It serves to choose whose
-// keys to verify with, and to try several without reading the token again.
+// keys to verify with, and to try several without reading the token again. It may have a
+// critical extension, with which Verify refuses it.
 type Unverified struct {
 	header    Header
+	alg       *algorithm
+	members   []member // of the header
+	critical  string   // the member that makes the header critical, if any
 	claims    []byte
 	input     string // what is signed
 	signature []byte
@@ -79,13 +96,28 @@ type Unverified struct {
 // Header is what the token claims to be signed with.
 func (u *Unverified) Header() Header { return u.header }
 
+// HeaderText is a member of the header that is a string; ok is false if it is absent or
+// anything else.
+func (u *Unverified) HeaderText(name string) (s string, ok bool) {
+	for _, m := range u.members {
+		if m.name == name {
+			return text(m.value)
+		}
+	}
+	return "", false
+}
+
 // Claims is the JSON that anybody may have written.
 func (u *Unverified) Claims() []byte { return u.claims }
 
-// ParseUnverified reads a compact JWS; every error wraps ErrMalformed.
+// ParseUnverified reads a compact JWS. Errors wrap ErrMalformed, or ErrAlgorithm where the
+// header could be read and alg is none that is verified.
 func ParseUnverified(token string) (*Unverified, error) {
 	u, err := parseToken(token)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrAlgorithm):
+		return nil, err
+	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return u, nil
@@ -105,7 +137,9 @@ func parseToken(token string) (*Unverified, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.header, err = parseHeader(header); err != nil {
+	if err := u.readHeader(header); errors.Is(err, ErrAlgorithm) {
+		return nil, err
+	} else if err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
 	if u.claims, err = segment("claims", encodedClaims); err != nil {
@@ -126,48 +160,58 @@ func segment(name, s string) ([]byte, error) {
 	return b, nil
 }
 
-func parseHeader(b []byte) (h Header, err error) {
+// readHeader judges alg first: a token that nobody here could verify is refused for that.
+func (u *Unverified) readHeader(b []byte) (err error) {
 	if len(b) > maxHeaderBytes {
-		return h, fmt.Errorf("%d bytes; at most %d are read", len(b), maxHeaderBytes)
+		return fmt.Errorf("%d bytes; at most %d are read", len(b), maxHeaderBytes)
 	}
-	members, err := object(b)
+	if u.members, err = object(b); err != nil {
+		return err
+	}
+	named, err := u.headerString("alg", &u.header.Algorithm)
 	if err != nil {
-		return h, err
-	}
-	named := false
-	for _, m := range members {
-		into := (*string)(nil)
-		switch m.name {
-		case "crit", "b64":
-			// A critical extension must be understood or refused (RFC 7515, section
-			// 4.1.11), and we understand none; b64 (RFC 7797) is nothing without crit.
-			return h, fmt.Errorf("%s is not accepted; sign without extensions", m.name)
-		case "alg":
-			into, named = &h.Algorithm, true
-		case "kid":
-			into = &h.KeyID
-		case "typ":
-			into = &h.Type
-		default:
-			continue
-		}
-		ok := false
-		if *into, ok = text(m.value); !ok {
-			return h, fmt.Errorf("%s is not a string", m.name)
-		}
+		return err
 	}
 	if !named {
-		return h, errors.New("no alg")
+		return errors.New("no alg")
 	}
-	return h, nil
+	if u.alg = algorithmByName[u.header.Algorithm]; u.alg == nil {
+		return fmt.Errorf("%w: %s", ErrAlgorithm, unknownAlgorithm(u.header.Algorithm))
+	}
+	if _, err := u.headerString("kid", &u.header.KeyID); err != nil {
+		return err
+	}
+	if _, err := u.headerString("typ", &u.header.Type); err != nil {
+		return err
+	}
+	for _, m := range u.members {
+		// A critical extension must be understood or refused (RFC 7515, section
+		// 4.1.11), and we understand none; b64 (RFC 7797) is nothing without crit.
+		if m.name == "crit" || m.name == "b64" {
+			u.critical, u.header.Critical = m.name, true
+		}
+	}
+	return nil
 }
 
-// Verify checks header and signature as the function Verify does.
-func (u *Unverified) Verify(keys []Key, o VerifyOptions) (Token, error) {
-	alg := algorithmByName[u.header.Algorithm]
-	if alg == nil {
-		return Token{}, fmt.Errorf("%w: %s", ErrAlgorithm, unknownAlgorithm(u.header.Algorithm))
+// headerString reads a member that must be a string if it is there.
+func (u *Unverified) headerString(name string, into *string) (present bool, err error) {
+	for _, m := range u.members {
+		if m.name != name {
+			continue
+		}
+		var ok bool
+		if *into, ok = text(m.value); !ok {
+			return true, fmt.Errorf("%s is not a string", name)
+		}
+		return true, nil
 	}
+	return false, nil
+}
+
+// Verify checks header and signature as the function Verify does. The error is
+// ErrCritical only if a key verifies the signature.
+func (u *Unverified) Verify(keys []Key, o VerifyOptions) (Token, error) {
 	if !o.accepts(u.header.Type) {
 		return Token{}, fmt.Errorf("%w: typ %s is not accepted; accepted: %q", ErrMalformed, quote(u.header.Type), o.Types)
 	}
@@ -178,11 +222,14 @@ func (u *Unverified) Verify(keys []Key, o VerifyOptions) (Token, error) {
 			continue
 		}
 		candidates++
-		if d.alg != alg {
+		if d.alg != u.alg {
 			continue
 		}
 		tried++
 		if d.verify(u.input, u.signature) {
+			if u.critical != "" {
+				return Token{}, criticalError{u.critical}
+			}
 			return Token{Header: u.header, Claims: u.claims, Key: k}, nil
 		}
 	}

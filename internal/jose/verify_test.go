@@ -301,7 +301,7 @@ func TestAlgorithmsAgainstJWX(t *testing.T) {
 			t.Errorf("%s: jwx on our token: %q, %v", a.name, payload, err)
 		}
 		verified, err := Verify(ours, []Key{pair.public}, VerifyOptions{Types: []string{"at+jwt"}})
-		if want := (Header{pair.private.ID(), a.name, "at+jwt"}); err != nil || verified.Header != want {
+		if want := (Header{KeyID: pair.private.ID(), Algorithm: a.name, Type: "at+jwt"}); err != nil || verified.Header != want {
 			t.Errorf("%s: Verify of our token: header %+v, %v; want %+v", a.name, verified.Header, err, want)
 		}
 		sum, err := theirs.Thumbprint(crypto.SHA256)
@@ -409,5 +409,45 @@ func TestPrivateKeyRefuses(t *testing.T) {
 	const want = `generating a signing key: alg "HS256" cannot be generated; use ES256, ES384, EdDSA, RS256 or PS256`
 	if _, err := GenerateKey("HS256"); err == nil || err.Error() != want {
 		t.Errorf("GenerateKey(HS256) = %v, want %s", err, want)
+	}
+}
+
+// An algorithm that nobody verifies is the first thing that is wrong with a token, as it is
+// for Envoy; a critical extension is the last, so that it says that the signature is right.
+func TestVerifyOrder(t *testing.T) {
+	keys := mustSet(t, SetOptions{}, with(octJWK, "kid", q("a")))
+	forged := encode([]byte(`{"alg":"HS256","crit":["x"]}`)) + ".e30.AAAA"
+	for name, tt := range map[string]struct {
+		token   string
+		want    error
+		notAlso error
+	}{
+		"none, no claims":    {encode([]byte(`{"alg":"none"}`)) + ".!.!", ErrAlgorithm, ErrMalformed},
+		"none, kid a number": {signHS(`{"kid":1,"alg":"none"}`, "{}"), ErrAlgorithm, ErrMalformed},
+		"crit":               {signHS(`{"alg":"HS256","crit":["x"]}`, "{}"), ErrCritical, ErrSignature},
+		"crit is malformed":  {signHS(`{"alg":"HS256","crit":["x"]}`, "{}"), ErrMalformed, ErrSignature},
+		"b64":                {signHS(`{"alg":"HS256","b64":false}`, "{}"), ErrCritical, ErrSignature},
+		"crit, unknown kid":  {signHS(`{"alg":"HS256","crit":["x"],"kid":"b"}`, "{}"), ErrKeyUnknown, ErrCritical},
+		"crit, forged":       {forged, ErrSignature, ErrCritical},
+	} {
+		if _, err := Verify(tt.token, keys, VerifyOptions{}); !errors.Is(err, tt.want) || errors.Is(err, tt.notAlso) {
+			t.Errorf("%s: Verify(%s) = %v, want %v, not %v", name, tt.token, err, tt.want, tt.notAlso)
+		}
+	}
+}
+
+// Only strings of the header are read by name.
+func TestHeaderText(t *testing.T) {
+	u, err := ParseUnverified(signHS(`{"alg":"HS256","x":"y\u0041","n":1,"z":null,"e":""}`, "{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]struct {
+		s  string
+		ok bool
+	}{"x": {"yA", true}, "e": {"", true}, "n": {}, "z": {}, "absent": {}, "X": {}} {
+		if s, ok := u.HeaderText(name); s != want.s || ok != want.ok {
+			t.Errorf("HeaderText(%q) = %q, %v, want %q, %v", name, s, ok, want.s, want.ok)
+		}
 	}
 }

@@ -1,0 +1,233 @@
+package ruleset
+
+import (
+	"encoding/base64"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Headers that tell the service who called.
+const (
+	// CallerHeader has the `sub` claim.
+	CallerHeader = "x-watchword-caller"
+	// IssuerHeader has the `iss` claim.
+	IssuerHeader = "x-watchword-issuer"
+	// ConsumerHeader has the name of the consumer, also of an anonymous one.
+	ConsumerHeader = "x-watchword-consumer"
+
+	headerPrefix = "x-watchword-"
+)
+
+// output is a claim that is copied to somewhere.
+type output struct {
+	path []string
+	location
+	// what the caller sent in a header of this name stays
+	keep bool
+}
+
+// strip removes the headers that only we may set.
+func (e *evaluation) strip() {
+	ours := func(f Field) bool {
+		key := headerKey(f.Name)
+		_, named := e.rs.ours[key]
+		return named || len(key) > len(headerPrefix) && strings.HasPrefix(key, headerPrefix)
+	}
+	if e.rec != nil {
+		e.rec.stripped(e.req.Header, ours)
+	}
+	if slices.ContainsFunc(e.req.Header, ours) {
+		e.req.Header = slices.DeleteFunc(slices.Clone(e.req.Header), ours)
+	}
+}
+
+// forward makes the request for the service.
+func (e *evaluation) forward(c *identity) {
+	e.out.Allowed = true
+	f := &forwarded{Request: e.req, rec: e.rec}
+	f.Header = slices.Clone(e.req.Header)
+	for _, l := range e.route.enforced.outputPlaces {
+		f.remove(l, "only we may set it")
+	}
+	if v := c.verified; v != nil {
+		f.removeToken(v, e.route.enforced.rewriteCookies)
+		for _, o := range v.rule.outputs {
+			value, _ := v.claims.lookup(o.path)
+			f.add(o.location, claimText(value), dotted(o.path))
+		}
+		f.add(location{place: inHeader, name: v.rule.payloadHeader}, base64.RawURLEncoding.EncodeToString(v.Claims()), "")
+	}
+	for _, h := range e.route.enforced.headers {
+		f.header(h.name, h.value(c))
+	}
+	f.header(CallerHeader, c.Subject)
+	f.header(IssuerHeader, c.Iss)
+	f.header(ConsumerHeader, c.Consumer)
+	if e.rec != nil {
+		e.rec.add("decision", "allowed", "sent to the service")
+	}
+	e.out.Forward = f.Request
+}
+
+// forwarded is a request that is being changed; its header section is its own.
+type forwarded struct {
+	Request
+	rec *recorder
+}
+
+// removeToken takes the tokens of a rule out of the request. Cookies are left
+// alone unless they may be rewritten.
+func (f *forwarded) removeToken(v *verified, rewriteCookies bool) {
+	if v.rule.keepToken {
+		return
+	}
+	for _, t := range v.found {
+		if t.at.place != inCookie || rewriteCookies {
+			f.remove(t.at, "the token was there")
+		}
+	}
+}
+
+// remove takes out all that has a name at a place, and nothing else.
+func (f *forwarded) remove(l location, why string) {
+	changed := false
+	switch l.place {
+	case inHeader:
+		before := len(f.Header)
+		f.Header = slices.DeleteFunc(f.Header, func(h Field) bool { return strings.EqualFold(h.Name, l.name) })
+		changed = len(f.Header) < before
+	case inParam:
+		path, query, ok := strings.Cut(f.Path, "?")
+		if _, found := firstPair(query, l.name); ok && found {
+			if query = withoutPair(query, l.name); query != "" {
+				path += "?" + query
+			}
+			f.Path, changed = path, true
+		}
+	case inCookie:
+		changed = f.removeCookie(l.name)
+	case inForm:
+		if body := string(f.Body); isForm(f.Request) {
+			if _, changed = firstPair(body, l.name); changed {
+				f.setBody(withoutPair(body, l.name))
+			}
+		}
+	}
+	if changed && f.rec != nil {
+		f.rec.add("forward", "removed", "%s %s: %s", l.place, l.name, why)
+	}
+}
+
+func (f *forwarded) removeCookie(name string) (changed bool) {
+	if _, ok := firstCookie(f.Header, name); !ok {
+		return false
+	}
+	out := f.Header[:0]
+	for _, h := range f.Header {
+		if strings.EqualFold(h.Name, "cookie") {
+			if h.Value = withoutCookie(h.Value, name); h.Value == "" {
+				continue
+			}
+		}
+		out = append(out, h)
+	}
+	f.Header = out
+	return true
+}
+
+func withoutCookie(field, name string) string {
+	var kept []string
+	for c := range cookies(field) {
+		if k, _, ok := strings.Cut(c, "="); !ok || k != name {
+			kept = append(kept, c)
+		}
+	}
+	return strings.Join(kept, "; ")
+}
+
+// setBody keeps the length true that the request states.
+func (f *forwarded) setBody(body string) {
+	f.Body = []byte(body)
+	for i, h := range f.Header {
+		if strings.EqualFold(h.Name, "content-length") {
+			f.Header[i].Value = strconv.Itoa(len(body))
+		}
+	}
+}
+
+// add puts the text of a claim where it has to go; nothing for an empty text, or
+// where there is no such place.
+func (f *forwarded) add(l location, value, claim string) {
+	if value == "" || l.name == "" {
+		return
+	}
+	switch l.place {
+	case inHeader:
+		f.Header = append(f.Header, Field{l.name, value})
+	case inParam:
+		separator := "?"
+		if strings.Contains(f.Path, "?") {
+			separator = "&"
+		}
+		f.Path += separator + encode(l.name) + "=" + encode(value)
+	case inCookie:
+		f.addCookie(l.name + "=" + value)
+	case inForm:
+		if !isForm(f.Request) {
+			return
+		}
+		body := string(f.Body)
+		if body != "" {
+			body += "&"
+		}
+		f.setBody(body + encode(l.name) + "=" + encode(value))
+	}
+	if f.rec == nil {
+		return
+	}
+	if claim == "" {
+		f.rec.add("forward", "added", "%s %s: all claims, in base64url", l.place, l.name)
+	} else {
+		f.rec.add("forward", "added", "%s %s: %s, from claim %s", l.place, l.name, quote(value), claim)
+	}
+}
+
+func (f *forwarded) addCookie(pair string) {
+	for i, h := range f.Header {
+		if strings.EqualFold(h.Name, "cookie") && h.Value != "" {
+			f.Header[i].Value += "; " + pair
+			return
+		}
+	}
+	f.Header = append(f.Header, Field{"cookie", pair})
+}
+
+// header tells the service something that is not a claim by itself.
+func (f *forwarded) header(name, value string) {
+	if value == "" {
+		return
+	}
+	f.Header = append(f.Header, Field{name, value})
+	if f.rec != nil {
+		f.rec.add("forward", "added", "header %s: %s", name, quote(value))
+	}
+}
+
+// encode escapes what is not plain in a query and in a form (WHATWG URL section
+// 5.2), a blank as %20, which is right in both.
+func encode(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if unreserved(c) && c != '~' || c == '*' {
+			b.WriteByte(c)
+			continue
+		}
+		b.WriteByte('%')
+		b.WriteByte(hex[c>>4])
+		b.WriteByte(hex[c&15])
+	}
+	return b.String()
+}

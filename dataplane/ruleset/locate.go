@@ -1,0 +1,232 @@
+package ruleset
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+	"strings"
+
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+)
+
+// place is a part of a request that tokens are looked for in.
+type place int
+
+const (
+	inHeader place = iota
+	inParam
+	inCookie
+	inForm
+)
+
+func (p place) String() string {
+	return [...]string{"header", "query parameter", "cookie", "form field"}[p]
+}
+
+// location is where a token may be. A value that does not begin with the prefix
+// is no token.
+type location struct {
+	place        place
+	name, prefix string
+}
+
+// newLocations are in the order in which tokens are found: by place, and within
+// one as Envoy has them, by name and prefix.
+func newLocations(r *dataplanev1.TokenRule) []location {
+	var out []location
+	for p, list := range [][]*dataplanev1.TokenLocation{r.GetFromHeaders(), r.GetFromParams(), r.GetFromCookies(), r.GetFromForm()} {
+		for _, l := range list {
+			name := l.GetName()
+			if place(p) == inHeader {
+				name = strings.ToLower(name)
+			}
+			out = append(out, location{place(p), name, l.GetPrefix()})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b location) int {
+		return cmp.Or(cmp.Compare(a.place, b.place), strings.Compare(a.name+a.prefix, b.name+b.prefix))
+	})
+	return slices.Compact(out)
+}
+
+// found is a text that should be a token, and where it was.
+type found struct {
+	at   location
+	text string
+}
+
+// locate finds what is at the places of a rule.
+func (e *evaluation) locate(r *tokenRule) []found {
+	if e.assumed != nil {
+		return []found{{at: r.locations[0]}}
+	}
+	var out []found
+	for _, l := range r.locations {
+		n := len(out)
+		for v := range e.values(l) {
+			if text, ok := strings.CutPrefix(v, l.prefix); ok {
+				out = append(out, found{l, text})
+			}
+		}
+		if e.rec != nil {
+			e.rec.location(l, out[n:])
+		}
+	}
+	return out
+}
+
+// values are what is at a location: of a header all values, else the first.
+func (e *evaluation) values(l location) iter.Seq[string] {
+	if l.place == inHeader {
+		return headerValues(e.req.Header, l.name)
+	}
+	return func(yield func(string) bool) {
+		if v, ok := e.first(l); ok {
+			yield(v)
+		}
+	}
+}
+
+func (e *evaluation) first(l location) (string, bool) {
+	switch l.place {
+	case inParam:
+		_, query, _ := strings.Cut(e.req.Path, "?")
+		return firstPair(query, l.name)
+	case inCookie:
+		return firstCookie(e.req.Header, l.name)
+	case inForm:
+		if isForm(e.req) {
+			return firstPair(string(e.req.Body), l.name)
+		}
+	}
+	return "", false
+}
+
+// headerValues are the values of a field, in order. More than one Authorization
+// is no request that anybody should send (RFC 9110 section 11.6.2); as Envoy
+// does, they are one value with commas.
+func headerValues(fields []Field, name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		joined, count := "", 0
+		for _, f := range fields {
+			if !strings.EqualFold(f.Name, name) {
+				continue
+			}
+			v := strings.Trim(f.Value, " \t")
+			switch {
+			case name != "authorization":
+				if !yield(v) {
+					return
+				}
+			case count == 0:
+				joined = v
+			default:
+				joined += "," + v
+			}
+			count++
+		}
+		if name == "authorization" && count > 0 {
+			yield(joined)
+		}
+	}
+}
+
+// header is the first value of a field.
+func header(fields []Field, name string) string {
+	for v := range headerValues(fields, name) {
+		return v
+	}
+	return ""
+}
+
+// pairs are the parts between `&` of a query or a form, as they are written.
+func pairs(s string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for p := range strings.SplitSeq(s, "&") {
+			if p != "" && !yield(p) {
+				return
+			}
+		}
+	}
+}
+
+// firstPair is the decoded value of the first pair with a name.
+func firstPair(s, name string) (string, bool) {
+	for p := range pairs(s) {
+		if k, v, _ := strings.Cut(p, "="); decode(k) == name {
+			return decode(v), true
+		}
+	}
+	return "", false
+}
+
+// withoutPair leaves out all pairs with a name, and nothing else.
+func withoutPair(s, name string) string {
+	var b strings.Builder
+	for p := range strings.SplitSeq(s, "&") {
+		if k, _, _ := strings.Cut(p, "="); p != "" && decode(k) == name {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('&')
+		}
+		b.WriteString(p)
+	}
+	return b.String()
+}
+
+// decode is what is written in a query or a form. A per cent sign that escapes
+// nothing is itself.
+func decode(s string) string {
+	if !strings.ContainsAny(s, "%+") {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for s != "" {
+		c, n := pathByte(s)
+		if n == 1 && c == '+' {
+			c = ' '
+		}
+		b, s = append(b, c), s[n:]
+	}
+	return string(b)
+}
+
+// isForm says whether the body has fields (WHATWG URL section 5).
+func isForm(r Request) bool {
+	mediaType, _, _ := strings.Cut(header(r.Header, "content-type"), ";")
+	return strings.EqualFold(strings.Trim(mediaType, " \t"), "application/x-www-form-urlencoded")
+}
+
+// cookies are the cookies of one field, as they are written, without blanks
+// before (RFC 6265 section 5.4).
+func cookies(field string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for c := range strings.SplitSeq(field, ";") {
+			if c = strings.TrimLeft(c, " "); c != "" && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// firstCookie is the value of the first cookie of a name, without the quotes
+// that it may have (RFC 6265 section 4.1.1). What has no `=` is no cookie.
+func firstCookie(fields []Field, name string) (string, bool) {
+	for _, f := range fields {
+		if !strings.EqualFold(f.Name, "cookie") {
+			continue
+		}
+		for c := range cookies(f.Value) {
+			k, v, ok := strings.Cut(c, "=")
+			if !ok || k != name {
+				continue
+			}
+			if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' {
+				v = v[1 : len(v)-1]
+			}
+			return v, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,380 @@
+package ruleset
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/watchword-mesh/watchword/dataplane/reason"
+	"github.com/watchword-mesh/watchword/internal/jose"
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+)
+
+// authentication is what a route wants to know of its callers.
+type authentication struct {
+	mode  dataplanev1.Authentication_Mode
+	rules []*tokenRule
+	// what mode refuses is recorded, and let in
+	observe   bool
+	anonymous *consumer // nil: none
+	headers   []consumerHeader
+	// whether the token may be taken out of cookies, too
+	rewriteCookies bool
+	// what output claims replace: nothing of the caller's own stays there
+	outputPlaces []location
+}
+
+// tokenRule is a TokenRule with what it names.
+type tokenRule struct {
+	issuer    *issuer        // either this
+	set       *credentialSet // or this
+	keyClaim  string
+	sources   []dataplanev1.KeyClaim_Source
+	locations []location // never empty
+	// seconds
+	skew        float64
+	maxLifetime float64 // +Inf: any
+	// in the form of comparableAudience
+	audiences             []string
+	audienceUnchecked     bool
+	expiration, notBefore dataplanev1.TimeCheck
+	required, types       []string
+	outputs               []output
+	payloadHeader         string
+	keepToken             bool
+	consumers             []consumerMatch
+}
+
+func (r *tokenRule) String() string {
+	if r.issuer != nil {
+		return fmt.Sprintf("issuer %q", r.issuer.name)
+	}
+	return fmt.Sprintf("credential set %q", r.set.name)
+}
+
+// issuer is who signs tokens. An empty iss is not looked at.
+type issuer struct {
+	name, iss string
+	keys      []jose.Key
+}
+
+type credentialSet struct {
+	name  string
+	byKey map[string]*credential
+}
+
+// credential belongs to a consumer, or to a service that signs for itself.
+type credential struct {
+	key              string
+	keys             []jose.Key
+	consumer         *consumer
+	service, subject string
+}
+
+// token is a token that could be read.
+type token struct {
+	*jose.Unverified
+	header jose.Header
+	claims claims
+}
+
+// verified is a token that a rule has verified.
+type verified struct {
+	*token
+	rule       *tokenRule
+	credential *credential // nil: the issuer's own keys
+	found      []found
+}
+
+// assumed is a token that nobody has signed.
+type assumed struct {
+	header map[string]any
+	claims []byte
+}
+
+// text is the token as it would be sent. What is not JSON makes a token that is
+// malformed.
+func (a *assumed) text() string {
+	header := map[string]any{"alg": "ES256"}
+	for k, v := range a.header {
+		header[k] = v
+	}
+	h, _ := json.Marshal(header)
+	b64 := base64.RawURLEncoding
+	return b64.EncodeToString(h) + "." + b64.EncodeToString(a.claims) + "."
+}
+
+// authenticate looks for a token that verifies, and at its claims. It returns
+// nil without one, and the word of a refusal.
+func (e *evaluation) authenticate(a *authentication, observe bool) (*verified, reason.Word) {
+	if a.mode == dataplanev1.Authentication_OFF {
+		if e.rec != nil {
+			e.rec.add("authentication", "let in", "mode OFF: no token is looked at")
+		}
+		return nil, ""
+	}
+	v, word := e.tryRules(a)
+	if v != nil {
+		return e.judge(a, v, observe)
+	}
+	wanted := word
+	if a.mode == dataplanev1.Authentication_PERMISSIVE || a.mode == dataplanev1.Authentication_OPTIONAL && word == reason.TokenMissing {
+		wanted = ""
+	}
+	if e.rec != nil {
+		e.rec.unverified(a, word, wanted, observe)
+	}
+	if wanted != "" && observe {
+		e.observe(wanted, "")
+		wanted = ""
+	}
+	return nil, wanted
+}
+
+// tryRules takes the first rule that verifies. If there is none, the word is that
+// of the first rule that was for such a token, else of the first that saw one.
+func (e *evaluation) tryRules(a *authentication) (*verified, reason.Word) {
+	var unknown, other reason.Word
+	for i, r := range a.rules {
+		v, word := e.try(r)
+		if e.rec != nil {
+			e.rec.rule(i, r, word)
+		}
+		switch word {
+		case "":
+			return v, ""
+		case reason.TokenMissing:
+		case reason.IssuerUnknown, reason.CredentialUnknown:
+			if unknown == "" {
+				unknown = word
+			}
+		default:
+			if other == "" {
+				other = word
+			}
+		}
+	}
+	switch {
+	case other != "":
+		return nil, other
+	case unknown != "":
+		return nil, unknown
+	}
+	return nil, reason.TokenMissing
+}
+
+// try verifies all tokens at the places of a rule: a service may read another
+// one than we do. Envoy takes them from the back, so the first one counts.
+func (e *evaluation) try(r *tokenRule) (*verified, reason.Word) {
+	all := e.locate(r)
+	if len(all) == 0 {
+		return nil, reason.TokenMissing
+	}
+	v := &verified{rule: r, found: all}
+	for i := range slices.Backward(all) {
+		var word reason.Word
+		if v.token, word = e.parse(all[i].text); word != "" {
+			return nil, word
+		}
+		if v.credential, word = e.verify(r, v.token); word != "" {
+			return nil, word
+		}
+	}
+	return v, ""
+}
+
+// parsedToken is what came out of parsing a text: several rules may look at one
+// place.
+type parsedToken struct {
+	text  string
+	token *token
+	word  reason.Word
+}
+
+func (e *evaluation) parse(text string) (*token, reason.Word) {
+	if e.assumed != nil && text == "" {
+		text = e.assumed.text()
+	}
+	i := slices.IndexFunc(e.parsed, func(p parsedToken) bool { return p.text == text })
+	if i < 0 {
+		t, word := e.read(text)
+		i = len(e.parsed)
+		e.parsed = append(e.parsed, parsedToken{text, t, word})
+	}
+	return e.parsed[i].token, e.parsed[i].word
+}
+
+// read parses a token, and looks at the types of its claims.
+func (e *evaluation) read(text string) (*token, reason.Word) {
+	u, err := jose.ParseUnverified(text)
+	if err != nil {
+		word := reason.TokenMalformed
+		if errors.Is(err, jose.ErrAlgorithm) {
+			word = reason.AlgorithmNotAllowed
+		}
+		if e.rec != nil {
+			e.rec.add("parse", string(word), "%v", err)
+		}
+		return nil, word
+	}
+	t := &token{Unverified: u, header: u.Header()}
+	wrong := ""
+	if err := json.Unmarshal(u.Claims(), &t.claims); err != nil {
+		wrong = "claims: a number is too large"
+	} else if wrong = t.claims.malformed(); wrong != "" {
+		wrong = "claims: " + wrong
+	}
+	if e.rec != nil {
+		e.rec.parsed(t, wrong)
+	}
+	if wrong != "" {
+		return nil, reason.TokenMalformed
+	}
+	return t, ""
+}
+
+// verify looks at one token as one rule does.
+func (e *evaluation) verify(r *tokenRule, t *token) (*credential, reason.Word) {
+	c, keys, word := e.owner(r, t)
+	if word != "" {
+		return nil, word
+	}
+	if word := e.checkTimes(r, t); word != "" {
+		return nil, word
+	}
+	if !r.audienceUnchecked {
+		ok := r.acceptsAudience(t.claims["aud"])
+		if e.rec != nil {
+			e.rec.audience(r, t, ok)
+		}
+		if !ok {
+			return nil, reason.AudienceMismatch
+		}
+	}
+	return c, e.checkSignature(r, t, keys)
+}
+
+// owner finds whose keys a token has to be verified with.
+func (e *evaluation) owner(r *tokenRule, t *token) (*credential, []jose.Key, reason.Word) {
+	if r.set != nil {
+		key, source := r.key(t)
+		c := r.set.byKey[key]
+		if key == "" {
+			c = nil
+		}
+		if e.rec != nil {
+			e.rec.credential(r, key, source, c)
+		}
+		if c == nil {
+			return nil, nil, reason.CredentialUnknown
+		}
+		return c, c.keys, ""
+	}
+	known := r.issuer.iss == "" || r.issuer.iss == t.claims.text("iss")
+	if e.rec != nil {
+		e.rec.issuer(r.issuer, t, known)
+	}
+	if !known {
+		return nil, nil, reason.IssuerUnknown
+	}
+	return nil, r.issuer.keys, ""
+}
+
+// key is what the key claim says, by the first source that says something.
+func (r *tokenRule) key(t *token) (string, dataplanev1.KeyClaim_Source) {
+	for _, s := range r.sources {
+		key := ""
+		if s == dataplanev1.KeyClaim_HEADER {
+			key, _ = t.HeaderText(r.keyClaim)
+		} else {
+			key = t.claims.text(r.keyClaim)
+		}
+		if key != "" {
+			return key, s
+		}
+	}
+	return "", dataplanev1.KeyClaim_SOURCE_UNSPECIFIED
+}
+
+// checkTimes looks at nbf and exp, if both are to be looked at. Else claims.go
+// looks at the other one: Envoy's jwt_authn can only leave out both.
+func (e *evaluation) checkTimes(r *tokenRule, t *token) reason.Word {
+	if r.expiration == dataplanev1.TimeCheck_NOT_CHECKED || r.notBefore == dataplanev1.TimeCheck_NOT_CHECKED {
+		return ""
+	}
+	word, why := reason.TokenNotYetValid, e.notYetValid(r, t)
+	if why == "" {
+		word, why = reason.TokenExpired, e.expired(r, t)
+	}
+	if why == "" {
+		word = ""
+	}
+	if e.rec != nil {
+		e.rec.times(e, r, t, word)
+	}
+	return word
+}
+
+// notYetValid is why a token is not valid yet (RFC 7519 section 4.1.5).
+func (e *evaluation) notYetValid(r *tokenRule, t *token) string {
+	if nbf := t.claims.seconds("nbf"); nbf > float64(e.now)+r.skew {
+		return fmt.Sprintf("nbf is %s; now is %d, clock skew %ss", number(nbf), e.now, number(r.skew))
+	}
+	return ""
+}
+
+// expired is why a token is no longer valid (RFC 7519 section 4.1.4). An exp of 0
+// is none, as in Envoy; whoever cares requires one.
+func (e *evaluation) expired(r *tokenRule, t *token) string {
+	if exp := t.claims.seconds("exp"); exp != 0 && float64(e.now) > exp+r.skew {
+		return fmt.Sprintf("exp is %s; now is %d, clock skew %ss", number(exp), e.now, number(r.skew))
+	}
+	return ""
+}
+
+// acceptsAudience takes a claim of the right type: malformed has seen to it.
+func (r *tokenRule) acceptsAudience(aud any) bool {
+	switch aud := aud.(type) {
+	case string:
+		return slices.Contains(r.audiences, comparableAudience(aud))
+	case []any:
+		return slices.ContainsFunc(aud, r.acceptsAudience)
+	}
+	return false
+}
+
+// comparableAudience is an audience as Envoy compares it: without scheme and
+// without a slash at the end.
+func comparableAudience(s string) string {
+	rest, ok := strings.CutPrefix(s, "http://")
+	if !ok {
+		rest = strings.TrimPrefix(s, "https://")
+	}
+	return strings.TrimSuffix(rest, "/")
+}
+
+// checkSignature verifies with the keys of whoever the token is from. A critical
+// extension is a matter of the claims, of a token that is known to be right.
+func (e *evaluation) checkSignature(r *tokenRule, t *token, keys []jose.Key) reason.Word {
+	if e.assumed != nil {
+		if e.rec != nil {
+			e.rec.add("signature", "assumed", "key and signature are not looked at")
+		}
+		return ""
+	}
+	by, err := t.Verify(keys, jose.VerifyOptions{})
+	word := reason.SignatureInvalid
+	switch {
+	case err == nil, errors.Is(err, jose.ErrCritical):
+		word = ""
+	case errors.Is(err, jose.ErrKeyUnknown), errors.Is(err, jose.ErrAlgorithm):
+		word = reason.KeyUnknown
+	}
+	if e.rec != nil {
+		e.rec.signature(by, err, word)
+	}
+	return word
+}
