@@ -33,7 +33,7 @@ func (e *evaluation) refuse(word reason.Word, rule string) {
 	if own.body != "" {
 		d.Body, d.ContentType = own.body, own.contentType
 	}
-	if word.Status() == 401 {
+	if d.Status == 401 {
 		d.WWWAuthenticate = challenge(e.rs.service, word)
 	}
 	if isGRPC(e.req) {
@@ -76,7 +76,7 @@ func isGRPC(r Request) bool {
 // answerGRPC gives the refusal the form of gRPC: no body, and a status of its own.
 func (d *Decision) answerGRPC(message string) {
 	d.GRPCStatus, d.GRPCMessage = grpcPermissionDenied, message
-	if d.Reason.Status() == 401 {
+	if d.Status == 401 {
 		d.GRPCStatus = grpcUnauthenticated
 	}
 	if message == "" {
