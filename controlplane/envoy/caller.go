@@ -67,6 +67,11 @@ func (v *verification) claim(m *matcherv3.ValueMatcher, path ...string) *rbaccon
 	return metadataPrincipal(metadata(jwtNamespace, m, append([]string{v.payloadKey()}, path...)...))
 }
 
+// exists matches a claim that is there and not null.
+func (v *verification) exists(path ...string) *rbacconfigv3.Principal {
+	return both(v.claim(present(), path...), not(v.claim(null(), path...)))
+}
+
 // both is nil if the first is.
 func both(a, b *rbacconfigv3.Principal) *rbacconfigv3.Principal {
 	if a == nil {
@@ -202,7 +207,7 @@ func (v *verification) claimHolds(m *dataplanev1.ClaimMatch) *predicate {
 	value := func(vm *matcherv3.ValueMatcher) *predicate {
 		return metadataHolds(vm, jwtNamespace, append([]string{v.payloadKey()}, m.GetClaimPath()...)...)
 	}
-	exists := value(present())
+	exists := allOf([]*predicate{value(present()), noneOf(value(null()))})
 	var in []*predicate
 	for _, one := range m.GetValues() {
 		in = append(in, value(valueMatch(one)), value(listHas(valueMatch(one))))

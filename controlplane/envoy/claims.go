@@ -113,6 +113,8 @@ func (v *verification) malformedOutputs(c *claimPolicies, of func(place) bool) {
 	for _, o := range order {
 		add(groups[o], o)
 	}
+	// IssuerHeader has it, and an issuer need not have a name.
+	c.add(reason.ClaimMalformed, both(v.scope(v.placesWhere(of)), v.claim(matchValue(matchRegex(`(?s).*[\x00-\x1f\x7f].*`)), "iss")), nil)
 }
 
 // forgedSubjects are those that another issuer alone may sign for.
@@ -148,7 +150,7 @@ func (v *verification) missingClaims(c *claimPolicies, of func(place) bool) {
 	grouped(v, of,
 		func(r *dataplanev1.TokenRule) (bool, bool) { return true, required(r.GetNotBefore()) },
 		func(_ bool, who *rbacconfigv3.Principal) {
-			c.add(reason.ClaimMissing, both(who, not(v.claim(present(), "nbf"))), nil)
+			c.add(reason.ClaimMissing, both(who, not(v.exists("nbf"))), nil)
 		})
 	names := map[string]bool{}
 	for _, pl := range v.placesWhere(of) {
@@ -158,7 +160,7 @@ func (v *verification) missingClaims(c *claimPolicies, of func(place) bool) {
 	}
 	for _, name := range sorted(names) {
 		who := v.scope(v.placesWhere(func(pl place) bool { return of(pl) && slices.Contains(pl.rule.GetRequiredClaims(), name) }))
-		c.add(reason.ClaimMissing, both(who, not(v.claim(present(), name))), nil)
+		c.add(reason.ClaimMissing, both(who, not(v.exists(name))), nil)
 	}
 }
 

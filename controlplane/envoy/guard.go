@@ -50,11 +50,13 @@ func requestGuard(rs *dataplanev1.Ruleset) *rbacv3.RBAC {
 	}
 }
 
-// looksAt says whether any match of the ruleset depends on one of its lists.
+// looksAt says whether any match of the ruleset depends on one of its lists. A
+// rule that is only observed must not refuse.
 func looksAt(rs *dataplanev1.Ruleset, list func(*dataplanev1.RequestMatch) []string) bool {
 	byRule := func(r *dataplanev1.AuthorizationRule) bool { return len(list(r.GetTo())) > 0 }
 	return slices.ContainsFunc(rs.GetRoutes(), func(r *dataplanev1.Route) bool {
-		return len(list(r.GetMatch())) > 0 || slices.ContainsFunc(authorizationRules(r), byRule)
+		a := r.GetAuthorization()
+		return len(list(r.GetMatch())) > 0 || slices.ContainsFunc(a.GetDeny(), byRule) || slices.ContainsFunc(a.GetAllow(), byRule)
 	})
 }
 

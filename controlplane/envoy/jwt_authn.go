@@ -29,7 +29,8 @@ const (
 // Envoy has no switch for.
 const noSkewCheck = 4_000_000_000
 
-// noCredential is what a token is looked up by whose key claim can't be read.
+// noCredential is what a token is looked up by whose key claim can't be read, or
+// names none: a provider that can't verify it says what is wrong with it.
 const noCredential = "watchword.none"
 
 // jwtAuthn verifies what the treatment of the request asks for. It refuses
@@ -66,7 +67,7 @@ type jwtBuilder struct {
 func (b *jwtBuilder) byTreatment(in *instance) {
 	names := map[int][]string{}
 	for _, pl := range in.places {
-		names[pl.treatment] = append(names[pl.treatment], b.place(pl))
+		names[pl.treatment] = append(names[pl.treatment], b.place(in, pl))
 	}
 	for n, list := range names {
 		b.require(b.v.plan.treatments[n].id, list)
@@ -76,14 +77,14 @@ func (b *jwtBuilder) byTreatment(in *instance) {
 // lookup makes one requirement for each credential.
 func (b *jwtBuilder) lookup(in *instance) {
 	pl := in.places[0] // they are all alike
-	probe := b.v.provider(pl, noCredential, passingKeys())
+	probe := b.v.provider(in, pl, noCredential, passingKeys())
 	probe.PayloadInMetadata, probe.HeaderInMetadata, probe.ClaimToHeaders, probe.ForwardPayloadHeader = "", "", nil, ""
 	probe.Forward = true
 	b.config.Providers[noCredential] = probe
 	b.require(noCredential, []string{noCredential})
 	credentials := b.v.plan.credentials(pl.rule)
 	for _, c := range credentials {
-		p := b.v.provider(pl, "", localJWKS(c.GetKeys()))
+		p := b.v.provider(in, pl, "", localJWKS(c.GetKeys()))
 		p.JwtCacheConfig.JwtCacheSize = uint32(max(fewCachedTokens, cachedTokens/len(credentials)))
 		name := "credential/" + c.GetKey()
 		b.config.Providers[name] = p
@@ -104,7 +105,7 @@ func (b *jwtBuilder) require(key string, names []string) {
 
 // place returns the name of the provider for a place. Treatments with equal
 // rules at equal positions share one, and so its cache.
-func (b *jwtBuilder) place(pl place) string {
+func (b *jwtBuilder) place(in *instance, pl place) string {
 	whose, iss, keys := pl.rule.GetIssuer(), "", []*dataplanev1.Key(nil)
 	if is := b.v.plan.issuers[whose]; is != nil {
 		iss, keys = is.GetIssuer(), is.GetKeys()
@@ -116,7 +117,7 @@ func (b *jwtBuilder) place(pl place) string {
 		name = fmt.Sprintf("%d/%s/%d", pl.position, whose, b.count[whose])
 		b.count[whose]++
 		b.names[pl.mark] = name
-		b.config.Providers[name] = b.v.provider(pl, iss, localJWKS(keys))
+		b.config.Providers[name] = b.v.provider(in, pl, iss, localJWKS(keys))
 	}
 	return name
 }
@@ -130,7 +131,7 @@ func (v *verification) native(pl place) bool {
 
 func (v *verification) enforces() bool { return v.metadataPrefix == "watchword_" }
 
-func (v *verification) provider(pl place, iss string, keys *jwtv3.JwtProvider_LocalJwks) *jwtv3.JwtProvider {
+func (v *verification) provider(in *instance, pl place, iss string, keys *jwtv3.JwtProvider_LocalJwks) *jwtv3.JwtProvider {
 	r := pl.rule
 	p := &jwtv3.JwtProvider{
 		Issuer:              iss,
@@ -155,9 +156,11 @@ func (v *verification) provider(pl place, iss string, keys *jwtv3.JwtProvider_Lo
 	v.locate(p, pl)
 	if v.enforces() {
 		for _, o := range r.GetOutputClaims() {
-			p.ClaimToHeaders = append(p.ClaimToHeaders, claimToHeader(o.GetClaimPath(), v.plan.outputHeader(o)))
+			p.ClaimToHeaders = append(p.ClaimToHeaders, claimToHeader(o.GetClaimPath(), v.plan.outputHeader(outputOf(o), in)))
 		}
-		p.ForwardPayloadHeader = r.GetPayloadHeader()
+		if h := r.GetPayloadHeader(); h != "" {
+			p.ForwardPayloadHeader = v.plan.outputHeader(output{toHeader, h}, in)
+		}
 	}
 	return p
 }
@@ -165,9 +168,10 @@ func (v *verification) provider(pl place, iss string, keys *jwtv3.JwtProvider_Lo
 // locate says where the tokens are: what Envoy can't read itself is in a header
 // by now, where tokenScript has put it.
 func (v *verification) locate(p *jwtv3.JwtProvider, pl place) {
+	scripted := v.scripted(pl)
 	for _, l := range tokenPlaces(pl.rule) {
 		switch {
-		case v.scripted(pl, l):
+		case scripted:
 			p.FromHeaders = append(p.FromHeaders, &jwtv3.JwtHeader{Name: v.plan.script.tokenHeader(l)})
 		case l.kind == inHeader:
 			p.FromHeaders = append(p.FromHeaders, &jwtv3.JwtHeader{Name: l.name, ValuePrefix: l.prefix})

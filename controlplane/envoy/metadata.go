@@ -67,6 +67,10 @@ func present() *matcherv3.ValueMatcher {
 	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}}
 }
 
+func null() *matcherv3.ValueMatcher {
+	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_NullMatch_{NullMatch: &matcherv3.ValueMatcher_NullMatch{}}}
+}
+
 func equals(s string) *matcherv3.ValueMatcher { return matchValue(matchExact(s)) }
 
 func matchValue(m *matcherv3.StringMatcher) *matcherv3.ValueMatcher {

@@ -1,34 +1,40 @@
 package envoy
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"slices"
 
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
-// Claims that go into a header of their own are put there by jwt_authn itself.
-// All others wait in a header of ours until the request is let in: jwt_authn
-// alone can read every path of claims, and makes one text of them all.
+// output is where a claim goes, or all of them. jwt_authn can put it into a
+// header only, and removes that header from whatever request comes through a
+// filter that knows it: also if it was an earlier jwt_authn that has set it. So
+// with several instances, and for all other places, the claim waits in a header
+// of ours, one for each instance, until the request is let in. (That jwt_authn
+// reads the claim is worth the way: it alone can read every path, and makes one
+// text of them all.)
+type output struct {
+	kind outputKind
+	name string
+}
 
-// output is where a claim goes that jwt_authn can't put there itself.
-type output struct{ kind, name string }
+type outputKind string
 
 const (
-	toHeader = "header" // beside what the caller sent
-	toQuery  = "query"
-	toCookie = "cookie"
-	toForm   = "form"
+	toHeader     outputKind = "header"
+	besideHeader outputKind = "header beside what the caller sent"
+	toQuery      outputKind = "query"
+	toCookie     outputKind = "cookie"
+	toForm       outputKind = "form"
 )
 
-// outputOf is empty if jwt_authn puts the claim there.
 func outputOf(o *dataplanev1.OutputClaim) output {
 	switch {
 	case o.GetQuery() != "":
@@ -38,65 +44,77 @@ func outputOf(o *dataplanev1.OutputClaim) output {
 	case o.GetForm() != "":
 		return output{toForm, o.GetForm()}
 	case o.GetKeepExisting():
-		return output{toHeader, o.GetHeader()}
+		return output{besideHeader, o.GetHeader()}
 	}
-	return output{}
+	return output{toHeader, o.GetHeader()}
 }
 
-// outputs are the distinct ones of a ruleset, in order of their names.
-func outputs(rs *dataplanev1.Ruleset) []output {
+// outputsOf are those of one rule.
+func outputsOf(r *dataplanev1.TokenRule) []output {
+	var out []output
+	for _, o := range r.GetOutputClaims() {
+		out = append(out, outputOf(o))
+	}
+	if h := r.GetPayloadHeader(); h != "" {
+		out = append(out, output{toHeader, h})
+	}
+	return out
+}
+
+// findOutputs are the distinct ones of a ruleset, in order.
+func findOutputs(rs *dataplanev1.Ruleset) []output {
 	var out []output
 	for _, r := range rs.GetRoutes() {
 		for _, tr := range r.GetAuthentication().GetRules() {
-			for _, o := range tr.GetOutputClaims() {
-				if to := outputOf(o); to != (output{}) {
-					out = append(out, to)
-				}
-			}
+			out = append(out, outputsOf(tr)...)
 		}
 	}
 	slices.SortFunc(out, func(a, b output) int {
-		return slices.Compare([]string{a.kind, a.name}, []string{b.kind, b.name})
+		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.name, b.name))
 	})
 	return slices.Compact(out)
 }
 
-// outputHeader is the header that jwt_authn puts a claim into.
-func (p *plan) outputHeader(o *dataplanev1.OutputClaim) string {
-	to := outputOf(o)
-	if to == (output{}) {
-		return o.GetHeader()
+// outputHeader is the header that an instance puts an output into.
+func (p *plan) outputHeader(o output, in *instance) string {
+	if p.direct(o) {
+		return o.name
 	}
-	return waitingHeader(slices.Index(outputs(p.rs), to))
+	return waitingHeader(slices.Index(p.outputs, o), in)
 }
 
-func waitingHeader(n int) string { return fmt.Sprintf("%sout-%d", headerPrefix, n) }
+// direct says whether jwt_authn can put an output where it goes.
+func (p *plan) direct(o output) bool { return o.kind == toHeader && len(p.enforced.instances) == 1 }
 
-// outputMutations put claims into the query, and beside what a caller sent in a
-// header. What a caller sent in the query under such a name is removed on every
-// route. Nil if there is nothing to do.
+func waitingHeader(n int, in *instance) string {
+	return fmt.Sprintf("%sout-%d-%d", headerPrefix, in.number, n)
+}
+
+// waiting are the headers that an output may wait in.
+func (p *plan) waiting(o output) []string {
+	var out []string
+	for _, in := range p.enforced.instances {
+		out = append(out, waitingHeader(slices.Index(p.outputs, o), in))
+	}
+	return out
+}
+
+// outputMutations put what waits into headers. Nil if there is nothing to do.
 func outputMutations(p *plan) *headermutationv3.HeaderMutation {
 	m := new(headermutationv3.Mutations)
-	for n, o := range outputs(p.rs) {
-		value := fmt.Sprintf("%%REQ(%s)%%", waitingHeader(n))
-		switch o.kind {
-		case toHeader:
-			m.RequestMutations = append(m.RequestMutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
-				Append: &corev3.HeaderValueOption{
-					Header:       &corev3.HeaderValue{Key: o.name, Value: value},
-					AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
-				},
-			}})
-		case toQuery:
-			m.QueryParameterMutations = append(m.QueryParameterMutations,
-				&corev3.KeyValueMutation{Remove: o.name},
-				&corev3.KeyValueMutation{Append: &corev3.KeyValueAppend{
-					Record: &corev3.KeyValuePair{Key: o.name, Value: structpb.NewStringValue(value)},
-					Action: corev3.KeyValueAppend_OVERWRITE_IF_EXISTS_OR_ADD,
-				}})
+	for _, o := range p.outputs {
+		if o.kind != besideHeader && (o.kind != toHeader || p.direct(o)) {
+			continue
+		}
+		for _, h := range p.waiting(o) {
+			set := setHeader(o.name, fmt.Sprintf("%%REQ(%s)%%", h))
+			if o.kind == besideHeader {
+				set.GetAppend().AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
+			}
+			m.RequestMutations = append(m.RequestMutations, set)
 		}
 	}
-	if len(m.RequestMutations)+len(m.QueryParameterMutations) == 0 {
+	if len(m.RequestMutations) == 0 {
 		return nil
 	}
 	return &headermutationv3.HeaderMutation{Mutations: m}
@@ -105,20 +123,73 @@ func outputMutations(p *plan) *headermutationv3.HeaderMutation {
 //go:embed output.lua
 var outputLua string
 
-// outputScript puts claims into cookies and forms; nil if there are none.
+// outputScript takes tokens out of the request that Envoy can't, and puts claims
+// into the query, cookies and forms; nil if there is nothing to do. (For the
+// query there is a filter of Envoy's, which adds a parameter without a value
+// where the claim is absent.) What a caller sent under the name of an output is
+// removed on every route; a form is looked at only where the route fills it.
 func outputScript(p *plan) *luav3.Lua {
-	var cookies, fields []string
-	for n, o := range outputs(p.rs) {
-		entry := luaTable{{"name", luaString(o.name)}, {"header", luaString(waitingHeader(n))}}.String()
+	var parameters, cookies []string
+	forms, removals := luaTable{}, luaTable{}
+	for _, o := range p.outputs {
 		switch o.kind {
+		case toQuery:
+			parameters = append(parameters, p.luaOutput(o))
 		case toCookie:
-			cookies = append(cookies, entry)
-		case toForm:
-			fields = append(fields, entry)
+			cookies = append(cookies, p.luaOutput(o))
 		}
 	}
-	if len(cookies)+len(fields) == 0 {
+	for n, t := range p.treatments {
+		var fields []string
+		for _, o := range p.outputs {
+			if o.kind == toForm && fills(t.authentication, o) {
+				fields = append(fields, p.luaOutput(o))
+			}
+		}
+		if len(fields) > 0 {
+			forms = append(forms, luaEntry{t.id, luaList(fields)})
+		}
+		if r := p.removals(n); len(r) > 0 {
+			removals = append(removals, luaEntry{t.id, luaList(r)})
+		}
+	}
+	if len(parameters)+len(cookies)+len(forms)+len(removals) == 0 {
 		return nil
 	}
-	return luaFilter("local COOKIES = "+luaList(cookies), "local FIELDS = "+luaList(fields), outputLua)
+	return luaFilter(
+		"local TREATMENT = "+luaString(p.treatmentMetadata()),
+		"local PARAMETERS = "+luaList(parameters),
+		"local COOKIES = "+luaList(cookies),
+		"local FORMS = "+forms.String(),
+		"local REMOVE = "+removals.String(),
+		outputLua)
+}
+
+func (p *plan) luaOutput(o output) string {
+	return luaTable{{"name", luaString(o.name)}, {"headers", luaStrings(p.waiting(o))}}.String()
+}
+
+// fills says whether a rule has a claim for an output.
+func fills(a *dataplanev1.Authentication, o output) bool {
+	return slices.ContainsFunc(a.GetRules(), func(r *dataplanev1.TokenRule) bool { return slices.Contains(outputsOf(r), o) })
+}
+
+// removals of one treatment: the rules whose tokens the script has read, if those
+// are not to be forwarded. Envoy takes out only its copy.
+func (p *plan) removals(n int) []string {
+	var out []string
+	if p.enforced == nil {
+		return nil
+	}
+	for _, pl := range p.enforced.at(n) {
+		if !p.enforced.scripted(pl) || !p.enforced.removes(pl) {
+			continue
+		}
+		var places []string
+		for _, l := range tokenPlaces(pl.rule) {
+			places = append(places, luaTable{{"kind", luaString(l.kind)}, {"name", luaString(l.name)}}.String())
+		}
+		out = append(out, luaTable{{"by", luaString(p.enforced.byKey(pl.mark))}, {"places", luaList(places)}}.String())
+	}
+	return out
 }

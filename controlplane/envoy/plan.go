@@ -21,6 +21,7 @@ type plan struct {
 	// What is enforced, and what is only recorded (nil for nothing).
 	enforced, observed *verification
 	script             *tokenScript
+	outputs            []output
 }
 
 // treatment is what is done about the token of a request. Routes that do the
@@ -39,11 +40,12 @@ func newPlan(rs *dataplanev1.Ruleset) *plan {
 		consumers: byName(rs.GetConsumers()),
 	}
 	p.treat()
-	p.script = newTokenScript()
 	// The observed one comes first in the chain: the enforced one takes tokens
 	// out of the request.
 	p.observed = newVerification(p, "watchword_observed_", "watchword.observed.", func(t *treatment) *dataplanev1.Authentication { return t.observed })
 	p.enforced = newVerification(p, "watchword_", "watchword.", func(t *treatment) *dataplanev1.Authentication { return t.authentication })
+	p.outputs = findOutputs(rs)
+	p.script = newTokenScript(p.observed, p.enforced)
 	return p
 }
 

@@ -182,9 +182,9 @@ func (p *plan) claimMatch(m *dataplanev1.ClaimMatch) *rbacconfigv3.Principal {
 	}
 	switch m.GetOp() {
 	case dataplanev1.ClaimMatch_EXISTS:
-		return v.claim(present(), m.GetClaimPath()...)
+		return v.exists(m.GetClaimPath()...)
 	case dataplanev1.ClaimMatch_NOT_EXISTS:
-		return allPrincipals([]*rbacconfigv3.Principal{p.hasToken(), not(v.claim(present(), m.GetClaimPath()...))})
+		return allPrincipals([]*rbacconfigv3.Principal{p.hasToken(), not(v.exists(m.GetClaimPath()...))})
 	case dataplanev1.ClaimMatch_NOT_IN:
 		return allPrincipals([]*rbacconfigv3.Principal{p.hasToken(), not(v.claimIn(m))})
 	default: // IN: check refuses the rest

@@ -11,7 +11,7 @@ local function fields(s, plus)
   local out = {}
   for part in s:gmatch("[^&]+") do
     local k, v = part:match("^([^=]*)=?(.*)$")
-    out[#out + 1] = {name = unescape(k, plus), raw = v, text = part, plus = plus}
+    out[#out + 1] = {name = unescape(k, plus), raw = v, plus = plus}
   end
   return out
 end
@@ -21,30 +21,17 @@ local function crumbs(s)
   for part in s:gmatch("[^;]+") do
     part = part:match("^%s*(.-)%s*$")
     local k, v = part:match("^([^=]*)=?(.*)$")
-    out[#out + 1] = {name = k, raw = v:match('^"(.*)"$') or v, text = part, crumb = true}
+    out[#out + 1] = {name = k, raw = v:match('^"(.*)"$') or v, crumb = true}
   end
   return out
 end
 
--- the first of a name; with remove, all of that name leave the list
-local function find(list, name, remove)
-  local got
-  for i = #list, 1, -1 do
-    local f = list[i]
-    if f.name == name then
-      got = f
-      if remove then table.remove(list, i) end
-    end
+-- the first of a name
+local function find(list, name)
+  for _, f in ipairs(list) do
+    if f.name == name then return f.crumb and f.raw or unescape(f.raw, f.plus) end
   end
-  if not got then return nil end
-  if got.crumb then return got.raw end
-  return unescape(got.raw, got.plus)
-end
-
-local function join(list, sep)
-  local out = {}
-  for i, f in ipairs(list) do out[i] = f.text end
-  return table.concat(out, sep)
+  return nil
 end
 
 local function strip(value, prefix)
@@ -120,7 +107,7 @@ local function key(h, token, lookup)
   for _, source in ipairs(lookup.sources) do
     local text = part(h, source == "header" and header or payload)
     local v = text and member(text, lookup.claim)
-    if v and v ~= "" and not v:find("%c") then return v end
+    if v then return KEYS[lookup.header][v] and v or NONE end
   end
   return NONE
 end
@@ -147,24 +134,14 @@ function envoy_on_request(h)
     if body and body:length() > 0 then form = fields(body:getBytes(0, body:length()), true) end
   end
   local hs = h:headers() -- after body(), which ends the life of objects from before it
-  local path, query = hs:get(":path"):match("^([^?]*)%??(.*)$")
+  local query = hs:get(":path"):match("^[^?]*%??(.*)$")
   local cookie = hs:get("cookie")
   local lists = {param = fields(query, false), cookie = cookie and crumbs(cookie) or {}, form = form or {}}
-  local changed, tokens = {}, {}
+  local tokens = {}
 
   for i, p in ipairs(need.places) do
-    local v
-    if p.kind == "header" then
-      v = hs:get(p.name)
-      local _, e = (v or ""):find(p.prefix, 1, true)
-      v = v and e and v:sub(e + 1):match("^[%w._-]*")
-    else
-      v = strip(find(lists[p.kind], p.name, false), p.prefix)
-      if v and p.remove then
-        find(lists[p.kind], p.name, true)
-        changed[p.kind] = true
-      end
-    end
+    local v = p.kind == "header" and hs:get(p.name) or p.kind ~= "header" and find(lists[p.kind], p.name)
+    v = strip(v, p.prefix)
     -- what no token has could not be in a header
     if v and not v:find("^[%w._~+/=-]+$") then v = "malformed" end
     tokens[i] = v
@@ -172,22 +149,13 @@ function envoy_on_request(h)
   end
 
   for _, l in ipairs(need.lookups) do
+    local one
     for _, i in ipairs(l.places) do
       if tokens[i] then
-        hs:replace(l.header, key(h, tokens[i], l))
-        break
+        local k = key(h, tokens[i], l)
+        one = (not one or one == k) and k or NONE -- all tokens want the same credential, or none
       end
     end
-  end
-
-  if changed.param then
-    query = join(lists.param, "&")
-    hs:replace(":path", query == "" and path or path .. "?" .. query)
-  end
-  if changed.cookie then
-    if #lists.cookie > 0 then hs:replace("cookie", join(lists.cookie, "; ")) else hs:remove("cookie") end
-  end
-  if changed.form then
-    hs:replace("content-length", h:body():setBytes(join(lists.form, "&")))
+    if one then hs:replace(l.header, one) end
   end
 end

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"slices"
@@ -12,7 +13,7 @@ import (
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
-// Where a token may be, in the order in which Envoy reads them.
+// Where a token may be.
 const (
 	inHeader = "header"
 	inParam  = "param"
@@ -36,9 +37,17 @@ func tokenPlaces(r *dataplanev1.TokenRule) []tokenPlace {
 	return out
 }
 
-// scripted says whether Envoy can't read a token there, or not take it out once
-// it has.
-func (v *verification) scripted(pl place, l tokenPlace) bool {
+// scripted says whether the tokens of a place are read by the script: all of
+// them, if there is one that Envoy can't read itself. Of several tokens in a
+// request Envoy takes those that it finds in headers last, and the headers of the
+// script are in the order of tokenPlaces.
+func (v *verification) scripted(pl place) bool {
+	return slices.ContainsFunc(tokenPlaces(pl.rule), func(l tokenPlace) bool { return v.needsScript(pl, l) })
+}
+
+// needsScript says whether Envoy can't read a token there, or not take it out
+// once it has.
+func (v *verification) needsScript(pl place, l tokenPlace) bool {
 	switch l.kind {
 	case inForm:
 		return true
@@ -59,19 +68,33 @@ func (v *verification) removes(pl place) bool {
 // which credential a token claims to be signed with. What it says only selects:
 // the token has then to verify with that credential.
 type tokenScript struct {
-	headers map[tokenPlace]int
+	places []tokenPlace // in order
 }
 
-func newTokenScript() *tokenScript { return &tokenScript{headers: map[tokenPlace]int{}} }
+func newTokenScript(vs ...*verification) *tokenScript {
+	s := new(tokenScript)
+	for _, v := range vs {
+		for _, pl := range v.placesWhere(v.scripted) {
+			s.places = append(s.places, tokenPlaces(pl.rule)...)
+		}
+	}
+	slices.SortFunc(s.places, tokenPlace.compare)
+	s.places = slices.Compact(s.places)
+	return s
+}
+
+// compare orders as Envoy reads: by kind, then by name and prefix together.
+func (l tokenPlace) compare(o tokenPlace) int {
+	kinds := []string{inHeader, inParam, inCookie, inForm}
+	return cmp.Or(
+		cmp.Compare(slices.Index(kinds, l.kind), slices.Index(kinds, o.kind)),
+		cmp.Compare(l.name+l.prefix, o.name+o.prefix),
+		cmp.Compare(l.name, o.name))
+}
 
 // tokenHeader is the header that the token of a place is put into.
 func (s *tokenScript) tokenHeader(l tokenPlace) string {
-	n, ok := s.headers[l]
-	if !ok {
-		n = len(s.headers)
-		s.headers[l] = n
-	}
-	return fmt.Sprintf("%stoken-%d", headerPrefix, n)
+	return fmt.Sprintf("%stoken-%04d", headerPrefix, slices.Index(s.places, l))
 }
 
 // keyHeader is the header with the key claim for a lookup.
@@ -83,6 +106,25 @@ func (v *verification) keyHeader(in *instance) string {
 	return fmt.Sprintf("%s%s-%d", headerPrefix, who, in.number)
 }
 
+// keys are the credentials that each lookup knows.
+func (v *verification) keys() luaTable {
+	if v == nil {
+		return nil
+	}
+	var out luaTable
+	for _, in := range v.instances {
+		if !in.lookup {
+			continue
+		}
+		known := luaTable{}
+		for _, c := range v.plan.credentials(in.places[0].rule) {
+			known = append(known, luaEntry{c.GetKey(), "true"})
+		}
+		out = append(out, luaEntry{v.keyHeader(in), known.String()})
+	}
+	return out
+}
+
 // scriptedTreatment is what the script does for one treatment.
 type scriptedTreatment struct {
 	places  []scriptedPlace
@@ -91,8 +133,7 @@ type scriptedTreatment struct {
 
 type scriptedPlace struct {
 	tokenPlace
-	header string // empty: the token stays where it is
-	remove bool
+	header string // empty: Envoy reads it where it is
 }
 
 type scriptedLookup struct {
@@ -120,10 +161,9 @@ func (s *tokenScript) treatment(p *plan, n int) *scriptedTreatment {
 }
 
 func (s *tokenScript) add(t *scriptedTreatment, v *verification, pl place) {
-	lookup := v.plan.needsLookup(pl.rule)
+	lookup, scripted := v.plan.needsLookup(pl.rule), v.scripted(pl)
 	var at []int
 	for _, l := range tokenPlaces(pl.rule) {
-		scripted := v.scripted(pl, l)
 		if !scripted && !lookup {
 			continue
 		}
@@ -134,7 +174,6 @@ func (s *tokenScript) add(t *scriptedTreatment, v *verification, pl place) {
 		}
 		if scripted {
 			t.places[i].header = s.tokenHeader(l)
-			t.places[i].remove = t.places[i].remove || v.removes(pl)
 		}
 		at = append(at, i)
 	}
@@ -153,7 +192,10 @@ var tokenLua string
 
 // filter is nil if no treatment needs it.
 func (s *tokenScript) filter(p *plan) *luav3.Lua {
-	needs := luaTable{}
+	needs, keys := luaTable{}, luaTable{}
+	for _, v := range []*verification{p.observed, p.enforced} {
+		keys = append(keys, v.keys()...)
+	}
 	for n, t := range p.treatments {
 		if st := s.treatment(p, n); st != nil {
 			needs = append(needs, luaEntry{t.id, st.lua()})
@@ -165,6 +207,7 @@ func (s *tokenScript) filter(p *plan) *luav3.Lua {
 	return luaFilter(
 		"local TREATMENT = "+luaString(p.treatmentMetadata()),
 		"local NONE = "+luaString(noCredential),
+		"local KEYS = "+keys.String(),
 		"local NEEDS = "+needs.String(),
 		tokenLua)
 }
@@ -172,7 +215,7 @@ func (s *tokenScript) filter(p *plan) *luav3.Lua {
 func (t *scriptedTreatment) lua() string {
 	var places, lookups []string
 	for _, p := range t.places {
-		entry := luaTable{{"kind", luaString(p.kind)}, {"name", luaString(p.name)}, {"prefix", luaString(p.prefix)}, {"remove", fmt.Sprint(p.remove)}}
+		entry := luaTable{{"kind", luaString(p.kind)}, {"name", luaString(p.name)}, {"prefix", luaString(p.prefix)}}
 		if p.header != "" {
 			entry = append(entry, luaEntry{"header", luaString(p.header)})
 		}

@@ -78,7 +78,11 @@ func verifyFilter(p *plan) *rbacv3.RBAC {
 	entries := map[string]*onMatch{}
 	for n, t := range p.treatments {
 		entries[t.id] = allow("verified")
-		if a := t.authentication; looksAtTokens(a) && !a.GetObserve() {
+		switch a := t.authentication; {
+		case !looksAtTokens(a):
+		case a.GetObserve():
+			entries[t.id] = p.enforced.unlessTorn(n, allow("verified"))
+		default:
 			entries[t.id] = p.enforced.verdict(n)
 		}
 	}
@@ -111,7 +115,7 @@ func observedVerifyFilter(p *plan) *rbacv3.RBAC {
 func (v *verification) verdict(n int) *onMatch {
 	a := v.authentications[n]
 	if a.GetMode() == dataplanev1.Authentication_PERMISSIVE {
-		return allow("verified")
+		return v.unlessTorn(n, allow("verified"))
 	}
 	end := deny(string(reason.TokenMissing))
 	if a.GetMode() == dataplanev1.Authentication_OPTIONAL {
@@ -124,7 +128,32 @@ func (v *verification) verdict(n int) *onMatch {
 	for i := len(places) - 1; i >= 0; i-- {
 		end = goOn(lookUp(v.failedState(places[i].position), v.failed(), end))
 	}
-	return goOn(lookUp(v.verifiedState(), map[string]*onMatch{notVerified: end}, allow("verified")))
+	return v.unlessTorn(n, goOn(lookUp(v.verifiedState(), map[string]*onMatch{notVerified: end}, allow("verified"))))
+}
+
+// unlessTorn refuses, in every mode, a request of whose tokens a rule has verified
+// some and others not: the service may read another one than we do.
+func (v *verification) unlessTorn(n int, otherwise *onMatch) *onMatch {
+	var branches []branch
+	for _, pl := range v.at(n) {
+		if !mayHaveSeveral(pl.rule) {
+			continue
+		}
+		torn := allOf([]*predicate{stateIsSet(v.byState(pl.mark)), stateIsSet(v.failedState(pl.position))})
+		branches = append(branches, branch{torn, goOn(lookUp(v.failedState(pl.position), v.failed(), v.notMine(pl, deny(string(reason.TokenMalformed)))))})
+	}
+	t := inOrder(branches)
+	if t == nil {
+		return otherwise
+	}
+	t.OnNoMatch = otherwise
+	return goOn(t)
+}
+
+// mayHaveSeveral is false only for the one header that Envoy reads as one value.
+func mayHaveSeveral(r *dataplanev1.TokenRule) bool {
+	places := tokenPlaces(r)
+	return len(places) > 1 || places[0].kind != inHeader || places[0].name != "authorization"
 }
 
 // failed has a verdict for each code but that of an unknown issuer.
@@ -145,14 +174,7 @@ func (v *verification) notMine(pl place, otherwise *onMatch) *onMatch {
 	if pl.rule.GetCredentialSet() != "" {
 		word = reason.CredentialUnknown
 	}
-	end := goOn(lookUp(v.failedState(pl.position), map[string]*onMatch{unknownIssuer: deny(string(word))}, otherwise))
-	if !v.plan.needsLookup(pl.rule) {
-		return end
-	}
-	// A key that no credential has leads to no provider, and so to no failure.
-	t := inOrder([]branch{{stateIsSet(v.instanceOf(pl).stateKey), deny(string(word))}})
-	t.OnNoMatch = end
-	return goOn(t)
+	return goOn(lookUp(v.failedState(pl.position), map[string]*onMatch{unknownIssuer: deny(string(word))}, otherwise))
 }
 
 // reasons of policies that only the claims of a token decide.

@@ -261,10 +261,13 @@ func (e *evaluation) judge(a *authentication, v *verified, observe bool) (*verif
 }
 
 // countsAsNone is why a PERMISSIVE mode does not believe a token: it has to end,
-// and in time.
+// and in time. An end that is no time at all is refused in every mode.
 func (e *evaluation) countsAsNone(v *verified) string {
 	if why := e.missingExpiration(v); why != "" {
 		return why
+	}
+	if exp, _ := v.claims["exp"].(float64); exp >= endless {
+		return ""
 	}
 	return e.exceededLifetime(v)
 }

@@ -138,7 +138,10 @@ func (c *compiler) route(r *dataplanev1.Route) *route {
 		}
 	}
 	if a := r.GetObservedAuthentication(); a != nil {
+		// What is only observed changes nothing in the request.
+		places := c.out.outputPlaces
 		out.observed = c.authentication(a)
+		c.out.outputPlaces = places
 	}
 	if a := r.GetObservedAuthorization(); a != nil {
 		out.observedAuthz = c.authorization(a)
@@ -203,8 +206,12 @@ func (c *compiler) authentication(a *dataplanev1.Authentication) *authentication
 		rule := c.tokenRule(r)
 		out.rules = append(out.rules, rule)
 		for _, o := range rule.outputs {
-			if o.place != inHeader && !slices.Contains(out.outputPlaces, o.location) {
-				out.outputPlaces = append(out.outputPlaces, o.location)
+			places := &c.out.outputPlaces
+			if o.place == inForm {
+				places = &out.outputPlaces
+			}
+			if o.place != inHeader && !slices.Contains(*places, o.location) {
+				*places = append(*places, o.location)
 			}
 		}
 	}

@@ -47,7 +47,7 @@ func (e *evaluation) forward(c *identity) {
 	e.out.Allowed = true
 	f := &forwarded{Request: e.req, rec: e.rec}
 	f.Header = slices.Clone(e.req.Header)
-	for _, l := range e.route.enforced.outputPlaces {
+	for _, l := range slices.Concat(e.rs.outputPlaces, e.route.enforced.outputPlaces) {
 		f.remove(l, "only we may set it")
 	}
 	if v := c.verified; v != nil {

@@ -43,6 +43,8 @@ type Ruleset struct {
 	service string
 	// headers that only we may set, in the form of headerKey
 	ours map[string]struct{}
+	// query parameters and cookies that only we may set, on whatever route
+	outputPlaces []location
 	// whether any rule looks at what the guard protects
 	looksAtHosts, looksAtPaths bool
 	routes                     []*route

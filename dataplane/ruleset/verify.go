@@ -23,7 +23,8 @@ type authentication struct {
 	headers   []consumerHeader
 	// whether the token may be taken out of cookies, too
 	rewriteCookies bool
-	// what output claims replace: nothing of the caller's own stays there
+	// fields of forms that output claims replace: nothing of the caller's own
+	// stays there
 	outputPlaces []location
 }
 
@@ -116,9 +117,15 @@ func (e *evaluation) authenticate(a *authentication, observe bool) (*verified, r
 		}
 		return nil, ""
 	}
-	v, word := e.tryRules(a)
+	v, word, torn := e.tryRules(a)
 	if v != nil {
 		return e.judge(a, v, observe)
+	}
+	if torn {
+		if e.rec != nil {
+			e.rec.add("authentication", string(word), "of several tokens some verify and some don't: a service may read another one than we do")
+		}
+		return nil, word
 	}
 	wanted := word
 	if a.mode == dataplanev1.Authentication_PERMISSIVE || a.mode == dataplanev1.Authentication_OPTIONAL && word == reason.TokenMissing {
@@ -135,17 +142,22 @@ func (e *evaluation) authenticate(a *authentication, observe bool) (*verified, r
 }
 
 // tryRules takes the first rule that verifies. If there is none, the word is that
-// of the first rule that was for such a token, else of the first that saw one.
-func (e *evaluation) tryRules(a *authentication) (*verified, reason.Word) {
+// of the first rule that was for such a token, else of the first that saw one. A
+// rule that verifies some of its tokens and not others ends the search: in no
+// mode is such a request let in.
+func (e *evaluation) tryRules(a *authentication) (v *verified, word reason.Word, torn bool) {
 	var unknown, other reason.Word
 	for i, r := range a.rules {
-		v, word := e.try(r)
+		v, word, torn := e.try(r)
 		if e.rec != nil {
 			e.rec.rule(i, r, word)
 		}
+		if torn {
+			return nil, word, true
+		}
 		switch word {
 		case "":
-			return v, ""
+			return v, "", false
 		case reason.TokenMissing:
 		case reason.IssuerUnknown, reason.CredentialUnknown:
 			if unknown == "" {
@@ -159,31 +171,52 @@ func (e *evaluation) tryRules(a *authentication) (*verified, reason.Word) {
 	}
 	switch {
 	case other != "":
-		return nil, other
+		return nil, other, false
 	case unknown != "":
-		return nil, unknown
+		return nil, unknown, false
 	}
-	return nil, reason.TokenMissing
+	return nil, reason.TokenMissing, false
 }
 
 // try verifies all tokens at the places of a rule: a service may read another
 // one than we do. Envoy takes them from the back, so the first one counts.
-func (e *evaluation) try(r *tokenRule) (*verified, reason.Word) {
+func (e *evaluation) try(r *tokenRule) (v *verified, word reason.Word, torn bool) {
 	all := e.locate(r)
 	if len(all) == 0 {
-		return nil, reason.TokenMissing
+		return nil, reason.TokenMissing, false
 	}
-	v := &verified{rule: r, found: all}
+	v = &verified{rule: r, found: all}
+	same := e.sameCredential(r, all)
 	for i := range slices.Backward(all) {
-		var word reason.Word
-		if v.token, word = e.parse(all[i].text); word != "" {
-			return nil, word
+		if v.token, word = e.parse(all[i].text); word == "" && !same {
+			word = reason.CredentialUnknown
 		}
-		if v.credential, word = e.verify(r, v.token); word != "" {
-			return nil, word
+		if word == "" {
+			v.credential, word = e.verify(r, v.token)
+		}
+		if word != "" {
+			return nil, word, i < len(all)-1
 		}
 	}
-	return v, ""
+	return v, "", false
+}
+
+// sameCredential says whether all tokens want to be verified with one credential:
+// Envoy looks for one alone.
+func (e *evaluation) sameCredential(r *tokenRule, all []found) bool {
+	if r.set == nil || len(all) < 2 {
+		return true
+	}
+	wanted := func(f found) string {
+		t, word := e.parse(f.text)
+		if word != "" {
+			return ""
+		}
+		key, _ := r.key(t)
+		return key
+	}
+	first := wanted(all[0])
+	return !slices.ContainsFunc(all[1:], func(f found) bool { return wanted(f) != first })
 }
 
 // parsedToken is what came out of parsing a text: several rules may look at one
