@@ -66,7 +66,7 @@ func now() *expression {
 	request := &expression{&exprv1alpha1.Expr{ExprKind: &exprv1alpha1.Expr_IdentExpr{
 		IdentExpr: &exprv1alpha1.Expr_Ident{Name: "request"},
 	}}}
-	return call("int", field(request, "time"))
+	return call("double", call("int", field(request, "time")))
 }
 
 func text(s string) *expression {
@@ -74,19 +74,22 @@ func text(s string) *expression {
 }
 
 func number(n int64) *expression {
-	return constant(&exprv1alpha1.Constant{ConstantKind: &exprv1alpha1.Constant_Int64Value{Int64Value: n}})
+	return constant(&exprv1alpha1.Constant{ConstantKind: &exprv1alpha1.Constant_DoubleValue{DoubleValue: float64(n)}})
 }
 
 func constant(c *exprv1alpha1.Constant) *expression {
 	return &expression{&exprv1alpha1.Expr{ExprKind: &exprv1alpha1.Expr_ConstExpr{ConstExpr: c}}}
 }
 
-// later: claim > now + seconds. earlier: claim + seconds < now. The claim must
-// be a number below 2^53, which jwt_authn and claimsFilter see to.
+// later: claim > now + seconds. earlier: claim + seconds < now, but not for 0,
+// which jwt_authn takes for no time at all. Numbers in
+// metadata are doubles; made integers, one could overflow. jwt_authn has seen to
+// it that the claim is a number.
 func (v *verification) later(claim string, seconds int64) *expression {
-	return call("_&&_", v.hasClaim(claim), call("_>_", call("int", v.claimOf(claim)), call("_+_", now(), number(seconds))))
+	return call("_&&_", v.hasClaim(claim), call("_>_", v.claimOf(claim), call("_+_", now(), number(seconds))))
 }
 
 func (v *verification) earlier(claim string, seconds int64) *expression {
-	return call("_&&_", v.hasClaim(claim), call("_<_", call("_+_", call("int", v.claimOf(claim)), number(seconds)), now()))
+	some := call("_&&_", v.hasClaim(claim), call("_>=_", v.claimOf(claim), number(1)))
+	return call("_&&_", some, call("_<_", call("_+_", v.claimOf(claim), number(seconds)), now()))
 }

@@ -144,8 +144,7 @@ func (v *verification) missingClaims(c *claimPolicies, of func(place) bool) {
 	grouped(v, func(pl place) bool { return of(pl) && !v.native(pl) },
 		func(r *dataplanev1.TokenRule) (bool, bool) { return true, required(expirationOf(r)) },
 		func(_ bool, who *rbacconfigv3.Principal) {
-			some := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_DoubleMatch{DoubleMatch: atLeast(1)}}
-			c.add(reason.ClaimMissing, both(who, not(v.claim(some, "exp"))), nil)
+			c.add(reason.ClaimMissing, both(who, not(v.claim(someTime(), "exp"))), nil)
 		})
 	grouped(v, of,
 		func(r *dataplanev1.TokenRule) (bool, bool) { return true, required(r.GetNotBefore()) },
@@ -204,6 +203,13 @@ func (v *verification) lifetimes(c *claimPolicies, of func(place) bool) {
 		func(d time.Duration, who *rbacconfigv3.Principal) {
 			c.add(reason.LifetimeExceeded, who, v.later("exp", int64(d/time.Second)))
 		})
+	grouped(v, func(pl place) bool { return of(pl) && !v.native(pl) },
+		func(r *dataplanev1.TokenRule) (bool, bool) {
+			return true, r.GetMaxLifetime() != nil && expirationOf(r) != dataplanev1.TimeCheck_REQUIRED
+		},
+		func(_ bool, who *rbacconfigv3.Principal) {
+			c.add(reason.LifetimeExceeded, both(who, not(v.claim(someTime(), "exp"))), nil)
+		})
 }
 
 // times are those that jwt_authn does not look at: `iat` always, and exp or nbf
@@ -247,6 +253,10 @@ func (v *verification) types(c *claimPolicies, of func(place) bool) {
 		}
 		c.add(reason.TypeNotAllowed, both(v.scope(groups[key]), not(anyPrincipal(fits))), nil)
 	}
+}
+
+func someTime() *matcherv3.ValueMatcher {
+	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_DoubleMatch{DoubleMatch: atLeast(1)}}
 }
 
 func atLeast(n float64) *matcherv3.DoubleMatcher {

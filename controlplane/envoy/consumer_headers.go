@@ -58,9 +58,7 @@ func (h consumerHeader) of(c *dataplanev1.Consumer, who found) string {
 	case dataplanev1.ConsumerHeader_CUSTOM_ID:
 		return c.GetCustomId()
 	case dataplanev1.ConsumerHeader_CREDENTIAL:
-		if who.credential.GetConsumer() != "" {
-			return who.credential.GetKey()
-		}
+		return who.credential.GetKey()
 	case dataplanev1.ConsumerHeader_ANONYMOUS:
 		if who.anonymous != "" {
 			return "true"

@@ -37,6 +37,28 @@ local function work(hs, list)
   return w
 end
 
+-- whether the first of a name begins with a prefix
+local function begins(text, separator, name, prefix, read)
+  for part in text:gmatch("[^" .. separator .. "]+") do
+    local k, v = part:match("^%s*([^=]*)=?(.-)%s*$")
+    if read(k) == name then return read(v:match('^"(.*)"$') or v):sub(1, #prefix) == prefix end
+  end
+  return false
+end
+
+-- whether there was a token at a place
+local function found(hs, p)
+  if p.kind == "header" then
+    local v = hs:get(p.name)
+    return v ~= nil and v:sub(1, #p.prefix) == p.prefix
+  elseif p.kind == "param" then
+    return begins(hs:get(":path"):match("^[^?]*%??(.*)$"), "&", p.name, p.prefix, unescape)
+  elseif p.kind == "cookie" then
+    return begins(hs:get("cookie") or "", ";", p.name, p.prefix, same)
+  end
+  return true -- other fields of a form by that name are none of the service's business
+end
+
 -- the places of the token, if the rule that verified it has it taken out
 local function taken(h, id)
   local list = id and REMOVE[id]
@@ -53,7 +75,9 @@ function envoy_on_request(h)
   local id = m and m[TREATMENT]
   local works = {param = work(hs, PARAMETERS), cookie = work(hs, COOKIES), form = work(hs, id and FORMS[id] or {})}
   for _, p in ipairs(taken(h, id)) do
-    if p.kind == "header" then
+    if not found(hs, p) then
+      -- it stays
+    elseif p.kind == "header" then
       hs:remove(p.name)
     else
       works[p.kind].remove[p.name], works[p.kind].any = true, true

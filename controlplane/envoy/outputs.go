@@ -187,7 +187,7 @@ func (p *plan) removals(n int) []string {
 		}
 		var places []string
 		for _, l := range tokenPlaces(pl.rule) {
-			places = append(places, luaTable{{"kind", luaString(l.kind)}, {"name", luaString(l.name)}}.String())
+			places = append(places, luaTable{{"kind", luaString(l.kind)}, {"name", luaString(l.name)}, {"prefix", luaString(l.prefix)}}.String())
 		}
 		out = append(out, luaTable{{"by", luaString(p.enforced.byKey(pl.mark))}, {"places", luaList(places)}}.String())
 	}

@@ -279,7 +279,7 @@ func (e *evaluation) malformedOutput(v *verified) string {
 		if !ok {
 			continue // the text of all else is plain
 		}
-		if o.place == inHeader && control(s) || o.place == inCookie && !cookieOctets(s) {
+		if control(s) || o.place == inCookie && !cookieOctets(s) {
 			return fmt.Sprintf("claim %s is %s, which can't be in %s %s", dotted(o.path), quote(s), o.place, o.name)
 		}
 	}
@@ -313,6 +313,9 @@ func (e *evaluation) missingClaim(v *verified) string {
 
 func (e *evaluation) exceededLifetime(v *verified) string {
 	exp, _ := v.claims["exp"].(float64)
+	if exp < 1 && !math.IsInf(v.rule.maxLifetime, 1) {
+		return "there is no exp, so that it lives longer than any time"
+	}
 	latest := float64(e.now) + v.rule.maxLifetime + v.rule.skew
 	if exp > latest { // never, where any lifetime is right
 		return fmt.Sprintf("exp is %s, later than %s", number(exp), number(latest))

@@ -202,9 +202,10 @@ func (e *evaluation) try(r *tokenRule) (v *verified, word reason.Word, torn bool
 }
 
 // sameCredential says whether all tokens want to be verified with one credential:
-// Envoy looks for one alone.
+// Envoy looks for one alone. (A set of one, found by `iss`, is to Envoy an
+// issuer, and needs no looking for.)
 func (e *evaluation) sameCredential(r *tokenRule, all []found) bool {
-	if r.set == nil || len(all) < 2 {
+	if r.set == nil || len(all) < 2 || len(r.set.byKey) == 1 && r.keyClaim == "iss" && slices.Equal(r.sources, []dataplanev1.KeyClaim_Source{dataplanev1.KeyClaim_PAYLOAD}) {
 		return true
 	}
 	wanted := func(f found) string {
