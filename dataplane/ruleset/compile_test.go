@@ -14,6 +14,7 @@ func TestCompileFaults(t *testing.T) {
 	text := fmt.Sprintf(`{"service": "orders",
  "issuers": [{"name": "empty"}, {"name": "bad", "keys": [{"kid": "b", "algorithm": "HS256", "jwk": "{\"kty\":\"oct\",\"alg\":\"HS256\",\"kid\":\"b\",\"k\":\"%[1]s\",\"k\":\"\"}"},
    {"kid": "other", "algorithm": "HS256", "jwk": "{\"kty\":\"oct\",\"alg\":\"HS256\",\"kid\":\"b\",\"k\":\"%[1]s\"}"}]}],
+ "consumers": [{"name": "c", "username": "a\nb"}],
  "credentialSets": [{"name": "s", "credentials": [{"keys": [%[2]s], "consumer": "c"}, {"key": "k", "keys": [%[2]s]}, {"key": "k", "keys": [%[2]s], "service": "x"}, {"key": "l", "keys": [%[2]s], "service": "x"}]}],
  "routes": [
   {"name": "one", "authentication": {"rules": [
@@ -30,7 +31,8 @@ func TestCompileFaults(t *testing.T) {
 		t.Fatal("Compile = no error")
 	}
 	want := strings.TrimSpace(`
-ruleset of service "orders" can't be enforced: issuer "empty": it has no key
+ruleset of service "orders" can't be enforced: consumer "c": it has a control character, which can't be in a header
+issuer "empty": it has no key
 issuer "bad": key 0 (kid "b"): member "k" appears twice in one object; parsers disagree on which counts
 issuer "bad": key 1 (kid "other"): its JWK is not of this kid and algorithm "HS256"
 credential "" of set "s": it has no key; a token could not name it

@@ -104,6 +104,10 @@ x-watchword-issuer: https://sts.example
 			rules: base, r: get("/a?n%20m=spoofed", bearer(jwt("sub", nil)), "cookie: tier=spoofed"),
 			want: "GET /a\nx-watchword-issuer: https://sts.example\n",
 		},
+		"blanks around a claim": {
+			rules: rule(outputs), r: get("/a", bearer(jwt("sub", "  alice b "))),
+			want: "GET /a\nx-sub: alice b\nx-watchword-caller: alice b\nx-watchword-issuer: https://sts.example\n",
+		},
 		"credential": {
 			rules: kongRule,
 			more:  `"consumerHeaders": [{"attribute": "USERNAME", "header": "x-consumer-username"}, {"attribute": "ID", "header": "x-consumer-id"}, {"attribute": "CUSTOM_ID", "header": "x-consumer-custom-id"}, {"attribute": "NAME", "header": "x-name"}, {"attribute": "CREDENTIAL", "header": "x-credential-identifier"}, {"attribute": "ANONYMOUS", "header": "x-anonymous-consumer"}],`,
