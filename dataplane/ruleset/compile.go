@@ -61,6 +61,8 @@ func (c *compiler) fault(format string, args ...any) {
 // names compiles what routes refer to.
 func (c *compiler) names(rs *dataplanev1.Ruleset) {
 	for _, p := range rs.GetConsumers() {
+		c.at = fmt.Sprintf("consumer %q", p.GetName())
+		c.inHeader(p.GetName(), p.GetId(), p.GetUsername(), p.GetCustomId())
 		c.out.consumers[p.GetName()] = &consumer{name: p.GetName(), id: p.GetId(), username: p.GetUsername(), customID: p.GetCustomId()}
 	}
 	for _, is := range rs.GetIssuers() {
@@ -69,6 +71,13 @@ func (c *compiler) names(rs *dataplanev1.Ruleset) {
 	}
 	for _, s := range rs.GetCredentialSets() {
 		c.sets[s.GetName()] = c.credentialSet(s)
+	}
+}
+
+// inHeader refuses what a header is to tell the service and can't hold.
+func (c *compiler) inHeader(values ...string) {
+	if slices.ContainsFunc(values, control) {
+		c.fault("it has a control character, which can't be in a header")
 	}
 }
 
@@ -86,6 +95,7 @@ func (c *compiler) credentialSet(s *dataplanev1.CredentialSet) *credentialSet {
 		case cr.GetService() != "" && cr.GetSubject() == "":
 			c.fault("service %q has no subject", cr.GetService())
 		}
+		c.inHeader(cr.GetKey())
 		out.byKey[cr.GetKey()] = &credential{
 			key: cr.GetKey(), keys: c.keys(cr.GetKeys()),
 			consumer: c.consumer(cr.GetConsumer()), service: cr.GetService(), subject: cr.GetSubject(),

@@ -54,9 +54,9 @@ func (e *evaluation) forward(c *identity) {
 		f.removeToken(v, e.route.enforced.rewriteCookies)
 		for _, o := range v.rule.outputs {
 			value, _ := v.claims.lookup(o.path)
-			f.add(o.location, claimText(value), dotted(o.path))
+			f.add(o.location, claimText(value), o.path)
 		}
-		f.add(location{place: inHeader, name: v.rule.payloadHeader}, base64.RawURLEncoding.EncodeToString(v.Claims()), "")
+		f.add(location{place: inHeader, name: v.rule.payloadHeader}, v.rule.payload(v.Claims()), nil)
 	}
 	for _, h := range e.route.enforced.headers {
 		f.header(h.name, h.value(c))
@@ -68,6 +68,14 @@ func (e *evaluation) forward(c *identity) {
 		e.rec.add("decision", "allowed", "sent to the service")
 	}
 	e.out.Forward = f.Request
+}
+
+// payload is what the payload header holds: the claims as they were signed.
+func (r *tokenRule) payload(claims []byte) string {
+	if r.payloadHeader == "" {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(claims)
 }
 
 // forwarded is a request that is being changed; its header section is its own.
@@ -157,14 +165,14 @@ func (f *forwarded) setBody(body string) {
 }
 
 // add puts the text of a claim where it has to go; nothing for an empty text, or
-// where there is no such place.
-func (f *forwarded) add(l location, value, claim string) {
+// where there is no such place. Without a claim path it is all claims.
+func (f *forwarded) add(l location, value string, claim []string) {
 	if value == "" || l.name == "" {
 		return
 	}
 	switch l.place {
 	case inHeader:
-		f.Header = append(f.Header, Field{l.name, value})
+		f.Header = append(f.Header, Field{l.name, trim(value)})
 	case inParam:
 		separator := "?"
 		if strings.Contains(f.Path, "?") {
@@ -186,10 +194,10 @@ func (f *forwarded) add(l location, value, claim string) {
 	if f.rec == nil {
 		return
 	}
-	if claim == "" {
+	if claim == nil {
 		f.rec.add("forward", "added", "%s %s: all claims, in base64url", l.place, l.name)
 	} else {
-		f.rec.add("forward", "added", "%s %s: %s, from claim %s", l.place, l.name, quote(value), claim)
+		f.rec.add("forward", "added", "%s %s: %s, from claim %s", l.place, l.name, quote(value), dotted(claim))
 	}
 }
 
@@ -208,11 +216,15 @@ func (f *forwarded) header(name, value string) {
 	if value == "" {
 		return
 	}
-	f.Header = append(f.Header, Field{name, value})
+	f.Header = append(f.Header, Field{name, trim(value)})
 	if f.rec != nil {
 		f.rec.add("forward", "added", "header %s: %s", name, quote(value))
 	}
 }
+
+// trim leaves out the blanks that are not part of a header's value (RFC 9110
+// section 5.5): they would be lost on the way.
+func trim(value string) string { return strings.Trim(value, " ") }
 
 // encode escapes what is not plain in a query and in a form (WHATWG URL section
 // 5.2), a blank as %20, which is right in both.

@@ -117,7 +117,13 @@ func service(routes string) string {
 const kongRule = `{"credentialSet": "kong", "keyClaim": {"name": "iss", "sources": ["PAYLOAD"]}, "audienceUnchecked": true,
  "clockSkew": "60s", "expiration": "IF_PRESENT", "notBefore": "IF_PRESENT", "fromHeaders": [{"name": "authorization", "prefix": "Bearer "}], "fromParams": [{"name": "jwt"}]}`
 
-func parse(t testing.TB, text string) *dataplanev1.Ruleset {
+// failer is a test of testing or of rapid.
+type failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+func parse(t failer, text string) *dataplanev1.Ruleset {
 	t.Helper()
 	rs := new(dataplanev1.Ruleset)
 	if err := protojson.Unmarshal([]byte(text), rs); err != nil {
@@ -126,7 +132,7 @@ func parse(t testing.TB, text string) *dataplanev1.Ruleset {
 	return rs
 }
 
-func ready(t testing.TB, text string) *Ruleset {
+func ready(t failer, text string) *Ruleset {
 	t.Helper()
 	rs, err := Compile(parse(t, text))
 	if err != nil {

@@ -243,6 +243,12 @@ func (e *evaluation) parse(text string) (*token, reason.Word) {
 
 // read parses a token, and looks at the types of its claims.
 func (e *evaluation) read(text string) (*token, reason.Word) {
+	if e.assumed == nil && emptySegment(text) {
+		if e.rec != nil {
+			e.rec.add("parse", string(reason.TokenMalformed), "a segment is empty")
+		}
+		return nil, reason.TokenMalformed
+	}
 	u, err := jose.ParseUnverified(text)
 	if err != nil {
 		word := reason.TokenMalformed
@@ -268,6 +274,12 @@ func (e *evaluation) read(text string) (*token, reason.Word) {
 		return nil, reason.TokenMalformed
 	}
 	return t, ""
+}
+
+// emptySegment is what makes a token malformed before anything in it is read: an
+// unsigned one, too.
+func emptySegment(token string) bool {
+	return strings.HasPrefix(token, ".") || strings.HasSuffix(token, ".") || strings.Contains(token, "..")
 }
 
 // verify looks at one token as one rule does.

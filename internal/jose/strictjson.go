@@ -231,6 +231,9 @@ func (s *nameSet) add(name []byte) bool {
 			return false
 		}
 	}
+	if s.few == nil {
+		s.few = make([][]byte, 0, short/2)
+	}
 	if s.few = append(s.few, name); len(s.few) > short {
 		s.many = make(map[string]struct{}, 2*short)
 		for _, n := range s.few {
@@ -240,10 +243,14 @@ func (s *nameSet) add(name []byte) bool {
 	return true
 }
 
-// text is the value of a JSON string; ok is false if it is anything else.
+// text is the value of a JSON string; ok is false if it is anything else. It has been
+// through checkText.
 func text(value []byte) (s string, ok bool) {
 	if len(value) == 0 || value[0] != '"' {
 		return "", false
+	}
+	if bytes.IndexByte(value, '\\') < 0 {
+		return string(value[1 : len(value)-1]), true
 	}
 	return s, json.Unmarshal(value, &s) == nil
 }

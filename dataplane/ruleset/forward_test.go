@@ -1,0 +1,177 @@
+package ruleset
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// forwarded is what the service sees: the request line, the fields, the body.
+func seen(r Request) string {
+	s := r.Method + " " + r.Path + "\n" + fieldsOf(r)
+	if len(r.Body) > 0 {
+		s += "\n" + string(r.Body)
+	}
+	return s
+}
+
+func post(path, body string, fields ...string) Request {
+	r := get(path, append(fields, "content-type: application/x-www-form-urlencoded", "content-length: 999")...)
+	r.Method, r.Body = "POST", []byte(body)
+	return r
+}
+
+const outputs = `"outputClaims": [
+ {"claimPath": ["sub"], "header": "x-sub"}, {"claimPath": ["email"], "header": "x_mail", "keepExisting": true},
+ {"claimPath": ["roles"], "header": "x-roles"}, {"claimPath": ["o", "n"], "query": "n m"},
+ {"claimPath": ["tier"], "cookie": "tier"}, {"claimPath": ["note"], "form": "note"}]`
+
+// The request as it goes on: what the caller may not say is gone, the token too,
+// and what its claims say is there.
+func TestForward(t *testing.T) {
+	locations := `"fromHeaders": [{"name": "Authorization", "prefix": "Bearer "}, {"name": "x-tok"}], "fromParams": [{"name": "t"}], "fromCookies": [{"name": "c"}], "fromForm": [{"name": "f"}]`
+	tok := jwt("email", "a@b", "roles", []string{"r"}, "o", map[string]any{"n": 7}, "tier", "gold", "note", "x&y z")
+	base := rule(locations + ", " + outputs)
+	for name, tt := range map[string]struct {
+		rules, more string
+		r           Request
+		want        string
+	}{
+		"header": {
+			rules: base,
+			r:     get("/a?x=1&n+m=spoofed&y", "X-Watchword-Caller: eve", "x_watchword_any: eve", "X-Sub: eve", "x_sub: eve", "x-mail: kept", "x-other: kept", bearer(tok)),
+			want: `GET /a?x=1&y&n%20m=7
+x-mail: kept
+x-other: kept
+x-sub: alice
+x_mail: a@b
+x-roles: WyJyIl0=
+cookie: tier=gold
+x-watchword-caller: alice
+x-watchword-issuer: https://sts.example
+`,
+		},
+		"query, twice": {
+			rules: base,
+			r:     get("/a?t=" + tok + "&t=other&%74=third&z=%41"),
+			want: `GET /a?z=%41&n%20m=7
+x-sub: alice
+x_mail: a@b
+x-roles: WyJyIl0=
+cookie: tier=gold
+x-watchword-caller: alice
+x-watchword-issuer: https://sts.example
+`,
+		},
+		"cookie stays without scripts": {
+			rules: rule(locations), r: get("/a", "cookie: a=1; c="+tok+"; b=2"),
+			want: "GET /a\ncookie: a=1; c=" + tok + "; b=2\nx-watchword-caller: alice\nx-watchword-issuer: https://sts.example\n",
+		},
+		"cookie goes with scripts": {
+			rules: base, more: `"allowScripts": true,`, r: get("/a", "cookie: a=1;  c="+tok+"; tier=spoofed; c=x", "Cookie: c=y"),
+			want: `GET /a?n%20m=7
+cookie: a=1; tier=gold
+x-sub: alice
+x_mail: a@b
+x-roles: WyJyIl0=
+x-watchword-caller: alice
+x-watchword-issuer: https://sts.example
+`,
+		},
+		"form": {
+			rules: rule(locations + `, "payloadHeader": "x-payload", "outputClaims": [{"claimPath": ["note"], "form": "note"}]`),
+			r:     post("/a", "a=b&f="+tok+"&note=spoofed&&z", "x-payload: eve"),
+			want: "POST /a\ncontent-type: application/x-www-form-urlencoded\ncontent-length: 21\nx-payload: " + strings.Split(tok, ".")[1] +
+				"\nx-watchword-caller: alice\nx-watchword-issuer: https://sts.example\n\na=b&&z&note=x%26y%20z",
+		},
+		"token stays": {
+			rules: rule(locations + `, "forwardOriginalToken": true`), more: `"allowScripts": true,`,
+			r:    get("/a?t="+tok, bearer(tok), "x-tok: "+tok, "cookie: c="+tok),
+			want: "GET /a?t=" + tok + "\n" + bearer(tok) + "\nx-tok: " + tok + "\ncookie: c=" + tok + "\nx-watchword-caller: alice\nx-watchword-issuer: https://sts.example\n",
+		},
+		"several places": {
+			rules: rule(locations), more: `"allowScripts": true,`,
+			r:    get("/a?t="+tok+"&b", bearer(tok), "x-tok: "+tok, "X-Tok: "+tok, "cookie: c="+tok+"; d"),
+			want: "GET /a?b\ncookie: d\nx-watchword-caller: alice\nx-watchword-issuer: https://sts.example\n",
+		},
+		"only of the winning rule": {
+			rules: rule(`"issuer": "ci", "fromHeaders": [{"name": "x-ci"}]`) + "," + rule(locations),
+			r:     get("/a", bearer(tok), "x-ci: broken"),
+			want:  "GET /a\nx-ci: broken\nx-watchword-caller: alice\nx-watchword-issuer: https://sts.example\n",
+		},
+		"absent claims": {
+			rules: base, r: get("/a?n%20m=spoofed", bearer(jwt("sub", nil)), "cookie: tier=spoofed"),
+			want: "GET /a\nx-watchword-issuer: https://sts.example\n",
+		},
+		"blanks around a claim": {
+			rules: rule(outputs), r: get("/a", bearer(jwt("sub", "  alice b "))),
+			want: "GET /a\nx-sub: alice b\nx-watchword-caller: alice b\nx-watchword-issuer: https://sts.example\n",
+		},
+		"credential": {
+			rules: kongRule,
+			more:  `"consumerHeaders": [{"attribute": "USERNAME", "header": "x-consumer-username"}, {"attribute": "ID", "header": "x-consumer-id"}, {"attribute": "CUSTOM_ID", "header": "x-consumer-custom-id"}, {"attribute": "NAME", "header": "x-name"}, {"attribute": "CREDENTIAL", "header": "x-credential-identifier"}, {"attribute": "ANONYMOUS", "header": "x-anonymous-consumer"}],`,
+			r:     get("/a?jwt="+sign(hsHeader, `{"iss":"key-bob"}`, secretB), "x-anonymous-consumer: true", "X_Consumer_Id: eve"),
+			want: `GET /a
+x-consumer-username: bobby
+x-consumer-id: b-1
+x-consumer-custom-id: 7
+x-name: bob
+x-credential-identifier: key-bob
+x-watchword-issuer: key-bob
+x-watchword-consumer: bob
+`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rs := ready(t, strings.Replace(oneRoute("STRICT", tt.rules, ""), `"mode":`, tt.more+`"mode":`, 1))
+			before := seen(tt.r)
+			d := check(t, rs, tt.r, "allowed")
+			if diff := cmp.Diff(tt.want, seen(d.Forward)); diff != "" {
+				t.Errorf("request\n%s\n(-want +got):\n%s", before, diff)
+			}
+			if diff := cmp.Diff(before, seen(tt.r)); diff != "" {
+				t.Errorf("the caller's own request was changed (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What is ours is stripped on all routes, also on one that asks for nothing, and
+// a token that did not verify stays where it was.
+func TestForwardWithoutToken(t *testing.T) {
+	rs := ready(t, service(`{"match": {"paths": ["/off"]}, "authentication": {"mode": "OFF"}},
+	 {"match": {"paths": ["/permissive"]}, "authentication": {"mode": "PERMISSIVE", "anonymousConsumer": "anybody", "rules": [`+rule(`"outputClaims": [{"claimPath": ["a"], "query": "a"}]`)+`],
+	  "consumerHeaders": [{"attribute": "ANONYMOUS", "header": "x-anon"}, {"attribute": "CREDENTIAL", "header": "x-cred"}]}},
+	 {"match": {}, "authentication": {"mode": "STRICT", "rules": [`+rule(outputs+`, "payloadHeader": "x-payload"`)+`]}}`))
+	spoofed := []string{"x-sub: 1", "X_ROLES: 2", "x-payload: 3", "x-anon: 4", "x-watchword-consumer: 5", "x-mail: stays", "x-watchword-: stays", "x-cred: 6", bearer("broken")}
+	const stays = "x-mail: stays\nx-watchword-: stays\nauthorization: Bearer broken\n"
+	for path, want := range map[string]string{
+		"/off?a=1":        "GET /off?a=1\n" + stays,
+		"/permissive?a=1": "GET /permissive\n" + stays + "x-anon: true\nx-watchword-consumer: anybody\n",
+	} {
+		d := check(t, rs, get(path, spoofed...), "allowed")
+		if diff := cmp.Diff(want, seen(d.Forward)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", path, diff)
+		}
+	}
+}
+
+// A token is looked for after the headers that only we may set are gone.
+func TestTokenInStrippedHeader(t *testing.T) {
+	rs := ready(t, oneRoute("STRICT", rule(`"fromHeaders": [{"name": "x-watchword-token"}, {"name": "x-sub"}], `+outputs), ""))
+	check(t, rs, get("/", "x-watchword-token: "+jwt(), "x-sub: "+jwt()), "token_missing")
+}
+
+// Two Authorization fields are one value, as in Envoy.
+func TestTwoAuthorizationFields(t *testing.T) {
+	rs := ready(t, oneRoute("STRICT", rule(""), ""))
+	for _, tt := range []struct{ first, second, want string }{
+		{"Bearer " + jwt(), "Bearer " + jwt(), "token_malformed"},
+		{"Bearer " + jwt(), "Basic x", "token_malformed"},
+		{"Basic x", "Bearer " + jwt(), "token_missing"},
+		{"bearer " + jwt(), "", "token_missing"},
+	} {
+		check(t, rs, get("/", "authorization: "+tt.first, "Authorization: "+tt.second), tt.want)
+	}
+}
