@@ -208,16 +208,30 @@ func (e *evaluation) sameCredential(r *tokenRule, all []found) bool {
 	if r.set == nil || len(all) < 2 || len(r.set.byKey) == 1 && r.keyClaim == "iss" && slices.Equal(r.sources, []dataplanev1.KeyClaim_Source{dataplanev1.KeyClaim_PAYLOAD}) {
 		return true
 	}
-	wanted := func(f found) string {
-		t, word := e.parse(f.text)
-		if word != "" {
-			return ""
-		}
-		key, _ := r.key(t)
-		return key
+	first := r.wanted(all[0].text)
+	return !slices.ContainsFunc(all[1:], func(f found) bool { return r.wanted(f.text) != first })
+}
+
+// wanted is the key that a text asks for, whatever else is wrong with it.
+func (r *tokenRule) wanted(text string) string {
+	parts := strings.Split(text, ".")
+	if len(parts) != 3 {
+		return ""
 	}
-	first := wanted(all[0])
-	return !slices.ContainsFunc(all[1:], func(f found) bool { return wanted(f) != first })
+	for _, s := range r.sources {
+		part := parts[1]
+		if s == dataplanev1.KeyClaim_HEADER {
+			part = parts[0]
+		}
+		var members map[string]any
+		if b, err := base64.RawURLEncoding.DecodeString(part); err != nil || json.Unmarshal(b, &members) != nil {
+			continue
+		}
+		if key, _ := members[r.keyClaim].(string); key != "" {
+			return key
+		}
+	}
+	return ""
 }
 
 // parsedToken is what came out of parsing a text: several rules may look at one
