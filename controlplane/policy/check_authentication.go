@@ -23,6 +23,7 @@ func (c *checker) authentication(s *policyv1.AuthenticationPolicySpec) {
 			c.fault(field, "can never win: %s before it accepts the same tokens from the same places", index("jwtRules", j))
 		}
 	}
+	c.elsewhere(s)
 	c.responses(s.GetResponses())
 	c.scripts(s)
 }

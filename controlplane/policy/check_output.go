@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -139,4 +140,74 @@ func (c *checker) outputPlace(field string, o *policyv1.OutputClaim) (kind strin
 		return "", written{}
 	}
 	return kind, to
+}
+
+// elsewhere refuses to write a header in which another policy of a service looks
+// for tokens: what callers send there is removed on all of its routes.
+func (c *checker) elsewhere(s *policyv1.AuthenticationPolicySpec) {
+	fields := writtenFields(s)
+	if len(fields) == 0 {
+		return
+	}
+	services := s.GetTarget().GetServices()
+	if len(services) == 0 {
+		services = c.services
+	}
+	told := map[string]bool{}
+	for _, service := range services {
+		others := c.policiesOf(service)
+		if others[c.key.Name] == nil {
+			continue
+		}
+		delete(others, c.key.Name)
+		for _, name := range slices.Sorted(maps.Keys(others)) {
+			looked := tokenPlaces(others[name])
+			for _, to := range slices.SortedFunc(maps.Keys(fields), func(a, b written) int { return strings.Compare(a.name, b.name) }) {
+				if field := fields[to]; looked[to] != "" && !told[field] {
+					told[field] = true
+					c.fault(field, "%q can't be written: AuthenticationPolicy %q looks for tokens there, on another route of Service %q", to.name, name, service)
+				}
+			}
+		}
+	}
+}
+
+// writtenFields are the headers that a policy writes, with the fields that say
+// so.
+func writtenFields(s *policyv1.AuthenticationPolicySpec) map[written]string {
+	out := map[written]string{}
+	for i, h := range s.GetConsumerHeaders() {
+		out[writtenHeader(h.GetHeader())] = index("spec.consumerHeaders", i) + ".header"
+	}
+	for i, r := range s.GetJwtRules() {
+		field := index("spec.jwtRules", i)
+		if h := r.GetOutputPayloadToHeader(); h != "" {
+			out[writtenHeader(h)] = field + ".outputPayloadToHeader"
+		}
+		for j, o := range r.GetOutputClaims() {
+			if o.GetHeader() != "" {
+				out[writtenHeader(o.GetHeader())] = index(field+".outputClaims", j) + ".header"
+			}
+		}
+	}
+	return out
+}
+
+// policiesOf returns the authentication policies that hold somewhere in a
+// service, enforced or observed, by name.
+func (c *checker) policiesOf(service string) map[string]*policyv1.AuthenticationPolicySpec {
+	out := map[string]*policyv1.AuthenticationPolicySpec{}
+	spec := c.state.Service(service)
+	if spec == nil {
+		return out
+	}
+	for _, route := range routeNames(spec) {
+		enforced, observed := c.policies.AuthenticationFor(service, route)
+		for _, p := range []AuthenticationPolicy{enforced, observed} {
+			if p.Name != "" {
+				out[p.Name] = p.Spec
+			}
+		}
+	}
+	return out
 }
