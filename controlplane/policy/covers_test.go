@@ -77,6 +77,43 @@ func TestCovers(t *testing.T) {
 	})
 }
 
+// An operation of which the not_ lists are said to leave nothing matches no
+// request; and one that matches none in this small world is found where it names
+// single hosts, paths and methods.
+func TestNotLists(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		yes, no := randomRoute(t, "yes"), randomRoute(t, "no")
+		o := &policyv1.Operation{Hosts: yes.GetHosts(), Paths: yes.GetPaths(), Methods: yes.GetMethods(),
+			NotHosts: no.GetHosts(), NotPaths: no.GetPaths(), NotMethods: no.GetMethods()}
+		c := &checker{}
+		c.operation("to", o)
+		never := slices.ContainsFunc(c.faults, func(f Fault) bool { return strings.Contains(f.Message, "excludes all") })
+		excludes := func(list []string, r *policyv1.Route, host, path, method string) bool {
+			return len(list) > 0 && matches(r, host, path, method)
+		}
+		found := ""
+		for _, h := range hosts {
+			for _, p := range paths {
+				for _, m := range methodNames {
+					if matches(yes, h, p, m) && !excludes(no.GetHosts(), &policyv1.Route{Hosts: no.GetHosts()}, h, p, m) &&
+						!excludes(no.GetPaths(), &policyv1.Route{Paths: no.GetPaths()}, h, p, m) &&
+						!excludes(no.GetMethods(), &policyv1.Route{Methods: no.GetMethods()}, h, p, m) {
+						found = fmt.Sprintf("%s %s%s", m, h, p)
+					}
+				}
+			}
+		}
+		single := !strings.Contains(strings.Join(yes.GetHosts(), "")+strings.Join(yes.GetPaths(), ""), "*") &&
+			len(yes.GetHosts()) > 0 && len(yes.GetPaths()) > 0 && len(yes.GetMethods()) > 0
+		switch {
+		case never && found != "":
+			t.Errorf("%v is said to match nothing, but matches %s", o, found)
+		case !never && single && found == "":
+			t.Errorf("%v matches nothing, but that is not said", o)
+		}
+	})
+}
+
 // token is what a JwtRule decides on.
 type token struct {
 	signer, audience, place string
