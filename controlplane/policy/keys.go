@@ -43,9 +43,13 @@ func credentialKeys(field string, c *policyv1.Credential) ([]jose.Key, []Fault) 
 	keys, faults := setKeys(field+".keySet", c.GetKeySet(), algorithms)
 	var sound []Fault
 	for _, f := range faults {
-		if f.Message != emptySecret {
-			sound = append(sound, f)
+		if f.Message == emptySecret {
+			continue
 		}
+		if f.Message == redacted("").Message {
+			f.Message += ", or leave keySet out to keep what is stored"
+		}
+		sound = append(sound, f)
 	}
 	return keys, sound
 }
