@@ -19,6 +19,7 @@ import (
 	"github.com/watchword-mesh/watchword/issuer/sts"
 	"github.com/watchword-mesh/watchword/issuer/token"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
 // loop is the one writer of everything that is derived from the store. What
@@ -38,21 +39,37 @@ type loop struct {
 	translator translator
 
 	// Only the loop's goroutine touches these.
-	keys     map[string][]jose.Key // replaced, never changed
+	keys     verificationKeys // replaced, never changed
 	rulesets map[string]*dataplanev1.Ruleset
 	signing  *keyset.Set
 
 	current   atomic.Pointer[store.Snapshot]
-	verifying atomic.Pointer[map[string][]jose.Key] // keys, for preview
+	verifying atomic.Pointer[verificationKeys] // keys, for preview
 	mu        sync.Mutex
 	moved     chan struct{} // closed when current has moved on
+}
+
+// verificationKeys are the keys of Issuers, and those of the credentials of
+// Consumers, each by name: parsed once.
+type verificationKeys struct {
+	issuers   map[string][]jose.Key
+	consumers map[string][][]jose.Key
+}
+
+func (k verificationKeys) clone() verificationKeys {
+	return verificationKeys{issuers: maps.Clone(k.issuers), consumers: maps.Clone(k.consumers)}
+}
+
+// input is what rulesets of a state are compiled from with the keys.
+func (k verificationKeys) input(state policy.State) compile.Input {
+	return compile.Input{State: state, Policies: state.Policies(), Keys: k.issuers, ConsumerKeys: k.consumers, Subject: subjects(state)}
 }
 
 func newLoop(log hclog.Logger, x *xds.Server, s *sts.Server, m *loopMetrics) *loop {
 	return &loop{
 		log: log, xds: x, sts: s, metrics: m,
 		mailbox:  newMailbox(),
-		keys:     map[string][]jose.Key{},
+		keys:     verificationKeys{issuers: map[string][]jose.Key{}, consumers: map[string][][]jose.Key{}},
 		rulesets: map[string]*dataplanev1.Ruleset{},
 		moved:    make(chan struct{}),
 	}
@@ -126,15 +143,15 @@ func (l *loop) signingKeys(e store.Event) *keyset.Set {
 	return set
 }
 
-// refreshKeys parses the keys of the issuers that changed. An issuer that gets
-// its first usable key, or loses its last, changes which rules of others can
-// match; it then asks for everything to be compiled again.
+// refreshKeys parses the keys of the issuers and consumers that changed. An
+// issuer that gets its first usable key, or loses its last, changes which rules
+// of others can match; it then asks for everything to be compiled again.
 func (l *loop) refreshKeys(e store.Event, signing *keyset.Set) (all bool) {
-	l.keys = maps.Clone(l.keys)
+	l.keys = l.keys.clone()
 	set := func(name string, keys []jose.Key) {
-		all = all || (len(keys) == 0) != (len(l.keys[name]) == 0)
-		if l.keys[name] = keys; len(keys) == 0 {
-			delete(l.keys, name)
+		all = all || (len(keys) == 0) != (len(l.keys.issuers[name]) == 0)
+		if l.keys.issuers[name] = keys; len(keys) == 0 {
+			delete(l.keys.issuers, name)
 		}
 	}
 	defer func() { keys := l.keys; l.verifying.Store(&keys) }()
@@ -142,22 +159,34 @@ func (l *loop) refreshKeys(e store.Event, signing *keyset.Set) (all bool) {
 		set(policy.BuiltinIssuer, signing.Keys())
 	}
 	for _, k := range e.Changed {
-		if k.Kind != policy.KindIssuer || k.Name == policy.BuiltinIssuer {
-			continue
+		switch {
+		case k.Kind == policy.KindConsumer:
+			l.refreshConsumer(k, e.Snapshot.Config.Consumer(k.Name))
+		case k.Kind == policy.KindIssuer && k.Name != policy.BuiltinIssuer:
+			keys, faults := policy.IssuerKeys(e.Snapshot.Config.Issuer(k.Name))
+			l.leftOut(k, faults)
+			set(k.Name, keys)
 		}
-		spec := e.Snapshot.Config.Issuer(k.Name)
-		if spec == nil {
-			set(k.Name, nil)
-			continue
-		}
-		keys, faults := policy.IssuerKeys(spec)
-		for _, f := range faults {
-			// Only possible if an older version accepted it.
-			l.log.Error("an issuer's key is left out", "issuer", k.Name, "field", f.Field, "fault", f.Message)
-		}
-		set(k.Name, keys)
 	}
 	return all
+}
+
+func (l *loop) refreshConsumer(k policy.Key, spec *policyv1.ConsumerSpec) {
+	if spec == nil {
+		delete(l.keys.consumers, k.Name)
+		return
+	}
+	keys, faults := policy.ConsumerKeys(spec)
+	l.leftOut(k, faults)
+	l.keys.consumers[k.Name] = keys
+}
+
+// leftOut tells of keys that can't be used, which is only possible if an older
+// version accepted them.
+func (l *loop) leftOut(k policy.Key, faults []policy.Fault) {
+	for _, f := range faults {
+		l.log.Error("a key is left out", "resource", k.String(), "field", f.Field, "fault", f.Message)
+	}
 }
 
 // uses tells compile.Affected what the last rulesets depend on; all counts
@@ -176,7 +205,7 @@ func (l *loop) uses(after policy.State, all bool) func(service, issuer string) b
 // translate compiles services to what their data planes get. A service that
 // can't be translated keeps what it has.
 func (l *loop) translate(state policy.State, services []string) map[string][]xds.Resource {
-	in := compile.Input{State: state, Policies: state.Policies(), Keys: l.keys, Subject: subjects(state)}
+	in := l.keys.input(state)
 	out := map[string][]xds.Resource{}
 	for _, t := range l.translator.each(in, services, l.rulesets) {
 		switch {

@@ -295,6 +295,47 @@ func TestLoopTouches(t *testing.T) {
 	})
 }
 
+// The keys of credentials are parsed when their Consumer changes, and go with it;
+// one that can't be used is left out, and the log says which.
+func TestLoopKeepsConsumerKeys(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	t.Run("steps", func(t *testing.T) {
+		r := begin(t)
+		consumer := func(secret string) string {
+			return "{apiVersion: watchword.dev/v1, kind: Consumer, metadata: {name: alice}, spec: {credentials: [{key: a, keySet: {secret: {keys: [{secret: " + secret + "}]}}}]}}"
+		}
+		for _, step := range []struct {
+			name  string
+			event store.Event
+			want  string
+		}{
+			{"none", r.edit(""), ""},
+			{"a new one", r.edit(consumer("a-secret-of-thirty-two-characters")), `"YS1zZWNyZXQtb2YtdGhpcnR5LXR3by1jaGFyYWN0ZXJz"`},
+			{"another secret", r.edit(consumer("b-secret-of-thirty-two-characters")), `"Yi1zZWNyZXQtb2YtdGhpcnR5LXR3by1jaGFyYWN0ZXJz"`},
+			{"another resource", r.edit("{apiVersion: watchword.dev/v1, kind: Service, metadata: {name: d}, spec: {}}"), `"Yi1zZWNyZXQtb2YtdGhpcnR5LXR3by1jaGFyYWN0ZXJz"`},
+			{"one that an older version took", r.edit(consumer("weak")), ""},
+			{"gone", r.edit("", policy.Key{Kind: policy.KindConsumer, Name: "alice"}), ""},
+		} {
+			r.apply(step.event)
+			var got string
+			for _, keys := range r.keys.consumers["alice"] {
+				for _, k := range keys {
+					got += k.JWK()
+				}
+			}
+			if !strings.Contains(got, step.want) || (step.want == "") != (got == "") {
+				t.Errorf("%s: the keys are %s, want %s", step.name, got, step.want)
+			}
+			if verifying := r.verifying.Load().consumers["alice"]; len(verifying) != len(r.keys.consumers["alice"]) {
+				t.Errorf("%s: a preview sees %d credentials, want %d", step.name, len(verifying), len(r.keys.consumers["alice"]))
+			}
+		}
+		if text := r.log.String(); !strings.Contains(text, "Consumer/alice") || strings.Contains(text, "weak") {
+			t.Errorf("the log says %q; want the resource whose key is left out, and no secret", text)
+		}
+	})
+}
+
 // Signing keys that can't be used (none active, or not a key) leave the last
 // ones in force: data planes and the token service go on with them.
 func TestLoopKeepsSigningKeys(t *testing.T) {

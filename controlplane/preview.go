@@ -1,8 +1,6 @@
 package controlplane
 
 import (
-	"maps"
-
 	"github.com/watchword-mesh/watchword/controlplane/compile"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
@@ -39,14 +37,17 @@ func (p preview) Faults(before, after policy.State, changed []policy.Key) []poli
 
 // input is what the loop would compile from.
 func (p preview) input(after policy.State, changed []policy.Key) compile.Input {
-	keys := maps.Clone(*p.loop.verifying.Load())
+	keys := p.loop.verifying.Load().clone()
 	for _, k := range changed {
-		if k.Kind == policy.KindIssuer && k.Name != policy.BuiltinIssuer {
-			// Faults of keys were found before; an issuer that is gone has none.
-			keys[k.Name], _ = policy.IssuerKeys(after.Issuer(k.Name))
+		// Faults of keys were found before; what is gone has none.
+		switch {
+		case k.Kind == policy.KindIssuer && k.Name != policy.BuiltinIssuer:
+			keys.issuers[k.Name], _ = policy.IssuerKeys(after.Issuer(k.Name))
+		case k.Kind == policy.KindConsumer:
+			keys.consumers[k.Name], _ = policy.ConsumerKeys(after.Consumer(k.Name))
 		}
 	}
-	return compile.Input{State: after, Policies: after.Policies(), Keys: keys, Subject: subjects(after)}
+	return keys.input(after)
 }
 
 // uses compiles to see which services an issuer is of concern to; the loop's

@@ -167,6 +167,7 @@ func (r *replica) assemble(token string, pepper []byte) {
 		Token:         token,
 		Preview:       preview{loop: r.loop},
 		NewUID:        uuid.NewString,
+		NewSecret:     api.NewSecret,
 		Logger:        r.Logger.Named("api"),
 	})
 }

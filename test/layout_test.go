@@ -41,7 +41,7 @@ var layout = []struct {
 	{"controlplane/envoy", []string{"dataplane/reason", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/store", []string{"controlplane/policy", "issuer/keyset", "issuer/clientauth", "proto/..."}},
-	{"controlplane/policy", []string{"internal/jose", "proto/..."}},
+	{"controlplane/policy", []string{"dataplane/reason", "internal/jose", "proto/..."}},
 
 	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/jose"}},
 	{"issuer/token", []string{"issuer/keyset", "internal/jose"}},

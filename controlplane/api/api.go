@@ -93,8 +93,10 @@ type Config struct {
 	Preview       Preview
 	// Token is the admin credential. Empty refuses every call.
 	Token string
-	// NewUID gives a new resource its identity.
+	// NewUID gives a new resource, consumer or credential its identity.
 	NewUID func() string
+	// NewSecret returns a new shared secret, letters and digits.
+	NewSecret func(length int) string
 	// Logger; nil is silent.
 	Logger hclog.Logger
 }

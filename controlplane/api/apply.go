@@ -33,6 +33,7 @@ func (s *Server) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1
 	}
 	return s.write(ctx, req.GetDryRun(), func(state policy.State) (*plan, error) {
 		p := newPlan(state)
+		p.dryRun = req.GetDryRun()
 		p.faults = slices.Clone(faults)
 		if err := s.put(p, objects); err != nil {
 			return nil, err
@@ -83,7 +84,7 @@ func (s *Server) write(ctx context.Context, dryRun bool, make func(policy.State)
 		if err != nil {
 			return nil, err
 		}
-		resp := &adminv1.ApplyResponse{Revision: base, Changes: p.changes(), Warnings: p.warnings}
+		resp := &adminv1.ApplyResponse{Revision: base, Changes: p.changes(), Warnings: p.warnings, Generated: p.generated}
 		resp.Services = s.Preview.Concerns(p.before, p.after, slices.Concat(p.given, p.changed()))
 		if dryRun || len(steps) == 0 {
 			return resp, nil
@@ -96,11 +97,11 @@ func (s *Server) write(ctx context.Context, dryRun bool, make func(policy.State)
 			continue
 		}
 		if err != nil {
-			return nil, writeFailed(err, resp, len(steps))
+			return nil, lost(writeFailed(err, resp, len(steps)), resp)
 		}
 		s.written.add(resp.Revision, began)
 		// An answer means that the next call sees what was written.
-		return resp, s.reached(ctx, resp.Revision)
+		return resp, lost(s.reached(ctx, resp.Revision), resp)
 	}
 }
 
@@ -166,6 +167,16 @@ func writeFailed(err error, resp *adminv1.ApplyResponse, steps int) error {
 	return status.Error(codes.Unavailable, err.Error())
 }
 
+// lost adds to an error that secrets were made and stored which its caller can't
+// be shown: an error carries none.
+func lost(err error, resp *adminv1.ApplyResponse) error {
+	if err == nil || resp.GetTransactions() == 0 || len(resp.GetGenerated()) == 0 {
+		return err
+	}
+	st := status.Convert(err)
+	return status.Errorf(st.Code(), "%s. The keys and secrets that were made for %s may be stored and can't be shown: delete those credentials, and apply again", st.Message(), resp.GetGenerated()[0].GetResource())
+}
+
 // appliedTimeout is how long a call waits for what it wrote to be published.
 const appliedTimeout = 30 * time.Second
 
@@ -210,6 +221,7 @@ func (s *Server) put(p *plan, objects []*policy.Object) error {
 			m.Uid = s.NewUID()
 		}
 		p.keepBuiltin(o, r, old)
+		s.generate(p, r, old)
 		p.after[o.Key] = r
 	}
 	return nil
@@ -228,9 +240,16 @@ type plan struct {
 	given         []policy.Key
 	faults        []policy.Fault
 	warnings      []string
+	// What was made because the documents leave it out.
+	generated []*adminv1.Generated
+	dryRun    bool
+	// The resources to show for a dry run in place of those in after.
+	shown map[policy.Key]*policyv1.Resource
 }
 
-func newPlan(state policy.State) *plan { return &plan{before: state, after: state.Clone()} }
+func newPlan(state policy.State) *plan {
+	return &plan{before: state, after: state.Clone(), shown: map[policy.Key]*policyv1.Resource{}}
+}
 
 func (p *plan) fault(o *policy.Object, field, message string) {
 	p.faults = append(p.faults, policy.Fault{Source: o.Source, Line: o.Line(field), Key: o.Key, Field: field, Message: message})

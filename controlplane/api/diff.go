@@ -31,6 +31,9 @@ func (p *plan) changes() []*adminv1.Change {
 		default:
 			c.Action = adminv1.Change_UPDATED
 		}
+		if shown := p.shown[k]; shown != nil && after != nil {
+			after = shown
+		}
 		if c.Action != adminv1.Change_UNCHANGED {
 			c.Diff = unified(k, before, after)
 		}

@@ -157,12 +157,16 @@ func open(t testing.TB, more ...string) (*Server, *memory) {
 	t.Helper()
 	m := &memory{revision: 10, state: policy.State{}}
 	m.store(resources(t, join(append([]string{builtinYAML}, more...)...)), nil)
-	n := 0
+	n, secrets := 0, 0
 	return New(Config{
 		Configuration: m,
 		Preview:       &sound{},
 		Token:         adminToken,
 		NewUID:        func() string { n++; return fmt.Sprintf("new-uid-%d", n) },
+		NewSecret: func(length int) string {
+			secrets++
+			return fmt.Sprintf("%0*d", length, secrets)
+		},
 	}), m
 }
 

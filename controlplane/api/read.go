@@ -29,7 +29,7 @@ func kindOf(name string) policy.Kind {
 func (s *Server) List(_ context.Context, req *adminv1.ListRequest) (*adminv1.ListResponse, error) {
 	kind := kindOf(req.GetKind())
 	if kind != "" && !slices.Contains(policy.Kinds, kind) {
-		return nil, status.Errorf(codes.InvalidArgument, "unknown kind %q; the kinds are Issuer, Service, AuthenticationPolicy and AuthorizationPolicy", req.GetKind())
+		return nil, status.Errorf(codes.InvalidArgument, "unknown kind %q; the kinds are %s", req.GetKind(), policy.KindNames())
 	}
 	state, revision := s.Configuration.Current()
 	resp := &adminv1.ListResponse{Revision: revision}

@@ -23,9 +23,11 @@ type world struct {
 }
 
 var (
-	services = []string{"a", "b", "c"}
-	routes   = []string{"r", "s"}
-	issuers  = []string{policy.BuiltinIssuer, "i", "j"}
+	services  = []string{"a", "b", "c"}
+	routes    = []string{"r", "s"}
+	issuers   = []string{policy.BuiltinIssuer, "i", "j"}
+	consumers = []string{"m", "n", "o"}
+	tags      = []string{"x", "y"}
 )
 
 // After any change every service whose ruleset is now another one is among the
@@ -76,11 +78,52 @@ func TestAffectedIsNarrow(t *testing.T) {
 		{after, state, k, []string{"b"}},
 		{state, state, policy.Key{Kind: policy.KindIssuer, Name: "i"}, []string{"c"}},
 		{state, state, policy.Key{Kind: policy.KindService, Name: "gone"}, []string{"gone"}},
+		{consumerState("none"), consumerState("new"), policy.Key{Kind: policy.KindConsumer, Name: "new"}, []string{"a"}},
+		{consumerState("new"), consumerState("none"), policy.Key{Kind: policy.KindConsumer, Name: "new"}, []string{"a"}},
+		{consumerState("new"), consumerState("new"), policy.Key{Kind: policy.KindConsumer, Name: "stranger"}, nil},
+		{consumerState("new"), consumerState("new"), policy.Key{Kind: policy.KindConsumer, Name: "matched"}, []string{"b"}},
+		{consumerState("new"), consumerState("new"), policy.Key{Kind: policy.KindConsumer, Name: "guest"}, []string{"b"}},
+		{consumerState("new"), consumerState("new"), policy.Key{Kind: policy.KindConsumer, Name: "denied"}, []string{"c"}},
+		{state, selfIssuingState(), policy.Key{Kind: policy.KindService, Name: "a"}, []string{"a", "b"}},
+		{selfIssuingState(), state, policy.Key{Kind: policy.KindService, Name: "a"}, []string{"a", "b"}},
 	} {
 		if got := Affected(tt.before, tt.after, []policy.Key{tt.changed}, onlyC); !slices.Equal(got, tt.want) {
 			t.Errorf("Affected by %s = %v, want %v", tt.changed, got, tt.want)
 		}
 	}
+}
+
+// consumerState is a state in which the service a selects consumers by a tag that
+// one has, b matches one of an issuer and has an anonymous one, and c denies one.
+func consumerState(name string) policy.State {
+	s := policy.State{}
+	put := func(kind policy.Kind, name string, r *policyv1.Resource) { s[policy.Key{Kind: kind, Name: name}] = r }
+	consumer := func(name string, c *policyv1.ConsumerSpec) {
+		put(policy.KindConsumer, name, &policyv1.Resource{Spec: &policyv1.Resource_Consumer{Consumer: c}})
+	}
+	authentication := func(service string, rule *policyv1.JwtRule, anonymous string) {
+		put(policy.KindAuthenticationPolicy, service, &policyv1.Resource{Spec: &policyv1.Resource_AuthenticationPolicy{AuthenticationPolicy: &policyv1.AuthenticationPolicySpec{
+			Target: &policyv1.Target{Services: []string{service}}, JwtRules: []*policyv1.JwtRule{rule}, AnonymousConsumer: anonymous}}})
+	}
+	for _, name := range services {
+		put(policy.KindService, name, &policyv1.Resource{Spec: &policyv1.Resource_Service{Service: &policyv1.ServiceSpec{}}})
+	}
+	consumer(name, &policyv1.ConsumerSpec{Tags: []string{"x", "y"}})
+	consumer("stranger", &policyv1.ConsumerSpec{Tags: []string{"y"}, Match: &policyv1.ConsumerMatch{Issuer: "j"}})
+	consumer("matched", &policyv1.ConsumerSpec{Match: &policyv1.ConsumerMatch{Issuer: "i"}})
+	authentication("a", &policyv1.JwtRule{Consumers: &policyv1.ConsumerSelector{MatchTags: []string{"x"}}}, "")
+	authentication("b", &policyv1.JwtRule{Issuer: "i"}, "guest")
+	put(policy.KindAuthorizationPolicy, "c", &policyv1.Resource{Spec: &policyv1.Resource_AuthorizationPolicy{AuthorizationPolicy: &policyv1.AuthorizationPolicySpec{
+		Target: &policyv1.Target{Services: []string{"c"}}, Rules: []*policyv1.AuthorizationRule{{From: &policyv1.Source{Consumers: []string{"denied"}}}}}}})
+	return s
+}
+
+// selfIssuingState is a state in which a signs for itself, and calls b.
+func selfIssuingState() policy.State {
+	s := consumerState("none")
+	s[policy.Key{Kind: policy.KindService, Name: "a"}] = &policyv1.Resource{Spec: &policyv1.Resource_Service{Service: &policyv1.ServiceSpec{
+		SelfIssued: &policyv1.SelfIssued{}, Calls: []*policyv1.Call{{Service: "b"}}}}}
+	return s
 }
 
 func (w world) rulesets() map[string]*dataplanev1.Ruleset {
@@ -147,6 +190,11 @@ func randomWorld(t *rapid.T, label string, pool []jose.Key) world {
 			}
 		}
 	}
+	for _, name := range consumers {
+		if some(name) {
+			put(policy.KindConsumer, name, &policyv1.Resource{Spec: &policyv1.Resource_Consumer{Consumer: randomConsumer(t, label+name)}})
+		}
+	}
 	for i := range rapid.IntRange(0, 3).Draw(t, label+" authentication") {
 		name := fmt.Sprintf("n%d", i)
 		put(policy.KindAuthenticationPolicy, name, &policyv1.Resource{Spec: &policyv1.Resource_AuthenticationPolicy{AuthenticationPolicy: randomAuthentication(t, label+name)}})
@@ -167,31 +215,84 @@ func randomService(t *rapid.T, label string) *policyv1.ServiceSpec {
 	for _, r := range someOf(t, label+" routes", routes) {
 		s.Routes = append(s.Routes, &policyv1.Route{Name: r, Paths: []string{"/" + r}})
 	}
+	for _, name := range someOf(t, label+" calls", services) {
+		s.Calls = append(s.Calls, &policyv1.Call{Service: name})
+	}
+	if rapid.Bool().Draw(t, label+" self-issued") {
+		iss := rapid.SampledFrom([]string{"", "S"}).Draw(t, label+" iss")
+		s.SelfIssued = &policyv1.SelfIssued{Issuer: iss, KeySet: &policyv1.KeySet{Source: &policyv1.KeySet_Jwks{Jwks: builtinKeys}}}
+	}
 	return s
+}
+
+func randomConsumer(t *rapid.T, label string) *policyv1.ConsumerSpec {
+	c := &policyv1.ConsumerSpec{Username: rapid.SampledFrom([]string{"", "u", "v"}).Draw(t, label+" username"), Tags: someOf(t, label+" tags", tags)}
+	for _, key := range someOf(t, label+" credentials", []string{"k", "l"}) {
+		d := &policyv1.Credential{Key: key}
+		if secret := rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, label+" secret"); secret != "" {
+			d.KeySet = &policyv1.KeySet{AllowWeakKeys: true, Source: &policyv1.KeySet_Secret{Secret: &policyv1.SecretKeys{Keys: []*policyv1.SecretKey{{Secret: secret}}}}}
+		}
+		c.Credentials = append(c.Credentials, d)
+	}
+	if rapid.Bool().Draw(t, label+" match") {
+		claim := rapid.SampledFrom([]string{"a", "b"}).Draw(t, label+" claim")
+		c.Match = &policyv1.ConsumerMatch{Issuer: rapid.SampledFrom(issuers).Draw(t, label+" issuer"),
+			Claims: []*policyv1.Condition{{ClaimPath: []string{claim}, Op: policyv1.Condition_EXISTS}}}
+	}
+	return c
 }
 
 func randomTarget(t *rapid.T, label string) *policyv1.Target {
 	return &policyv1.Target{Services: someOf(t, label+" services", services), Routes: someOf(t, label+" routes", routes)}
 }
 
+func randomEnforcement(t *rapid.T, label string) policyv1.Enforcement {
+	return policyv1.Enforcement(rapid.IntRange(0, 2).Draw(t, label+" enforcement"))
+}
+
 func randomAuthentication(t *rapid.T, label string) *policyv1.AuthenticationPolicySpec {
 	p := &policyv1.AuthenticationPolicySpec{
-		Target: randomTarget(t, label),
-		Mode:   policyv1.AuthenticationPolicySpec_Mode(rapid.IntRange(0, 3).Draw(t, label+" mode")),
+		Target:      randomTarget(t, label),
+		Mode:        policyv1.AuthenticationPolicySpec_Mode(rapid.IntRange(0, 4).Draw(t, label+" mode")),
+		Enforcement: randomEnforcement(t, label),
+	}
+	if rapid.Bool().Draw(t, label+" preflight") {
+		p.RunOnPreflight = proto.Bool(false)
+	}
+	if rapid.Bool().Draw(t, label+" anonymous") {
+		p.AnonymousConsumer = rapid.SampledFrom(consumers).Draw(t, label+" guest")
 	}
 	for _, i := range someOf(t, label+" rules", issuers) {
 		p.JwtRules = append(p.JwtRules, &policyv1.JwtRule{Issuer: i})
+	}
+	for _, what := range someOf(t, label+" signers", []string{"all", "names", "tags", "services"}) {
+		r := &policyv1.JwtRule{}
+		switch what {
+		case "all":
+			r.Consumers = &policyv1.ConsumerSelector{All: true}
+		case "names":
+			r.Consumers = &policyv1.ConsumerSelector{Names: someOf(t, label+" names", consumers)}
+		case "tags":
+			r.Consumers = &policyv1.ConsumerSelector{MatchTags: someOf(t, label+" tags", tags)}
+		default:
+			r.Services = &policyv1.SelfIssuedTokens{}
+		}
+		p.JwtRules = append(p.JwtRules, r)
 	}
 	return p
 }
 
 func randomAuthorization(t *rapid.T, label string) *policyv1.AuthorizationPolicySpec {
 	p := &policyv1.AuthorizationPolicySpec{
-		Target: randomTarget(t, label),
-		Action: policyv1.AuthorizationPolicySpec_Action(rapid.IntRange(1, 2).Draw(t, label+" action")),
+		Target:      randomTarget(t, label),
+		Action:      policyv1.AuthorizationPolicySpec_Action(rapid.IntRange(1, 2).Draw(t, label+" action")),
+		Enforcement: randomEnforcement(t, label),
 	}
 	for range rapid.IntRange(0, 2).Draw(t, label+" rules") {
-		from := &policyv1.Source{Services: someOf(t, label+" from", services), Issuers: someOf(t, label+" issuers", issuers)}
+		from := &policyv1.Source{
+			Services: someOf(t, label+" from", services), NotServices: someOf(t, label+" not from", services),
+			Issuers: someOf(t, label+" issuers", issuers), Consumers: someOf(t, label+" consumers", consumers),
+		}
 		for _, i := range someOf(t, label+" subjects", issuers) {
 			from.Subjects = append(from.Subjects, &policyv1.Subject{Issuer: i, Subject: "s"})
 		}

@@ -4,6 +4,7 @@
 package compile
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -18,8 +19,8 @@ import (
 // What holds where a policy says nothing.
 const (
 	DefaultClockSkew          = time.Minute
-	DefaultMaxLifetime        = time.Hour      // tokens of the built-in issuer
-	DefaultForeignMaxLifetime = 24 * time.Hour // tokens of others
+	DefaultMaxLifetime        = time.Hour      // tokens of the mesh: of the built-in issuer, and self-issued
+	DefaultForeignMaxLifetime = 24 * time.Hour // tokens of others, if they must have an exp
 )
 
 // Input is all that rulesets are made of.
@@ -31,6 +32,10 @@ type Input struct {
 	// without keys verifies nothing: its rules are left out, and a route that
 	// has no other refuses everything.
 	Keys map[string][]jose.Key
+	// ConsumerKeys holds the keys of the credentials of each Consumer by its
+	// name, in their order. Those of one that is not in it are parsed for each
+	// service.
+	ConsumerKeys map[string][][]jose.Key
 	// Subject returns the `sub` of a service's tokens.
 	Subject func(service string) string
 }
@@ -44,7 +49,10 @@ func Ruleset(in Input, service string) *dataplanev1.Ruleset {
 	if in.Policies == nil {
 		in.Policies = in.State.Policies()
 	}
-	c := &compiler{in: in, service: service, spec: spec, issuers: map[string]bool{}}
+	c := &compiler{
+		in: in, service: service, spec: spec,
+		issuers: map[string]bool{}, consumers: map[string]bool{}, sets: map[string]*dataplanev1.CredentialSet{},
+	}
 	rs := &dataplanev1.Ruleset{
 		Service: service,
 		Inbound: inbound(spec.GetInbound()),
@@ -53,10 +61,12 @@ func Ruleset(in Input, service string) *dataplanev1.Ruleset {
 		},
 	}
 	for _, r := range spec.GetRoutes() {
-		rs.Routes = append(rs.Routes, c.route(r.GetName(), requests(r)))
+		rs.Routes = append(rs.Routes, c.routes(r.GetName(), requests(r))...)
 	}
-	rs.Routes = append(rs.Routes, c.route("", &dataplanev1.RequestMatch{}))
+	rs.Routes = append(rs.Routes, c.routes("", &dataplanev1.RequestMatch{})...)
 	rs.Issuers = c.usedIssuers()
+	rs.CredentialSets = c.usedSets()
+	rs.Consumers = c.usedConsumers()
 	return rs
 }
 
@@ -64,36 +74,38 @@ type compiler struct {
 	in      Input
 	service string
 	spec    *policyv1.ServiceSpec
-	issuers map[string]bool
-}
-
-func (c *compiler) route(name string, match *dataplanev1.RequestMatch) *dataplanev1.Route {
-	r := &dataplanev1.Route{
-		Name:           name,
-		Match:          match,
-		Authentication: c.authentication(name),
-		Authorization:  c.authorization(name),
-	}
-	if r.Authentication.Mode != dataplanev1.Authentication_OFF && len(r.Authentication.Rules) == 0 {
-		// No issuer has a usable key: nothing can be verified, nothing gets in.
-		r.Authentication.Mode = dataplanev1.Authentication_OFF
-		r.Authorization = &dataplanev1.Authorization{Restricted: true}
-	}
-	return r
+	// What the routes so far name.
+	issuers, consumers map[string]bool
+	sets               map[string]*dataplanev1.CredentialSet
 }
 
 // usedIssuers returns the issuers that some rule names, by name.
 func (c *compiler) usedIssuers() []*dataplanev1.Issuer {
 	var out []*dataplanev1.Issuer
-	for name := range c.issuers {
-		i := &dataplanev1.Issuer{Name: name, Issuer: c.in.State.Issuer(name).GetIssuer()}
-		for _, k := range c.in.Keys[name] {
-			i.Keys = append(i.Keys, &dataplanev1.Key{Kid: k.ID(), Algorithm: k.Algorithm(), Jwk: k.JWK(), Symmetric: k.Symmetric()})
-		}
-		slices.SortFunc(i.Keys, compareKeys)
-		out = append(out, i)
+	for _, name := range slices.Sorted(maps.Keys(c.issuers)) {
+		out = append(out, &dataplanev1.Issuer{Name: name, Issuer: c.in.State.Issuer(name).GetIssuer(), Keys: keys(c.in.Keys[name])})
 	}
-	slices.SortFunc(out, func(a, b *dataplanev1.Issuer) int { return compareStrings(a.GetName(), b.GetName()) })
+	return out
+}
+
+// usedConsumers returns what services may be told of the consumers that some
+// rule can find, by name.
+func (c *compiler) usedConsumers() []*dataplanev1.Consumer {
+	var out []*dataplanev1.Consumer
+	for _, name := range slices.Sorted(maps.Keys(c.consumers)) {
+		spec := c.in.State.Consumer(name)
+		out = append(out, &dataplanev1.Consumer{Name: name, Id: spec.GetId(), Username: spec.GetUsername(), CustomId: spec.GetCustomId()})
+	}
+	return out
+}
+
+// keys turns keys into their form on the wire, in the order of a ruleset.
+func keys(list []jose.Key) []*dataplanev1.Key {
+	var out []*dataplanev1.Key
+	for _, k := range list {
+		out = append(out, &dataplanev1.Key{Kid: k.ID(), Algorithm: k.Algorithm(), Jwk: k.JWK(), Symmetric: k.Symmetric()})
+	}
+	slices.SortFunc(out, compareKeys)
 	return out
 }
 

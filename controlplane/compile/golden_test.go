@@ -111,6 +111,9 @@ func keysOf(t testing.TB, state policy.State) map[string][]jose.Key {
 			if len(faults) > 0 {
 				t.Fatal(faults)
 			}
+			if state.Issuer(k.Name).GetKeySet().GetJwksUri() != nil {
+				found = slices.Clone(builtin[:1]) // as if it had been fetched
+			}
 			keys[k.Name] = found
 		}
 	}

@@ -7,15 +7,15 @@ import (
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
-// matcher is what Route and Operation have in common.
-type matcher interface {
-	GetHosts() []string
-	GetPaths() []string
-	GetMethods() []string
+func requests(r *policyv1.Route) *dataplanev1.RequestMatch {
+	return &dataplanev1.RequestMatch{Hosts: r.GetHosts(), Paths: r.GetPaths(), Methods: r.GetMethods()}
 }
 
-func requests(m matcher) *dataplanev1.RequestMatch {
-	return &dataplanev1.RequestMatch{Hosts: m.GetHosts(), Paths: m.GetPaths(), Methods: m.GetMethods()}
+func operation(o *policyv1.Operation) *dataplanev1.RequestMatch {
+	return &dataplanev1.RequestMatch{
+		Hosts: o.GetHosts(), Paths: o.GetPaths(), Methods: o.GetMethods(),
+		NotHosts: o.GetNotHosts(), NotPaths: o.GetNotPaths(), NotMethods: o.GetNotMethods(),
+	}
 }
 
 // inbound splits the local address, which Check has found well-formed.

@@ -28,6 +28,8 @@ func CheckSince(s, since State) []Fault {
 		switch k.Kind {
 		case KindIssuer:
 			c.issuer(s[k].GetIssuer())
+		case KindConsumer:
+			c.consumer(s[k].GetConsumer())
 		case KindService:
 			c.service(s[k].GetService())
 		case KindAuthenticationPolicy:
@@ -61,23 +63,46 @@ type checker struct {
 	// policies of the state.
 	policies *Policies
 	faults   []Fault
-	// The first owner of what must be unique in the mesh.
-	issuers, audiences map[string]string
-	// The authentication policy that holds each (service, route).
-	targets map[[2]string]string
-	// All services, and the issuers that each (service, route) accepts, as far
-	// as they were asked for.
+	// The first owner of what must be unique in the mesh: of an `iss`, of an
+	// audience, and of what names a consumer by (attribute, value).
+	issuers    map[string]Key
+	audiences  map[string]string
+	identities map[[2]string]string
+	// The authentication policy that holds each place.
+	targets map[place]string
+	// All services, and the callers that each authentication policy can tell, by
+	// its name and by where it holds, as far as they were asked for.
 	services []string
-	accepted map[[2]string][]string
+	told     map[string]*callers
+	arriving map[place]*callers
+}
+
+// place is where one authentication policy of an enforcement can hold; the
+// service is empty for the mesh, the route for the rest of a service.
+type place struct {
+	observe        bool
+	service, route string
 }
 
 func (c *checker) fault(field, format string, args ...any) {
 	c.faults = append(c.faults, Fault{Key: c.key, Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
+// add takes over faults that are found apart from a state.
+func (c *checker) add(faults []Fault) {
+	for _, f := range faults {
+		c.fault(f.Field, "%s", f.Message)
+	}
+}
+
+// fresh says whether the resource must be checked by itself: it isn't the one
+// that was checked when it was stored.
+func (c *checker) fresh() bool { return c.since == nil || c.since[c.key] != c.state[c.key] }
+
 func (c *checker) shared() {
-	c.issuers, c.audiences, c.targets = map[string]string{}, map[string]string{}, map[[2]string]string{}
-	c.services, c.accepted = c.state.Services(), map[[2]string][]string{}
+	c.issuers, c.audiences, c.identities = map[string]Key{}, map[string]string{}, map[[2]string]string{}
+	c.targets, c.told, c.arriving = map[place]string{}, map[string]*callers{}, map[place]*callers{}
+	c.services = c.state.Services()
 }
 
 var (
@@ -187,13 +212,19 @@ func (c *checker) target(t *policyv1.Target) {
 }
 
 // requests checks the lists that Route and Operation share.
-func (c *checker) requests(field string, hosts, paths, methods []string) {
-	c.texts(field+".hosts", hosts, hostPattern, `a host name: lower case, without port, such as "orders.example.com" or "*.example.com"`)
-	c.texts(field+".methods", methods, methodName, `an HTTP method in upper case, such as "GET"`)
-	for i, p := range paths {
-		c.path(index(field+".paths", i), p)
-		c.once(field+".paths", paths, i)
+func (c *checker) requests(field string, hosts, paths, methods requestList) {
+	c.texts(field+"."+hosts.name, hosts.list, hostPattern, `a host name: lower case, without port, such as "orders.example.com" or "*.example.com"`)
+	c.texts(field+"."+methods.name, methods.list, methodName, `an HTTP method in upper case, such as "GET"`)
+	for i, p := range paths.list {
+		c.path(index(field+"."+paths.name, i), p)
+		c.once(field+"."+paths.name, paths.list, i)
 	}
+}
+
+// requestList is a list with the name of its field.
+type requestList struct {
+	name string
+	list []string
 }
 
 // path accepts only what a normalised path can be: a rule on anything else

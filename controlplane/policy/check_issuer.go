@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/watchword-mesh/watchword/internal/jose"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
@@ -17,100 +16,70 @@ var Algorithms = []string{
 }
 
 func (c *checker) issuer(s *policyv1.IssuerSpec) {
-	c.issuerClaim(s.GetIssuer())
+	c.issuerClaim("spec.issuer", s.GetIssuer())
+	if s.GetIssuer() == "" && s.GetKeySet().GetBuiltin() != nil {
+		c.fault("spec.issuer", `is missing: the exact "iss" of its tokens`)
+	}
 	for i, alg := range s.GetAlgorithms() {
-		if !slices.Contains(Algorithms, alg) {
-			c.fault(index("spec.algorithms", i), "%q is not an algorithm; there are %s", clip(alg), strings.Join(Algorithms, ", "))
-		}
+		c.algorithm(index("spec.algorithms", i), alg)
 		c.once("spec.algorithms", s.GetAlgorithms(), i)
 	}
 	builtin := s.GetKeySet().GetBuiltin()
 	switch {
 	case s.GetKeySet().GetSource() == nil:
-		c.fault("spec.keySet", "is missing: give jwks or pem")
+		c.fault("spec.keySet", "is missing: give jwks, jwksUri, pem or secret")
 	case builtin != nil && c.key.Name != BuiltinIssuer:
-		c.fault("spec.keySet.builtin", "only the Issuer %q has the built-in keys; give jwks or pem", BuiltinIssuer)
+		c.fault("spec.keySet.builtin", "only the Issuer %q has the built-in keys; give jwks, jwksUri, pem or secret", BuiltinIssuer)
 	case builtin == nil && c.key.Name == BuiltinIssuer:
 		c.fault("metadata.name", "%q is the built-in issuer; choose another name", BuiltinIssuer)
 	case builtin != nil:
-		c.builtin(builtin)
-		if len(s.GetAlgorithms()) > 0 {
-			c.fault("spec.algorithms", "the built-in issuer chooses its own")
-		}
-	case c.since[c.key] == c.state[c.key] && c.since != nil:
-		// Its keys were parsed when it was stored.
-	default:
+		c.builtin(s)
+	case c.fresh():
 		_, faults := IssuerKeys(s)
-		for _, f := range faults {
-			c.fault(f.Field, "%s", f.Message)
-		}
+		c.add(faults)
+		c.jwksURI("spec.keySet.jwksUri", s.GetKeySet().GetJwksUri())
 	}
 }
 
-func (c *checker) issuerClaim(iss string) {
-	switch {
-	case iss == "":
-		c.fault("spec.issuer", `is missing: the exact "iss" of its tokens`)
-		return
-	case len(iss) > 512 || strings.ContainsFunc(iss, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		c.fault("spec.issuer", "%q is not an issuer: no control characters, at most 512 bytes", clip(iss))
+// algorithm checks a JWA name.
+func (c *checker) algorithm(field, alg string) {
+	if !slices.Contains(Algorithms, alg) {
+		c.fault(field, "%q is not an algorithm; there are %s", clip(alg), strings.Join(Algorithms, ", "))
 	}
-	if owner := c.issuers[iss]; owner != "" {
-		c.fault("spec.issuer", "%q belongs to Issuer %q already; a key of one could sign for the other", clip(iss), owner)
-		return
-	}
-	c.issuers[iss] = c.key.Name
 }
 
-func (c *checker) builtin(b *policyv1.BuiltinKeys) {
+// issuerClaim checks an `iss`, and that nobody else has it; none belongs to
+// nobody.
+func (c *checker) issuerClaim(field, iss string) {
+	if iss == "" {
+		return
+	}
+	if len(iss) > 512 || hasControl(iss) {
+		c.fault(field, "%q is not an issuer: no control characters, at most 512 bytes", clip(iss))
+	}
+	if owner, taken := c.issuers[iss]; taken {
+		c.fault(field, "%q belongs to %s %q already; a key of one could sign for the other", clip(iss), owner.Kind, owner.Name)
+		return
+	}
+	c.issuers[iss] = c.key
+}
+
+// hasControl says whether a text has a character that no header may have (RFC
+// 9110 section 5.5).
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+func (c *checker) builtin(s *policyv1.IssuerSpec) {
+	b := s.GetKeySet().GetBuiltin()
 	if !trustDomain.MatchString(b.GetTrustDomain()) {
 		c.fault("spec.keySet.builtin.trustDomain", "%q is not a trust domain: lower-case letters, digits and . - _", clip(b.GetTrustDomain()))
 	}
 	c.seconds("spec.keySet.builtin.tokenLifetime", b.GetTokenLifetime(), time.Second, time.Hour)
-}
-
-// IssuerKeys parses the keys that an Issuer holds itself; none for the
-// built-in one.
-func IssuerKeys(s *policyv1.IssuerSpec) ([]jose.Key, []Fault) {
-	options := jose.SetOptions{Algorithms: s.GetAlgorithms()}
-	if jwks := s.GetKeySet().GetJwks(); jwks != "" || s.GetKeySet().GetPem() == nil {
-		if s.GetKeySet().GetBuiltin() != nil {
-			return nil, nil
-		}
-		if strings.Contains(jwks, Redacted) {
-			return nil, []Fault{{Field: "spec.keySet.jwks", Message: "holds " + Redacted + ", which is shown in place of a secret: put the secret back"}}
-		}
-		keys, faults := jose.ParseSet([]byte(jwks), options)
-		return keys, keyFaults("spec.keySet.jwks", faults)
+	if len(s.GetAlgorithms()) > 0 {
+		c.fault("spec.algorithms", "the built-in issuer chooses its own")
 	}
-	return pemKeys(s.GetKeySet().GetPem().GetKeys(), options)
-}
-
-func keyFaults(field string, faults []jose.Fault) []Fault {
-	var out []Fault
-	for _, f := range faults {
-		out = append(out, Fault{Field: field, Message: f.Error()})
+	if s.GetKeySet().GetAllowWeakKeys() {
+		c.fault("spec.keySet.allowWeakKeys", "has no meaning for the built-in keys")
 	}
-	return out
-}
-
-func pemKeys(pems []*policyv1.PemKey, options jose.SetOptions) ([]jose.Key, []Fault) {
-	var keys []jose.Key
-	var faults []Fault
-	kids := map[string]bool{}
-	for i, p := range pems {
-		field := index("spec.keySet.pem.keys", i)
-		k, f := jose.ParsePEM(p.GetPem(), p.GetKid(), options)
-		keys, faults = append(keys, k...), append(faults, keyFaults(field+".pem", f)...)
-		if kids[p.GetKid()] && p.GetKid() == "" {
-			faults = append(faults, Fault{Field: field + ".kid", Message: "is missing, and another key has none either; at most one may"})
-		} else if kids[p.GetKid()] {
-			faults = append(faults, Fault{Field: field + ".kid", Message: "another key has the same kid"})
-		}
-		kids[p.GetKid()] = true
-	}
-	if len(pems) == 0 {
-		faults = append(faults, Fault{Field: "spec.keySet.pem.keys", Message: "is empty: no token could be verified"})
-	}
-	return keys, faults
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -18,6 +19,44 @@ func (c *checker) service(s *policyv1.ServiceSpec) {
 	}
 	c.inbound(s.GetInbound())
 	c.calls(s.GetCalls())
+	for i, d := range s.GetDataPlanes() {
+		if slices.Index(s.GetDataPlanes(), d) < i {
+			c.fault(index("spec.dataPlanes", i), "%s is given twice", d)
+		}
+	}
+	c.selfIssued(s.GetSelfIssued())
+}
+
+func (c *checker) selfIssued(s *policyv1.SelfIssued) {
+	if s == nil {
+		return
+	}
+	field, iss := "spec.selfIssued", c.state.subject(c.key.Name)
+	if s.GetIssuer() != "" {
+		field, iss = "spec.selfIssued.issuer", s.GetIssuer()
+	}
+	c.issuerClaim(field, iss)
+	switch s.GetKeySet().GetSource().(type) {
+	case nil:
+		c.fault("spec.selfIssued.keySet", "is missing: give jwks or pem")
+	case *policyv1.KeySet_Builtin, *policyv1.KeySet_JwksUri, *policyv1.KeySet_Secret:
+		c.fault("spec.selfIssued.keySet", "wants public keys: give jwks or pem")
+	default:
+		if c.fresh() {
+			_, faults := SelfIssuedKeys(s)
+			c.add(faults)
+		}
+	}
+}
+
+// subject is the SPIFFE ID of a service, or "" where the mesh has no trust
+// domain yet.
+func (s State) subject(service string) string {
+	domain := s.Issuer(BuiltinIssuer).GetKeySet().GetBuiltin().GetTrustDomain()
+	if domain == "" {
+		return ""
+	}
+	return "spiffe://" + domain + "/" + service
 }
 
 // serviceAudiences: a token for one service must not be one for another.
@@ -49,7 +88,7 @@ func (c *checker) route(field string, r *policyv1.Route, earlier []*policyv1.Rou
 		c.fault(field, "matches every request: give hosts, paths or methods, or target the service itself")
 		return
 	}
-	c.requests(field, r.GetHosts(), r.GetPaths(), r.GetMethods())
+	c.requests(field, requestList{"hosts", r.GetHosts()}, requestList{"paths", r.GetPaths()}, requestList{"methods", r.GetMethods()})
 	for _, e := range earlier {
 		if covers(e, r) {
 			c.fault(field, "can never match: route %q before it matches the same requests", e.GetName())

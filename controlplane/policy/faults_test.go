@@ -20,7 +20,14 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // Each file of testdata/faults holds documents, and under "want" every fault
 // of them: those of form, and those of meaning with the place in the documents.
 func TestFaults(t *testing.T) {
-	files, err := filepath.Glob("testdata/faults/*.txtar")
+	golden(t, "testdata/faults/*.txtar", func(docs []Document) string { return shown(faultsOf(docs)) })
+}
+
+// golden compares what is said of the documents in each file with what stands
+// under "want" there.
+func golden(t *testing.T, pattern string, of func([]Document) string) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no golden files: %v", err)
 	}
@@ -31,16 +38,27 @@ func TestFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			docs, want := split(ar)
-			got := shown(faultsOf(docs))
+			got := of(docs)
 			if *update {
 				rewrite(t, file, ar, got)
 				return
 			}
 			if diff := gocmp.Diff(strings.Split(want, "\n"), strings.Split(got, "\n")); diff != "" {
-				t.Errorf("faults -want +got (rewrite with -update):\n%s", diff)
+				t.Errorf("-want +got (rewrite with -update):\n%s", diff)
 			}
 		})
 	}
+}
+
+// TestWarnings proves what is said of resources that are stored all the same.
+func TestWarnings(t *testing.T) {
+	golden(t, "testdata/warnings/*.txtar", func(docs []Document) string {
+		if faults := faultsOf(docs); len(faults) > 0 {
+			t.Fatal(shown(faults))
+		}
+		objects, _ := Parse(docs)
+		return strings.Join(Warnings(objects, stateOf(objects)), "\n") + "\n"
+	})
 }
 
 // split tells the documents from what is expected of them.

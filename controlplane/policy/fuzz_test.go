@@ -32,6 +32,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content string) {
 		objects, faults := read(content)
 		Check(stateOf(objects))
+		Warnings(objects, stateOf(objects))
 		if len(faults) > 0 {
 			return
 		}

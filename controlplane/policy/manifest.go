@@ -93,18 +93,50 @@ func durationText(d *durationpb.Duration) string {
 	return s
 }
 
-// HasSecrets says whether the resource holds shared secrets, which must not be
-// stored or shown in clear.
+// HasSecrets says whether the resource holds shared secrets or private keys,
+// which must not be stored or shown in clear.
 func HasSecrets(r *policyv1.Resource) bool {
-	_, secret := redactJWKS(r.GetIssuer().GetKeySet().GetJwks())
-	return secret
+	return slices.ContainsFunc(keySets(r), func(set *policyv1.KeySet) bool { return redactSet(proto.CloneOf(set)) })
 }
 
 func redact(r *policyv1.Resource) {
-	set := r.GetIssuer().GetKeySet()
-	if text, secret := redactJWKS(set.GetJwks()); secret {
-		set.Source = &policyv1.KeySet_Jwks{Jwks: text}
+	for _, set := range keySets(r) {
+		redactSet(set)
 	}
+}
+
+// keySets returns the key sets of a resource.
+func keySets(r *policyv1.Resource) []*policyv1.KeySet {
+	sets := []*policyv1.KeySet{r.GetIssuer().GetKeySet(), r.GetService().GetSelfIssued().GetKeySet()}
+	for _, c := range r.GetConsumer().GetCredentials() {
+		sets = append(sets, c.GetKeySet())
+	}
+	return slices.DeleteFunc(sets, func(set *policyv1.KeySet) bool { return set == nil })
+}
+
+// redactSet replaces the secrets of a key set; found says that there was one.
+func redactSet(set *policyv1.KeySet) (found bool) {
+	hide := func(text *string, secret bool) {
+		if secret && *text != "" {
+			*text, found = Redacted, true
+		}
+	}
+	switch s := set.GetSource().(type) {
+	case *policyv1.KeySet_Jwks:
+		s.Jwks, found = redactJWKS(s.Jwks)
+	case *policyv1.KeySet_Pem:
+		for _, k := range s.Pem.GetKeys() {
+			hide(&k.Pem, strings.Contains(k.GetPem(), "PRIVATE KEY"))
+		}
+	case *policyv1.KeySet_Secret:
+		for _, k := range s.Secret.GetKeys() {
+			hide(&k.Secret, true)
+		}
+	case *policyv1.KeySet_JwksUri:
+		hide(&s.JwksUri.ClientKey, true)
+		hide(&s.JwksUri.ClientCertificate, strings.Contains(s.JwksUri.GetClientCertificate(), "PRIVATE KEY"))
+	}
+	return found
 }
 
 // harmless are the members of a key with a secret that may be shown.
@@ -121,8 +153,8 @@ func holdsPrivate(k map[string]any) bool {
 	return false
 }
 
-// redactJWKS replaces the secrets of symmetric keys. A text that does not
-// parse counts as secret whole.
+// redactJWKS replaces the secrets of symmetric keys, and leaves a text without
+// any as it is. One that does not parse counts as secret whole.
 func redactJWKS(text string) (string, bool) {
 	if text == "" {
 		return "", false
@@ -145,9 +177,12 @@ func redactJWKS(text string) (string, bool) {
 			}
 		}
 	}
+	if !secret {
+		return text, false
+	}
 	out, err := json.Marshal(set)
 	if err != nil {
 		return Redacted, true
 	}
-	return string(out), secret
+	return string(out), true
 }

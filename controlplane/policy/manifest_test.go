@@ -29,6 +29,7 @@ func TestManifestRoundTrip(t *testing.T) {
 
 func roundTrip(t *rapid.T, want *policyv1.Resource) {
 	text := jsonOf(t, want)
+	redact(want) // which is what a manifest shows of secrets
 	objects, faults := read(text)
 	if len(objects) != 1 || len(faults) > 0 {
 		t.Fatalf("Parse(%s) = %d objects, faults %s", text, len(objects), shown(faults))
@@ -145,14 +146,69 @@ func TestHasSecrets(t *testing.T) {
 		`not JSON`:                                             true,
 		`{"keys":[7]}`:                                         true,
 	} {
-		if got := HasSecrets(withKeys(jwks)); got != want {
-			t.Errorf("HasSecrets(%s) = %t, want %t", jwks, got, want)
-		}
-		if text := jsonOf(t, withKeys(jwks)); want == strings.Contains(text, strings.ReplaceAll(jwks, `"`, `\"`)) {
-			t.Errorf("the manifest of %s is %s", jwks, text)
+		for where, r := range holders(&policyv1.KeySet{Source: &policyv1.KeySet_Jwks{Jwks: jwks}}) {
+			if got := HasSecrets(r); got != want {
+				t.Errorf("HasSecrets(%s in %s) = %t, want %t", jwks, where, got, want)
+			}
+			if text := jsonOf(t, r); want == strings.Contains(text, strings.ReplaceAll(jwks, `"`, `\"`)) {
+				t.Errorf("the manifest of %s in %s is %s", jwks, where, text)
+			}
 		}
 	}
 	if r := (&policyv1.Resource{Spec: &policyv1.Resource_Service{}}); HasSecrets(r) {
 		t.Error("HasSecrets of a Service = true")
+	}
+}
+
+// holders are the resources that can hold a key set.
+func holders(set *policyv1.KeySet) map[string]*policyv1.Resource {
+	issuer := withKeys("")
+	issuer.GetIssuer().KeySet = set
+	return map[string]*policyv1.Resource{
+		"an issuer": issuer,
+		"a consumer": {Metadata: &policyv1.Metadata{Name: "c"}, Spec: &policyv1.Resource_Consumer{Consumer: &policyv1.ConsumerSpec{
+			Username: "c", Credentials: []*policyv1.Credential{{Key: "first"}, {Key: "second", KeySet: set}}}}},
+		"a self-issuing service": {Metadata: &policyv1.Metadata{Name: "s"}, Spec: &policyv1.Resource_Service{Service: &policyv1.ServiceSpec{
+			SelfIssued: &policyv1.SelfIssued{Issuer: "s", KeySet: set}}}},
+	}
+}
+
+// Every place of a secret: it is sealed, it isn't shown, what is shown in its
+// place is refused, and the resource itself stays.
+func TestSecretsInEveryPlace(t *testing.T) {
+	const secret = "a-secret-of-thirty-two-characters"
+	for name, tt := range map[string]struct {
+		set   *policyv1.KeySet
+		field string // where it is refused, after spec.keySet of an issuer
+	}{
+		"jwks":   {&policyv1.KeySet{Source: &policyv1.KeySet_Jwks{Jwks: `{"keys":[{"kty":"oct","k":"` + secret + `"}]}`}}, ".jwks"},
+		"secret": {&policyv1.KeySet{Source: &policyv1.KeySet_Secret{Secret: &policyv1.SecretKeys{Keys: []*policyv1.SecretKey{{Secret: secret}}}}}, ".secret.keys[0].secret"},
+		"jwksUri.clientKey": {&policyv1.KeySet{Source: &policyv1.KeySet_JwksUri{JwksUri: &policyv1.JwksUri{
+			Uri: "https://a.example/", ClientCertificate: "c", ClientKey: secret}}}, ".jwksUri.clientKey"},
+		"jwksUri.clientCertificate": {&policyv1.KeySet{Source: &policyv1.KeySet_JwksUri{JwksUri: &policyv1.JwksUri{
+			Uri: "https://a.example/", ClientCertificate: "-----BEGIN PRIVATE KEY-----" + secret}}}, ".jwksUri.clientKey"},
+		"pem": {&policyv1.KeySet{Source: &policyv1.KeySet_Pem{Pem: &policyv1.PemKeys{Keys: []*policyv1.PemKey{
+			{Pem: "-----BEGIN PRIVATE KEY-----\n" + secret + "\n-----END PRIVATE KEY-----"}}}}}, ".pem.keys[0].pem"},
+	} {
+		for where, r := range holders(tt.set) {
+			before := proto.CloneOf(r)
+			text := jsonOf(t, r)
+			if !HasSecrets(r) || strings.Contains(text, secret) || !strings.Contains(text, Redacted) {
+				t.Errorf("%s in %s: HasSecrets = %t, the manifest is %s", name, where, HasSecrets(r), text)
+			}
+			if !proto.Equal(before, r) {
+				t.Errorf("%s in %s: Manifest changed the resource to %v", name, where, r)
+			}
+			got := shown(faultsOf([]Document{{Source: "again.json", Content: text}}))
+			if where == "an issuer" && !strings.Contains(got, "spec.keySet"+tt.field+": ") {
+				t.Errorf("applied again, %s has the faults %q; want one of spec.keySet%s", text, got, tt.field)
+			}
+			if got == "" || strings.Contains(got, secret) {
+				t.Errorf("applied again, %s has the faults %q; want that it is refused", text, got)
+			}
+			if faults := shown(Check(State{KeyOf(r): r})); strings.Contains(faults, secret) {
+				t.Errorf("the faults of %s in %s show it: %s", name, where, faults)
+			}
+		}
 	}
 }

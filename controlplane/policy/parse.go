@@ -166,7 +166,7 @@ func (r *reader) envelope(n *yaml.Node, fields map[string]*yaml.Node) Kind {
 	}
 	kind := Kind(scalarText(fields["kind"]))
 	if _, known := specField[kind]; !known {
-		r.fault(or(fields["kind"], n), "kind", "unknown kind %q; the kinds are Issuer, Service, AuthenticationPolicy and AuthorizationPolicy", clip(string(kind)))
+		r.fault(or(fields["kind"], n), "kind", "unknown kind %q; the kinds are %s", clip(string(kind)), KindNames())
 		return ""
 	}
 	if fields["metadata"] == nil {

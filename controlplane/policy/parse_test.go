@@ -187,6 +187,39 @@ spec:
 	}
 }
 
+// A name alone stands for a place of a token without a prefix; whatever YAML may
+// take it for, a name is a string.
+func TestParseTokenLocations(t *testing.T) {
+	objects, faults := read(`apiVersion: watchword.dev/v1
+kind: AuthenticationPolicy
+metadata: {name: l}
+spec:
+  jwtRules:
+  - fromHeaders: [&h authorization, {name: *h, prefix: "Bearer "}, *h]
+    fromParams: ["1", yes, {name: jwt}]
+    fromCookies:
+    - jwt
+    - name: token
+      prefix: v1.
+    fromForm: [{prefix: x}]
+`)
+	if len(objects) != 1 || len(faults) > 0 {
+		t.Fatalf("%d objects, faults %v", len(objects), faults)
+	}
+	at := func(name, prefix string) *policyv1.TokenLocation {
+		return &policyv1.TokenLocation{Name: name, Prefix: prefix}
+	}
+	want := &policyv1.JwtRule{
+		FromHeaders: []*policyv1.TokenLocation{at("authorization", ""), at("authorization", "Bearer "), at("authorization", "")},
+		FromParams:  []*policyv1.TokenLocation{at("1", ""), at("yes", ""), at("jwt", "")},
+		FromCookies: []*policyv1.TokenLocation{at("jwt", ""), at("token", "v1.")},
+		FromForm:    []*policyv1.TokenLocation{at("", "x")},
+	}
+	if diff := cmp.Diff(want, objects[0].Resource.GetAuthenticationPolicy().GetJwtRules()[0], protocmp.Transform()); diff != "" {
+		t.Errorf("rule -want +got:\n%s", diff)
+	}
+}
+
 // jsonOf is a manifest as an operator gets it.
 func jsonOf(t interface{ Fatal(...any) }, r *policyv1.Resource) string {
 	b, err := json.Marshal(Manifest(r).AsMap())

@@ -14,6 +14,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -32,17 +33,29 @@ type Kind string
 // stored step by step: what is referred to comes first.
 const (
 	KindIssuer               Kind = "Issuer"
+	KindConsumer             Kind = "Consumer"
 	KindService              Kind = "Service"
 	KindAuthenticationPolicy Kind = "AuthenticationPolicy"
 	KindAuthorizationPolicy  Kind = "AuthorizationPolicy"
 )
 
 // Kinds lists every kind in the order above.
-var Kinds = []Kind{KindIssuer, KindService, KindAuthenticationPolicy, KindAuthorizationPolicy}
+var Kinds = []Kind{KindIssuer, KindConsumer, KindService, KindAuthenticationPolicy, KindAuthorizationPolicy}
+
+// KindNames lists the kinds in a sentence.
+func KindNames() string {
+	var names []string
+	for _, k := range Kinds {
+		names = append(names, string(k))
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
+}
 
 // specField names the member of policyv1.Resource's oneof for each kind.
 var specField = map[Kind]string{
 	KindIssuer:               "issuer",
+	KindConsumer:             "consumer",
 	KindService:              "service",
 	KindAuthenticationPolicy: "authentication_policy",
 	KindAuthorizationPolicy:  "authorization_policy",
@@ -68,6 +81,8 @@ func KeyOf(r *policyv1.Resource) Key {
 	switch r.GetSpec().(type) {
 	case *policyv1.Resource_Issuer:
 		kind = KindIssuer
+	case *policyv1.Resource_Consumer:
+		kind = KindConsumer
 	case *policyv1.Resource_Service:
 		kind = KindService
 	case *policyv1.Resource_AuthenticationPolicy:
@@ -102,11 +117,18 @@ func (s State) Issuer(name string) *policyv1.IssuerSpec {
 	return s[Key{KindIssuer, name}].GetIssuer()
 }
 
+// Consumer returns the spec of a Consumer, or nil.
+func (s State) Consumer(name string) *policyv1.ConsumerSpec {
+	return s[Key{KindConsumer, name}].GetConsumer()
+}
+
 // Services returns the names of all Services in order.
-func (s State) Services() []string {
+func (s State) Services() []string { return s.names(KindService) }
+
+func (s State) names(kind Kind) []string {
 	var names []string
 	for k := range s {
-		if k.Kind == KindService {
+		if k.Kind == kind {
 			names = append(names, k.Name)
 		}
 	}

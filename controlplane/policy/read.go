@@ -204,7 +204,7 @@ func (r *reader) list(n *yaml.Node, path string, l protoreflect.List, fd protore
 	}
 }
 
-// nested reads a message, among them the two that YAML writes as a scalar.
+// nested reads a message, among them those that YAML writes as a scalar.
 func (r *reader) nested(n *yaml.Node, path string, v protoreflect.Value) protoreflect.Value {
 	switch msg := v.Message().Interface().(type) {
 	case *durationpb.Duration:
@@ -212,11 +212,14 @@ func (r *reader) nested(n *yaml.Node, path string, v protoreflect.Value) protore
 	case *structpb.Value:
 		r.value(n, path, msg)
 	case *policyv1.TokenLocation:
-		if isScalar(n, "!!str") { // the short form: a name alone
+		switch {
+		case isScalar(n, "!!str"): // the short form: a name alone
 			msg.Name = n.Value
-			break
+		case n.Kind == yaml.MappingNode:
+			r.message(n, path, v.Message())
+		case !r.null(n, path):
+			r.fault(n, path, "wants a name, or an object with name and prefix, not %s", r.describe(path, n))
 		}
-		r.message(n, path, v.Message())
 	default:
 		r.message(n, path, v.Message())
 	}
@@ -249,7 +252,8 @@ func isScalar(n *yaml.Node, tag string) bool { return n.Kind == yaml.ScalarNode 
 // describe says what a node is, for faults; of what may be a key or a secret,
 // only its type.
 func (r *reader) describe(path string, n *yaml.Node) string {
-	if n.Kind == yaml.ScalarNode && strings.HasPrefix(path, "spec.keySet") {
+	secret := strings.Contains(path, "keySet") || strings.HasPrefix(path, "spec.credentials")
+	if n.Kind == yaml.ScalarNode && secret {
 		return "what is there"
 	}
 	return describe(n)

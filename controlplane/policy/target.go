@@ -35,10 +35,11 @@ func Match(t *policyv1.Target, service, route string) Level {
 }
 
 // Policies are the policies of a State by the services that they target, to
-// look up what holds for many routes.
+// look up what holds for many routes; and who is a caller by what.
 type Policies struct {
 	authentication targeted[*policyv1.AuthenticationPolicySpec]
 	authorization  targeted[*policyv1.AuthorizationPolicySpec]
+	callerIndex
 }
 
 // targeted are policies of one kind, each list by name.
@@ -76,7 +77,7 @@ func (t *targeted[S]) about(service string, with func(named[S])) {
 // Policies returns the policies of the state. It is worth keeping while the
 // state is looked at.
 func (s State) Policies() *Policies {
-	p := &Policies{}
+	p := &Policies{callerIndex: newCallerIndex(s)}
 	p.authentication.byService = map[string][]named[*policyv1.AuthenticationPolicySpec]{}
 	p.authorization.byService = map[string][]named[*policyv1.AuthorizationPolicySpec]{}
 	for _, k := range s.keysOf(KindAuthenticationPolicy) {
@@ -100,17 +101,32 @@ func (s State) keysOf(kind Kind) []Key {
 	return keys
 }
 
-// AuthenticationFor returns the name and spec of the policy that holds for a
-// route, or "" and nil when none does. Of two at one level, which Check
-// refuses, it is the first by name.
-func (p *Policies) AuthenticationFor(service, route string) (name string, spec *policyv1.AuthenticationPolicySpec) {
-	best := LevelNone
+// AuthenticationPolicy is one that holds for a route. Where none does, Name is
+// empty and Spec nil.
+type AuthenticationPolicy struct {
+	Name string
+	Spec *policyv1.AuthenticationPolicySpec
+}
+
+// AuthenticationFor returns what holds for a route: of the policies that are
+// enforced the most specific, and of those that are observed too, if no enforced
+// one is more specific. Of two at one level, which Check refuses, it is the
+// first by name.
+func (p *Policies) AuthenticationFor(service, route string) (enforced, observed AuthenticationPolicy) {
+	var best, bestObserved Level
 	p.authentication.about(service, func(n named[*policyv1.AuthenticationPolicySpec]) {
-		if l := Match(n.spec.GetTarget(), service, route); l > best {
-			best, name, spec = l, n.name, n.spec
+		l := Match(n.spec.GetTarget(), service, route)
+		switch {
+		case n.spec.GetEnforcement() == policyv1.Enforcement_OBSERVE && l > bestObserved:
+			bestObserved, observed = l, AuthenticationPolicy{n.name, n.spec}
+		case n.spec.GetEnforcement() != policyv1.Enforcement_OBSERVE && l > best:
+			best, enforced = l, AuthenticationPolicy{n.name, n.spec}
 		}
 	})
-	return name, spec
+	if best > bestObserved {
+		observed = AuthenticationPolicy{}
+	}
+	return enforced, observed
 }
 
 // AuthorizationPolicy is one that holds for a route.
@@ -119,26 +135,48 @@ type AuthorizationPolicy struct {
 	Spec *policyv1.AuthorizationPolicySpec
 }
 
-// AuthorizationFor returns what holds for a route, by name: every DENY, and the
-// ALLOWs of the most specific level that has one. restricted says that there is
-// one.
-func (p *Policies) AuthorizationFor(service, route string) (deny, allow []AuthorizationPolicy, restricted bool) {
-	best := LevelNone
+// Authorization is what holds for a route, by name: every DENY, and the ALLOWs
+// of the most specific level that has one. Restricted says that there is one.
+type Authorization struct {
+	Deny, Allow []AuthorizationPolicy
+	Restricted  bool
+}
+
+// AuthorizationFor returns what is enforced on a route; and what would be if the
+// policies that are observed were enforced too, nil if they make no difference.
+func (p *Policies) AuthorizationFor(service, route string) (enforced Authorization, observed *Authorization) {
+	var all []AuthorizationPolicy
 	p.authorization.about(service, func(n named[*policyv1.AuthorizationPolicySpec]) {
-		l := Match(n.spec.GetTarget(), service, route)
-		switch {
-		case l == LevelNone:
-		case n.spec.GetAction() == policyv1.AuthorizationPolicySpec_DENY:
-			deny = append(deny, AuthorizationPolicy{n.name, n.spec})
-		case l > best:
-			best, allow = l, []AuthorizationPolicy{{n.name, n.spec}}
-		case l == best:
-			allow = append(allow, AuthorizationPolicy{n.name, n.spec})
+		if Match(n.spec.GetTarget(), service, route) != LevelNone {
+			all = append(all, AuthorizationPolicy{n.name, n.spec})
 		}
 	})
 	// Those of the mesh and those of the service are each in order.
-	slices.SortFunc(deny, func(a, b AuthorizationPolicy) int { return strings.Compare(a.Name, b.Name) })
-	return deny, allow, best != LevelNone
+	slices.SortFunc(all, func(a, b AuthorizationPolicy) int { return strings.Compare(a.Name, b.Name) })
+	seen := func(a AuthorizationPolicy) bool { return a.Spec.GetEnforcement() == policyv1.Enforcement_OBSERVE }
+	whole := authorizationOf(all, service, route)
+	if slices.ContainsFunc(whole.Deny, seen) || slices.ContainsFunc(whole.Allow, seen) {
+		observed = &whole
+	}
+	return authorizationOf(slices.DeleteFunc(slices.Clone(all), seen), service, route), observed
+}
+
+func authorizationOf(policies []AuthorizationPolicy, service, route string) Authorization {
+	var out Authorization
+	best := LevelNone
+	for _, p := range policies {
+		l := Match(p.Spec.GetTarget(), service, route)
+		switch {
+		case p.Spec.GetAction() == policyv1.AuthorizationPolicySpec_DENY:
+			out.Deny = append(out.Deny, p)
+		case l > best:
+			best, out.Allow = l, []AuthorizationPolicy{p}
+		case l == best:
+			out.Allow = append(out.Allow, p)
+		}
+	}
+	out.Restricted = best != LevelNone
+	return out
 }
 
 // routeNames returns the names of a service's routes, "" for the rest last.

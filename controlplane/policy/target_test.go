@@ -52,9 +52,12 @@ func TestPrecedence(t *testing.T) {
 	}
 	var got []string
 	for _, place := range [][2]string{{"orders", "admin"}, {"orders", "health"}, {"orders", ""}, {"web", ""}, {"nobody", ""}} {
-		name, _ := s.Policies().AuthenticationFor(place[0], place[1])
-		deny, allow, restricted := s.Policies().AuthorizationFor(place[0], place[1])
-		got = append(got, fmt.Sprintf("%s/%s: %s; deny %s; allow %s (%t)", place[0], place[1], name, namesOf(deny), namesOf(allow), restricted))
+		enforced, observed := s.Policies().AuthenticationFor(place[0], place[1])
+		z, zObserved := s.Policies().AuthorizationFor(place[0], place[1])
+		got = append(got, fmt.Sprintf("%s/%s: %s; %s", place[0], place[1], enforced.Name, authorizationText(&z)))
+		if observed.Name != "" || zObserved != nil {
+			t.Errorf("at %s/%s %q and %s are observed, though all policies are enforced", place[0], place[1], observed.Name, authorizationText(zObserved))
+		}
 	}
 	want := []string{
 		"orders/admin: n-admin; deny z-admin-deny z-mesh-deny; allow z-orders-a z-orders-b (true)",
@@ -67,12 +70,79 @@ func TestPrecedence(t *testing.T) {
 		t.Errorf("what holds where, -want +got:\n%s", diff)
 	}
 	none := State{}
-	if name, spec := none.Policies().AuthenticationFor("orders", ""); name != "" || spec != nil {
-		t.Errorf("AuthenticationFor in an empty state = %q, %v", name, spec)
+	if enforced, observed := none.Policies().AuthenticationFor("orders", ""); enforced.Name != "" || enforced.Spec != nil || observed.Name != "" {
+		t.Errorf("AuthenticationFor in an empty state = %v, %v", enforced, observed)
 	}
-	if deny, allow, restricted := none.Policies().AuthorizationFor("orders", ""); deny != nil || allow != nil || restricted {
-		t.Errorf("AuthorizationFor in an empty state = %v, %v, %t", deny, allow, restricted)
+	if enforced, observed := none.Policies().AuthorizationFor("orders", ""); enforced.Deny != nil || enforced.Allow != nil || enforced.Restricted || observed != nil {
+		t.Errorf("AuthorizationFor in an empty state = %v, %v", enforced, observed)
 	}
+}
+
+// What is observed is what would hold if it were enforced too, and it changes
+// nothing of what is.
+func TestObserved(t *testing.T) {
+	for name, tt := range map[string]struct {
+		policies string // name kind target, a policy each; a name that begins with o is observed
+		want     string
+	}{
+		"nothing":             {"", "enforced  observed ; enforced deny ; allow  (false)"},
+		"alone":               {"o n mesh", "enforced  observed o; enforced deny ; allow  (false)"},
+		"more specific":       {"o n orders, e n mesh", "enforced e observed o; enforced deny ; allow  (false)"},
+		"less specific":       {"o n mesh, e n orders", "enforced e observed ; enforced deny ; allow  (false)"},
+		"equal":               {"o n orders, e n orders", "enforced e observed o; enforced deny ; allow  (false)"},
+		"deny":                {"o deny mesh, e allow mesh", "enforced  observed ; enforced deny ; allow e (true); observed deny o; allow e (true)"},
+		"allow above":         {"o allow orders, e allow mesh", "enforced  observed ; enforced deny ; allow e (true); observed deny ; allow o (true)"},
+		"allow below":         {"o allow mesh, e allow orders", "enforced  observed ; enforced deny ; allow e (true)"},
+		"allow beside":        {"o allow orders, e allow orders, e2 deny mesh", "enforced  observed ; enforced deny e2; allow e (true); observed deny e2; allow e o (true)"},
+		"allow where no else": {"o allow mesh", "enforced  observed ; enforced deny ; allow  (false); observed deny ; allow o (true)"},
+	} {
+		var docs []string
+		for p := range strings.SplitSeq(tt.policies, ", ") {
+			var name, kind, target string
+			if _, err := fmt.Sscan(p, &name, &kind, &target); err != nil {
+				continue
+			}
+			docs = append(docs, policyYAML(name, kind, target))
+		}
+		objects, faults := read(strings.Join(docs, "---\n"))
+		if len(faults) > 0 {
+			t.Fatal(shown(faults))
+		}
+		n, no := stateOf(objects).Policies().AuthenticationFor("orders", "")
+		z, zo := stateOf(objects).Policies().AuthorizationFor("orders", "")
+		got := fmt.Sprintf("enforced %s observed %s; enforced %s", n.Name, no.Name, authorizationText(&z))
+		if zo != nil {
+			got += "; observed " + authorizationText(zo)
+		}
+		if got != tt.want {
+			t.Errorf("%s (%s):\n got %s\nwant %s", name, tt.policies, got, tt.want)
+		}
+	}
+}
+
+func policyYAML(name, kind, target string) string {
+	spec := "mode: STRICT"
+	if kind != "n" {
+		spec = "action: " + strings.ToUpper(kind)
+	}
+	if name[0] == 'o' {
+		spec += ", enforcement: OBSERVE"
+	}
+	if target != "mesh" {
+		spec += ", target: {services: [" + target + "]}"
+	}
+	what := "Authorization"
+	if kind == "n" {
+		what = "Authentication"
+	}
+	return fmt.Sprintf("{apiVersion: watchword.dev/v1, kind: %sPolicy, metadata: {name: %s}, spec: {%s}}\n", what, name, spec)
+}
+
+func authorizationText(a *Authorization) string {
+	if a == nil {
+		return "nothing"
+	}
+	return fmt.Sprintf("deny %s; allow %s (%t)", namesOf(a.Deny), namesOf(a.Allow), a.Restricted)
 }
 
 func namesOf(list []AuthorizationPolicy) string {

@@ -25,6 +25,9 @@ fault in any of them nothing is stored, and all faults are listed with file and
 line. A document with metadata.revision is refused if the stored resource has
 another revision; one without is written over whatever is stored.
 
+Keys and secrets of credentials that the documents leave out are made, and
+printed once: no command shows a secret again.
+
 With --wait it returns when every data plane that the change touches has
 confirmed it, and otherwise names those that have not and why.`,
 		Example: `  watchword apply -f mesh/ --dry-run
@@ -84,6 +87,7 @@ func runApply(cmd *cobra.Command, o *options, flags *applyFlags) error {
 			return err
 		}
 		con.printChanges(report)
+		con.printGenerated(report)
 		con.notes(report)
 		return c.finish(ctx, con, report, &flags.waiting)
 	})
@@ -114,6 +118,7 @@ func (c *client) apply(ctx context.Context, request *adminv1.ApplyRequest) (*cha
 		Transactions: response.GetTransactions(),
 		Changes:      changeViews(response.GetChanges()),
 		Warnings:     response.GetWarnings(),
+		Generated:    generatedViews(response.GetGenerated()),
 		services:     response.GetServices(),
 	}, nil
 }

@@ -16,6 +16,8 @@ type changeReport struct {
 	Transactions int32        `json:"transactions,omitempty"`
 	Changes      []changeView `json:"changes"`
 	Warnings     []string     `json:"warnings,omitempty"`
+	// Generated are keys and secrets that are shown this once.
+	Generated []generatedView `json:"generated,omitempty"`
 	// services are those that the change concerns; --wait names them.
 	services []string
 
@@ -27,6 +29,20 @@ type changeView struct {
 	Name   string `json:"name"`
 	Action string `json:"action"`
 	Diff   string `json:"diff,omitempty"`
+}
+
+type generatedView struct {
+	Resource string `json:"resource"`
+	Field    string `json:"field"`
+	Value    string `json:"value"`
+}
+
+func generatedViews(list []*adminv1.Generated) []generatedView {
+	var views []generatedView
+	for _, g := range list {
+		views = append(views, generatedView{g.GetResource(), g.GetField(), g.GetValue()})
+	}
+	return views
 }
 
 func (c changeView) resourceName() resourceName { return resourceName{c.Kind, c.Name} }
@@ -63,6 +79,28 @@ func (c *console) printChanges(r *changeReport) {
 			}
 		}
 	}
+}
+
+// printGenerated prints what was made and can't be read again; beside a list of
+// names it goes to err, so as not to be lost.
+func (c *console) printGenerated(r *changeReport) {
+	if len(r.Generated) == 0 || c.format == formatJSON || c.format == formatYAML {
+		return
+	}
+	to := *c
+	if c.format == formatName {
+		to.out, to.color = c.err, false
+	}
+	title := "made, and not shown again:"
+	if r.DryRun {
+		title = "would be made:"
+	}
+	fmt.Fprintf(to.out, "\n%s\n", title)
+	var rows [][]cell
+	for _, g := range r.Generated {
+		rows = append(rows, plain(g.Resource, g.Field, g.Value))
+	}
+	to.table([]string{"RESOURCE", "FIELD", "VALUE"}, rows)
 }
 
 func dryRunMark(r *changeReport) string {

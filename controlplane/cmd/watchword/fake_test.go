@@ -125,6 +125,9 @@ func (f *fakeAdmin) Apply(_ context.Context, r *adminv1.ApplyRequest) (*adminv1.
 				return nil, err
 			}
 			response.Changes = append(response.Changes, change)
+			if name.kind == "Consumer" && change.GetAction() != adminv1.Change_UNCHANGED {
+				response.Generated = append(response.Generated, fakeGenerated("Consumer/"+name.name, r.GetDryRun())...)
+			}
 		}
 	}
 	if r.GetPrune() {
@@ -140,6 +143,17 @@ func (f *fakeAdmin) Apply(_ context.Context, r *adminv1.ApplyRequest) (*adminv1.
 		response.Revision = f.revision
 	}
 	return response, nil
+}
+
+func fakeGenerated(resource string, dryRun bool) []*adminv1.Generated {
+	key, secret := "9fKq", "h8Zr"
+	if dryRun {
+		key, secret = "(generated)", "(generated)"
+	}
+	return []*adminv1.Generated{
+		{Resource: resource, Field: "spec.credentials[0].key", Value: key},
+		{Resource: resource, Field: "spec.credentials[0].keySet.secret.keys[0].secret", Value: secret},
+	}
 }
 
 func fakeFaults(r *adminv1.ApplyRequest) error {

@@ -21,6 +21,8 @@ var kinds = []kind{
 		[]string{"NAME", "REVISION", "AUDIENCES", "ROUTES", "INBOUND", "CALLS"}, serviceRow},
 	{"Issuer", "issuer", "issuers", "iss",
 		[]string{"NAME", "REVISION", "ISSUER", "KEYS", "ALGORITHMS"}, issuerRow},
+	{"Consumer", "consumer", "consumers", "con",
+		[]string{"NAME", "REVISION", "USERNAME", "CUSTOM ID", "CREDENTIALS", "MATCH"}, consumerRow},
 	{"AuthenticationPolicy", "authenticationpolicy", "authenticationpolicies", "authn",
 		[]string{"NAME", "REVISION", "TARGET", "MODE", "ISSUERS"}, authenticationRow},
 	{"AuthorizationPolicy", "authorizationpolicy", "authorizationpolicies", "authz",

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -48,6 +49,10 @@ func keysText(set item) string {
 	switch {
 	case set["builtin"] != nil:
 		return strings.TrimSpace("builtin " + set.object("builtin").text("trustDomain"))
+	case set["jwksUri"] != nil:
+		return "jwksUri " + set.object("jwksUri").text("uri")
+	case set["secret"] != nil:
+		return fmt.Sprintf("secret (%d)", len(set.object("secret").list("keys")))
 	case set["pem"] != nil:
 		return fmt.Sprintf("pem (%d)", len(set.object("pem").list("keys")))
 	case set["jwks"] != nil:
@@ -62,18 +67,57 @@ func keysText(set item) string {
 	return ""
 }
 
+func consumerRow(i item) []cell {
+	spec := i.object("spec")
+	match := ""
+	if m := spec.object("match"); m != nil {
+		match = m.text("issuer")
+		if n := len(m.list("claims")); n > 0 {
+			match += " (" + count(n, "claim") + ")"
+		}
+	}
+	return row(i, spec.text("username"), spec.text("customId"), strconv.Itoa(len(spec.list("credentials"))), match)
+}
+
 func authenticationRow(i item) []cell {
 	spec := i.object("spec")
 	mode := spec.text("mode")
 	if mode == "" {
 		mode = "STRICT"
 	}
-	return row(i, targetText(spec.object("target")), mode, spec.each("jwtRules", "issuer"))
+	return row(i, targetText(spec.object("target")), observed(mode, spec), signers(spec))
+}
+
+// observed marks what is only observed.
+func observed(what string, spec item) string {
+	if spec.text("enforcement") == "OBSERVE" {
+		return what + " (observed)"
+	}
+	return what
+}
+
+// signers says whose tokens the rules of a policy take.
+func signers(spec item) string {
+	var out []string
+	for _, v := range spec.list("jwtRules") {
+		m, _ := v.(map[string]any)
+		rule := item(m)
+		signer := rule.text("issuer")
+		for _, field := range []string{"consumers", "services"} {
+			if rule[field] != nil {
+				signer = field
+			}
+		}
+		if signer != "" && !slices.Contains(out, signer) {
+			out = append(out, signer)
+		}
+	}
+	return strings.Join(out, ",")
 }
 
 func authorizationRow(i item) []cell {
 	spec := i.object("spec")
-	return row(i, targetText(spec.object("target")), spec.text("action"), strconv.Itoa(len(spec.list("rules"))))
+	return row(i, targetText(spec.object("target")), observed(spec.text("action"), spec), strconv.Itoa(len(spec.list("rules"))))
 }
 
 // targetText is "mesh", "orders", or "orders:read,write" with routes.

@@ -79,7 +79,7 @@ func (x Change_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Action.Descriptor instead.
 func (Change_Action) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{3, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // Document is one file with any number of YAML or JSON documents.
@@ -219,7 +219,10 @@ type ApplyResponse struct {
 	Warnings     []string `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// The services that the documents concern, changed or not: those to name in
 	// WaitInSync.
-	Services      []string `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`
+	Services []string `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`
+	// Keys and secrets of credentials that were made, because the documents leave
+	// them out. A secret is shown here and nowhere else.
+	Generated     []*Generated `protobuf:"bytes,6,rep,name=generated,proto3" json:"generated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,6 +292,77 @@ func (x *ApplyResponse) GetServices() []string {
 	return nil
 }
 
+func (x *ApplyResponse) GetGenerated() []*Generated {
+	if x != nil {
+		return x.Generated
+	}
+	return nil
+}
+
+// Generated is a value that was made.
+type Generated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kind/NAME of the resource, and the field in it, such as
+	// spec.credentials[0].key.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Field    string `protobuf:"bytes,2,opt,name=field,proto3" json:"field,omitempty"`
+	// "(generated)" for a dry run, which makes none.
+	Value         string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Generated) Reset() {
+	*x = Generated{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Generated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Generated) ProtoMessage() {}
+
+func (x *Generated) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Generated.ProtoReflect.Descriptor instead.
+func (*Generated) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Generated) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Generated) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *Generated) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 type Change struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Kind   string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -302,7 +376,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +388,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +401,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Change) GetKind() string {
@@ -368,7 +442,7 @@ type Faults struct {
 
 func (x *Faults) Reset() {
 	*x = Faults{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -380,7 +454,7 @@ func (x *Faults) String() string {
 func (*Faults) ProtoMessage() {}
 
 func (x *Faults) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -393,7 +467,7 @@ func (x *Faults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Faults.ProtoReflect.Descriptor instead.
 func (*Faults) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Faults) GetFaults() []*Fault {
@@ -420,7 +494,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +506,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -445,7 +519,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Fault) GetSource() string {
@@ -495,7 +569,7 @@ type Reference struct {
 
 func (x *Reference) Reset() {
 	*x = Reference{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -507,7 +581,7 @@ func (x *Reference) String() string {
 func (*Reference) ProtoMessage() {}
 
 func (x *Reference) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -520,7 +594,7 @@ func (x *Reference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reference.ProtoReflect.Descriptor instead.
 func (*Reference) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Reference) GetKind() string {
@@ -555,7 +629,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +641,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +654,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListRequest) GetKind() string {
@@ -609,7 +683,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +695,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +708,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListResponse) GetItems() []*structpb.Struct {
@@ -660,7 +734,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +746,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +759,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteRequest) GetReferences() []*Reference {
@@ -707,7 +781,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +793,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +806,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteResponse) GetRevision() int64 {
@@ -766,7 +840,7 @@ type ListDataPlanesRequest struct {
 
 func (x *ListDataPlanesRequest) Reset() {
 	*x = ListDataPlanesRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +852,7 @@ func (x *ListDataPlanesRequest) String() string {
 func (*ListDataPlanesRequest) ProtoMessage() {}
 
 func (x *ListDataPlanesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +865,7 @@ func (x *ListDataPlanesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDataPlanesRequest.ProtoReflect.Descriptor instead.
 func (*ListDataPlanesRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListDataPlanesRequest) GetService() string {
@@ -812,7 +886,7 @@ type ListDataPlanesResponse struct {
 
 func (x *ListDataPlanesResponse) Reset() {
 	*x = ListDataPlanesResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +898,7 @@ func (x *ListDataPlanesResponse) String() string {
 func (*ListDataPlanesResponse) ProtoMessage() {}
 
 func (x *ListDataPlanesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +911,7 @@ func (x *ListDataPlanesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDataPlanesResponse.ProtoReflect.Descriptor instead.
 func (*ListDataPlanesResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListDataPlanesResponse) GetDataPlanes() []*DataPlane {
@@ -876,7 +950,7 @@ type DataPlane struct {
 
 func (x *DataPlane) Reset() {
 	*x = DataPlane{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +962,7 @@ func (x *DataPlane) String() string {
 func (*DataPlane) ProtoMessage() {}
 
 func (x *DataPlane) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +975,7 @@ func (x *DataPlane) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataPlane.ProtoReflect.Descriptor instead.
 func (*DataPlane) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DataPlane) GetNode() string {
@@ -976,7 +1050,7 @@ type GetDataPlaneConfigRequest struct {
 
 func (x *GetDataPlaneConfigRequest) Reset() {
 	*x = GetDataPlaneConfigRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1062,7 @@ func (x *GetDataPlaneConfigRequest) String() string {
 func (*GetDataPlaneConfigRequest) ProtoMessage() {}
 
 func (x *GetDataPlaneConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1075,7 @@ func (x *GetDataPlaneConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataPlaneConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetDataPlaneConfigRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetDataPlaneConfigRequest) GetNode() string {
@@ -1021,7 +1095,7 @@ type GetDataPlaneConfigResponse struct {
 
 func (x *GetDataPlaneConfigResponse) Reset() {
 	*x = GetDataPlaneConfigResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1107,7 @@ func (x *GetDataPlaneConfigResponse) String() string {
 func (*GetDataPlaneConfigResponse) ProtoMessage() {}
 
 func (x *GetDataPlaneConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1120,7 @@ func (x *GetDataPlaneConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataPlaneConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetDataPlaneConfigResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetDataPlaneConfigResponse) GetDataPlane() *DataPlane {
@@ -1081,7 +1155,7 @@ type SentResource struct {
 
 func (x *SentResource) Reset() {
 	*x = SentResource{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1167,7 @@ func (x *SentResource) String() string {
 func (*SentResource) ProtoMessage() {}
 
 func (x *SentResource) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1180,7 @@ func (x *SentResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SentResource.ProtoReflect.Descriptor instead.
 func (*SentResource) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SentResource) GetTypeUrl() string {
@@ -1165,7 +1239,7 @@ type WaitInSyncRequest struct {
 
 func (x *WaitInSyncRequest) Reset() {
 	*x = WaitInSyncRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1251,7 @@ func (x *WaitInSyncRequest) String() string {
 func (*WaitInSyncRequest) ProtoMessage() {}
 
 func (x *WaitInSyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1264,7 @@ func (x *WaitInSyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitInSyncRequest.ProtoReflect.Descriptor instead.
 func (*WaitInSyncRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WaitInSyncRequest) GetRevision() int64 {
@@ -1231,7 +1305,7 @@ type WaitInSyncResponse struct {
 
 func (x *WaitInSyncResponse) Reset() {
 	*x = WaitInSyncResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1317,7 @@ func (x *WaitInSyncResponse) String() string {
 func (*WaitInSyncResponse) ProtoMessage() {}
 
 func (x *WaitInSyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1330,7 @@ func (x *WaitInSyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitInSyncResponse.ProtoReflect.Descriptor instead.
 func (*WaitInSyncResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WaitInSyncResponse) GetTotal() int32 {
@@ -1303,7 +1377,7 @@ type CreateClientSecretRequest struct {
 
 func (x *CreateClientSecretRequest) Reset() {
 	*x = CreateClientSecretRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1389,7 @@ func (x *CreateClientSecretRequest) String() string {
 func (*CreateClientSecretRequest) ProtoMessage() {}
 
 func (x *CreateClientSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1402,7 @@ func (x *CreateClientSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateClientSecretRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateClientSecretRequest) GetService() string {
@@ -1348,7 +1422,7 @@ type CreateClientSecretResponse struct {
 
 func (x *CreateClientSecretResponse) Reset() {
 	*x = CreateClientSecretResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1434,7 @@ func (x *CreateClientSecretResponse) String() string {
 func (*CreateClientSecretResponse) ProtoMessage() {}
 
 func (x *CreateClientSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1447,7 @@ func (x *CreateClientSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientSecretResponse.ProtoReflect.Descriptor instead.
 func (*CreateClientSecretResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateClientSecretResponse) GetClientId() string {
@@ -1402,7 +1476,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1488,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1501,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *IssueTokenRequest) GetService() string {
@@ -1462,7 +1536,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1548,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1561,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IssueTokenResponse) GetAccessToken() string {
@@ -1526,13 +1600,18 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eprune_selector\x18\x04 \x03(\v23.watchword.admin.v1.ApplyRequest.PruneSelectorEntryR\rpruneSelector\x1a@\n" +
 	"\x12PruneSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfa\x01\n" +
 	"\rApplyResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x124\n" +
 	"\achanges\x18\x02 \x03(\v2\x1a.watchword.admin.v1.ChangeR\achanges\x12\"\n" +
 	"\ftransactions\x18\x03 \x01(\x05R\ftransactions\x12\x1a\n" +
 	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12\x1a\n" +
-	"\bservices\x18\x05 \x03(\tR\bservices\"\xd7\x01\n" +
+	"\bservices\x18\x05 \x03(\tR\bservices\x12;\n" +
+	"\tgenerated\x18\x06 \x03(\v2\x1d.watchword.admin.v1.GeneratedR\tgenerated\"S\n" +
+	"\tGenerated\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05field\x18\x02 \x01(\tR\x05field\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"\xd7\x01\n" +
 	"\x06Change\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
@@ -1648,77 +1727,79 @@ func file_watchword_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(Change_Action)(0),                 // 0: watchword.admin.v1.Change.Action
 	(*Document)(nil),                   // 1: watchword.admin.v1.Document
 	(*ApplyRequest)(nil),               // 2: watchword.admin.v1.ApplyRequest
 	(*ApplyResponse)(nil),              // 3: watchword.admin.v1.ApplyResponse
-	(*Change)(nil),                     // 4: watchword.admin.v1.Change
-	(*Faults)(nil),                     // 5: watchword.admin.v1.Faults
-	(*Fault)(nil),                      // 6: watchword.admin.v1.Fault
-	(*Reference)(nil),                  // 7: watchword.admin.v1.Reference
-	(*ListRequest)(nil),                // 8: watchword.admin.v1.ListRequest
-	(*ListResponse)(nil),               // 9: watchword.admin.v1.ListResponse
-	(*DeleteRequest)(nil),              // 10: watchword.admin.v1.DeleteRequest
-	(*DeleteResponse)(nil),             // 11: watchword.admin.v1.DeleteResponse
-	(*ListDataPlanesRequest)(nil),      // 12: watchword.admin.v1.ListDataPlanesRequest
-	(*ListDataPlanesResponse)(nil),     // 13: watchword.admin.v1.ListDataPlanesResponse
-	(*DataPlane)(nil),                  // 14: watchword.admin.v1.DataPlane
-	(*GetDataPlaneConfigRequest)(nil),  // 15: watchword.admin.v1.GetDataPlaneConfigRequest
-	(*GetDataPlaneConfigResponse)(nil), // 16: watchword.admin.v1.GetDataPlaneConfigResponse
-	(*SentResource)(nil),               // 17: watchword.admin.v1.SentResource
-	(*WaitInSyncRequest)(nil),          // 18: watchword.admin.v1.WaitInSyncRequest
-	(*WaitInSyncResponse)(nil),         // 19: watchword.admin.v1.WaitInSyncResponse
-	(*CreateClientSecretRequest)(nil),  // 20: watchword.admin.v1.CreateClientSecretRequest
-	(*CreateClientSecretResponse)(nil), // 21: watchword.admin.v1.CreateClientSecretResponse
-	(*IssueTokenRequest)(nil),          // 22: watchword.admin.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),         // 23: watchword.admin.v1.IssueTokenResponse
-	nil,                                // 24: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	(*structpb.Struct)(nil),            // 25: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 27: google.protobuf.Duration
+	(*Generated)(nil),                  // 4: watchword.admin.v1.Generated
+	(*Change)(nil),                     // 5: watchword.admin.v1.Change
+	(*Faults)(nil),                     // 6: watchword.admin.v1.Faults
+	(*Fault)(nil),                      // 7: watchword.admin.v1.Fault
+	(*Reference)(nil),                  // 8: watchword.admin.v1.Reference
+	(*ListRequest)(nil),                // 9: watchword.admin.v1.ListRequest
+	(*ListResponse)(nil),               // 10: watchword.admin.v1.ListResponse
+	(*DeleteRequest)(nil),              // 11: watchword.admin.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 12: watchword.admin.v1.DeleteResponse
+	(*ListDataPlanesRequest)(nil),      // 13: watchword.admin.v1.ListDataPlanesRequest
+	(*ListDataPlanesResponse)(nil),     // 14: watchword.admin.v1.ListDataPlanesResponse
+	(*DataPlane)(nil),                  // 15: watchword.admin.v1.DataPlane
+	(*GetDataPlaneConfigRequest)(nil),  // 16: watchword.admin.v1.GetDataPlaneConfigRequest
+	(*GetDataPlaneConfigResponse)(nil), // 17: watchword.admin.v1.GetDataPlaneConfigResponse
+	(*SentResource)(nil),               // 18: watchword.admin.v1.SentResource
+	(*WaitInSyncRequest)(nil),          // 19: watchword.admin.v1.WaitInSyncRequest
+	(*WaitInSyncResponse)(nil),         // 20: watchword.admin.v1.WaitInSyncResponse
+	(*CreateClientSecretRequest)(nil),  // 21: watchword.admin.v1.CreateClientSecretRequest
+	(*CreateClientSecretResponse)(nil), // 22: watchword.admin.v1.CreateClientSecretResponse
+	(*IssueTokenRequest)(nil),          // 23: watchword.admin.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),         // 24: watchword.admin.v1.IssueTokenResponse
+	nil,                                // 25: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	(*structpb.Struct)(nil),            // 26: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 28: google.protobuf.Duration
 }
 var file_watchword_admin_v1_admin_proto_depIdxs = []int32{
 	1,  // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
-	24, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	4,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
-	0,  // 3: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
-	6,  // 4: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
-	25, // 5: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
-	7,  // 6: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
-	4,  // 7: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
-	14, // 8: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	26, // 9: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
-	26, // 10: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
-	14, // 11: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
-	17, // 12: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
-	25, // 13: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
-	27, // 14: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
-	14, // 15: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
-	27, // 16: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
-	27, // 17: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
-	2,  // 18: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
-	8,  // 19: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
-	10, // 20: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
-	12, // 21: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
-	15, // 22: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
-	18, // 23: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
-	20, // 24: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
-	22, // 25: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
-	3,  // 26: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
-	9,  // 27: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
-	11, // 28: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
-	13, // 29: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
-	16, // 30: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
-	19, // 31: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
-	21, // 32: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
-	23, // 33: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
-	26, // [26:34] is the sub-list for method output_type
-	18, // [18:26] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	25, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	5,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
+	4,  // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
+	0,  // 4: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
+	7,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
+	26, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
+	8,  // 7: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
+	5,  // 8: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
+	15, // 9: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	27, // 10: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
+	27, // 11: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
+	15, // 12: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
+	18, // 13: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
+	26, // 14: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
+	28, // 15: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
+	15, // 16: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
+	28, // 17: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
+	28, // 18: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
+	2,  // 19: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
+	9,  // 20: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
+	11, // 21: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
+	13, // 22: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
+	16, // 23: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
+	19, // 24: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
+	21, // 25: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
+	23, // 26: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
+	3,  // 27: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
+	10, // 28: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
+	12, // 29: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
+	14, // 30: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
+	17, // 31: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
+	20, // 32: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
+	22, // 33: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
+	24, // 34: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
+	27, // [27:35] is the sub-list for method output_type
+	19, // [19:27] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_watchword_admin_v1_admin_proto_init() }
@@ -1732,7 +1813,7 @@ func file_watchword_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_admin_v1_admin_proto_rawDesc), len(file_watchword_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
