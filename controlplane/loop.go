@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/compile"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/controlplane/store"
@@ -36,6 +37,8 @@ type loop struct {
 	mailbox *mailbox
 	// translator is shared with preview.
 	translator translator
+	// fetcher is told of key sets at URIs; nil in tests without any.
+	fetcher *bundle.Manager
 
 	// Only the loop's goroutine touches these.
 	keys     map[string][]jose.Key // replaced, never changed
@@ -86,10 +89,12 @@ func (l *loop) apply(e store.Event) {
 		before = s.Config
 	}
 	signing := l.signingKeys(e)
-	all := l.refreshKeys(e, signing)
-	services := compile.Affected(before, e.Snapshot.Config, l.changed(e), l.uses(e.Snapshot.Config, all))
+	rekeyed, all := l.refreshKeys(e, signing)
+	changed := append(l.changed(e), rekeyed...)
+	services := compile.Affected(before, e.Snapshot.Config, changed, l.uses(e.Snapshot.Config, all))
 	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: l.translate(e.Snapshot.Config, services)})
 	l.tellIssuer(e, signing)
+	l.tellFetcher(e)
 	l.current.Store(e.Snapshot)
 	l.mu.Lock()
 	close(l.moved)
@@ -103,7 +108,7 @@ func (l *loop) apply(e store.Event) {
 func (l *loop) changed(e store.Event) []policy.Key {
 	builtin := policy.Key{Kind: policy.KindIssuer, Name: policy.BuiltinIssuer}
 	if !e.SigningKeys || slices.Contains(e.Changed, builtin) {
-		return e.Changed
+		return slices.Clip(e.Changed) // the rest is the sender's
 	}
 	return append(slices.Clone(e.Changed), builtin)
 }
@@ -126,38 +131,51 @@ func (l *loop) signingKeys(e store.Event) *keyset.Set {
 	return set
 }
 
-// refreshKeys parses the keys of the issuers that changed. An issuer that gets
-// its first usable key, or loses its last, changes which rules of others can
-// match; it then asks for everything to be compiled again.
-func (l *loop) refreshKeys(e store.Event, signing *keyset.Set) (all bool) {
+// refreshKeys parses the keys of the issuers that changed, and returns those
+// whose fetched sets gave other keys: a set that is equal is no change. An
+// issuer that gets its first usable key, or loses its last, changes which rules
+// of others can match; it then asks for everything to be compiled again.
+func (l *loop) refreshKeys(e store.Event, signing *keyset.Set) (rekeyed []policy.Key, all bool) {
 	l.keys = maps.Clone(l.keys)
-	set := func(name string, keys []jose.Key) {
+	set := func(name string, keys []jose.Key) (differs bool) {
+		differs = !slices.EqualFunc(keys, l.keys[name], jose.Key.Equal)
 		all = all || (len(keys) == 0) != (len(l.keys[name]) == 0)
 		if l.keys[name] = keys; len(keys) == 0 {
 			delete(l.keys, name)
 		}
+		return differs
 	}
 	defer func() { keys := l.keys; l.verifying.Store(&keys) }()
 	if signing != nil {
 		set(policy.BuiltinIssuer, signing.Keys())
 	}
 	for _, k := range e.Changed {
-		if k.Kind != policy.KindIssuer || k.Name == policy.BuiltinIssuer {
-			continue
+		if k.Kind == policy.KindIssuer {
+			l.refreshIssuer(e.Snapshot, k.Name, set)
 		}
-		spec := e.Snapshot.Config.Issuer(k.Name)
-		if spec == nil {
-			set(k.Name, nil)
-			continue
-		}
-		keys, faults := policy.IssuerKeys(spec)
-		for _, f := range faults {
-			// Only possible if an older version accepted it.
-			l.log.Error("an issuer's key is left out", "issuer", k.Name, "field", f.Field, "fault", f.Message)
-		}
-		set(k.Name, keys)
 	}
-	return all
+	for _, name := range e.Bundles {
+		if l.refreshIssuer(e.Snapshot, name, set) {
+			rekeyed = append(rekeyed, policy.Key{Kind: policy.KindIssuer, Name: name})
+		}
+	}
+	return rekeyed, all
+}
+
+func (l *loop) refreshIssuer(snap *store.Snapshot, name string, set func(string, []jose.Key) bool) (differs bool) {
+	if name == policy.BuiltinIssuer {
+		return false
+	}
+	spec := snap.Config.Issuer(name)
+	if spec == nil {
+		return set(name, nil)
+	}
+	keys, faults := issuerKeys(name, spec, snap.Bundles)
+	for _, f := range faults {
+		// Only possible if an older version, or other options, accepted it.
+		l.log.Error("an issuer's key is left out", "issuer", name, "field", f.Field, "fault", f.Message)
+	}
+	return set(name, keys)
 }
 
 // uses tells compile.Affected what the last rulesets depend on; all counts

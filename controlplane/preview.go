@@ -43,7 +43,7 @@ func (p preview) input(after policy.State, changed []policy.Key) compile.Input {
 	for _, k := range changed {
 		if k.Kind == policy.KindIssuer && k.Name != policy.BuiltinIssuer {
 			// Faults of keys were found before; an issuer that is gone has none.
-			keys[k.Name], _ = policy.IssuerKeys(after.Issuer(k.Name))
+			keys[k.Name], _ = issuerKeys(k.Name, after.Issuer(k.Name), p.loop.current.Load().Bundles)
 		}
 	}
 	return compile.Input{State: after, Policies: after.Policies(), Keys: keys, Subject: subjects(after)}

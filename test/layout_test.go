@@ -40,7 +40,8 @@ var layout = []struct {
 	{"controlplane/xds", nil},
 	{"controlplane/envoy", []string{"dataplane/reason", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
-	{"controlplane/store", []string{"controlplane/policy", "issuer/keyset", "issuer/clientauth", "proto/..."}},
+	{"controlplane/store", []string{"controlplane/policy", "controlplane/bundle", "issuer/keyset", "issuer/clientauth", "proto/..."}},
+	{"controlplane/bundle", []string{"internal/jose", "proto/..."}},
 	{"controlplane/policy", []string{"internal/jose", "proto/..."}},
 
 	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/jose"}},

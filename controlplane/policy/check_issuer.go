@@ -70,8 +70,11 @@ func (c *checker) builtin(b *policyv1.BuiltinKeys) {
 }
 
 // IssuerKeys parses the keys that an Issuer holds itself; none for the
-// built-in one.
+// built-in one, and none for one whose keys are fetched.
 func IssuerKeys(s *policyv1.IssuerSpec) ([]jose.Key, []Fault) {
+	if s.GetKeySet().GetJwksUri() != nil {
+		return nil, nil
+	}
 	options := jose.SetOptions{Algorithms: s.GetAlgorithms()}
 	if jwks := s.GetKeySet().GetJwks(); jwks != "" || s.GetKeySet().GetPem() == nil {
 		if s.GetKeySet().GetBuiltin() != nil {

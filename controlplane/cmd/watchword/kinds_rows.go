@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // text prints a scalar; a revision is a number in JSON, and must not come out
@@ -40,7 +41,11 @@ func serviceRow(i item) []cell {
 
 func issuerRow(i item) []cell {
 	spec := i.object("spec")
-	return row(i, spec.text("issuer"), keysText(spec.object("keySet")), spec.texts("algorithms"))
+	keys := keysText(spec.object("keySet"))
+	if spec.object("keySet")["jwksUri"] != nil {
+		keys = fetchedText(i.object("status"), time.Now())
+	}
+	return row(i, spec.text("issuer"), keys, spec.texts("algorithms"))
 }
 
 // keysText says where an issuer's keys come from, and how many there are.
