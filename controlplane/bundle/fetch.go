@@ -40,13 +40,12 @@ func fetch(ctx context.Context, s Source, etag string) (response, error) {
 	if err != nil {
 		return response{}, fmt.Errorf("uri: %w", err)
 	}
-	client, err := s.client(ctx, target)
+	transport, err := s.transport(ctx, target)
 	if err != nil {
 		return response{}, err
 	}
-	defer client.CloseIdleConnections()
 	for range maxRedirects + 1 {
-		resp, err := get(ctx, client, target, etag)
+		resp, err := get(ctx, transport, target, etag)
 		if err != nil {
 			return response{}, s.explain(ctx, err)
 		}
@@ -76,9 +75,9 @@ func parseURI(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// client is made anew for each fetch, without idle connections: names are
+// transport is made anew for each fetch and keeps no connection: names are
 // resolved and addresses checked each time.
-func (s Source) client(ctx context.Context, target *url.URL) (*http.Client, error) {
+func (s Source) transport(ctx context.Context, target *url.URL) (*http.Transport, error) {
 	nets, err := parseNetworks(s.JWKSURI.GetAllowNetworks(), target.Scheme == "http")
 	if err != nil {
 		return nil, err
@@ -111,10 +110,7 @@ func (s Source) client(ctx context.Context, target *url.URL) (*http.Client, erro
 	}
 	// A dialer without a resolver of its own uses the host's.
 	t.DialContext = (&net.Dialer{Control: control}).DialContext
-	return &http.Client{
-		Transport:     t,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}, nil
+	return t, nil
 }
 
 func parseProxy(text string) (*url.URL, error) {
@@ -183,7 +179,9 @@ func (s Source) tls() (*tls.Config, error) {
 	return c, nil
 }
 
-func get(ctx context.Context, client *http.Client, target *url.URL, etag string) (*http.Response, error) {
+// get makes one request. There is no http.Client around the transport: its
+// redirects and errors are not ours.
+func get(ctx context.Context, t *http.Transport, target *url.URL, etag string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, err
@@ -193,7 +191,7 @@ func get(ctx context.Context, client *http.Client, target *url.URL, etag string)
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
-	return client.Do(req)
+	return t.RoundTrip(req)
 }
 
 // redirect returns where a response points to, nil if nowhere. To another
@@ -235,7 +233,13 @@ func (s Source) answer(ctx context.Context, resp *http.Response, etag string, er
 	case resp.StatusCode != http.StatusOK:
 		return response{}, fmt.Errorf("the server answers with status %d, not 200", resp.StatusCode)
 	}
-	if out.body, err = io.ReadAll(io.LimitReader(resp.Body, MaxBytes+1)); err != nil {
+	out.body, err = io.ReadAll(io.LimitReader(resp.Body, MaxBytes+1))
+	if err == nil {
+		// A server that sees us hang up may end its half answer in good order,
+		// and be faster than the end of our connection.
+		err = ctx.Err()
+	}
+	if err != nil {
 		return response{}, s.explain(ctx, err)
 	}
 	return out, nil
@@ -294,10 +298,10 @@ func (s Source) explain(ctx context.Context, err error) error {
 		return said(certificate)
 	case errors.As(err, &connection):
 		return said(connection)
+	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
+		return errors.New("the server answers in HTTP without TLS")
 	case errors.As(err, &record):
 		return said(record)
-	case errors.Is(err, http.ErrSchemeMismatch):
-		return http.ErrSchemeMismatch
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("the connection ended before the answer did")
 	}

@@ -165,9 +165,10 @@ func (m *Manager) finish(ctx context.Context, e *entry, r result) {
 	defer m.mu.Unlock()
 	defer m.poke()
 	m.running--
+	canceled := ctx.Err() != nil
 	e.cancel()
 	e.cancel = nil
-	if m.entries[e.source.Issuer] != e || ctx.Err() != nil && r.err != nil {
+	if m.entries[e.source.Issuer] != e || canceled && r.err != nil {
 		return // changed, removed, or the end of Run: no fault of the source
 	}
 	m.metrics.fetched(e.source.Issuer, r.outcome)
