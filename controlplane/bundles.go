@@ -10,6 +10,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/jose"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
@@ -42,6 +43,28 @@ func (l *loop) tellFetcher(e store.Event) {
 		}
 	}
 	l.fetcher.SetSources(e.Snapshot.Revision, sources, e.Snapshot.Bundles)
+}
+
+func issuerNames(rs *dataplanev1.Ruleset) []string {
+	var names []string
+	for _, i := range rs.GetIssuers() {
+		names = append(names, i.GetName())
+	}
+	return names
+}
+
+// keyUnknown asks for the key sets of a service at once, since a data plane of
+// it has refused a token for its key: an issuer may have a new one. Which issuer
+// a token that did not verify is from, nobody can say. It does not block, and
+// strangers may cause it as often as they like.
+func (l *loop) keyUnknown(service string) {
+	names, ok := l.verifiedBy.Load(service)
+	if !ok || l.fetcher == nil {
+		return
+	}
+	for _, name := range names.([]string) {
+		l.fetcher.Refetch(name)
+	}
 }
 
 // keySets implements api.KeySets.

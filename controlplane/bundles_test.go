@@ -106,6 +106,34 @@ func TestLoopStartsWithBundles(t *testing.T) {
 	}
 }
 
+// A refusal for an unknown key hastens the fetch for the issuers of that
+// service, and of no other; it does no harm where there is nothing to fetch.
+func TestKeyUnknownHastensFetch(t *testing.T) {
+	r := begin(t)
+	r.keyUnknown("c") // before there is a fetcher
+	r.fetcher = bundle.New(bundle.Config{})
+	r.apply(r.edit(fetchedYAML))
+	for _, name := range []string{"far", "farther"} {
+		r.apply(r.fetched(name, "https://"+name+".test/jwks", fetchedSet("k1")))
+	}
+	next := func(issuer string) time.Time { s, _ := r.fetcher.Status(issuer); return s.Next }
+	far, farther := next("far"), next("farther")
+	for _, service := range []string{"a", "b", "nobody", ""} {
+		r.keyUnknown(service)
+	}
+	if !next("far").Equal(far) {
+		t.Error("a refusal by a service that does not use far hastens its fetch")
+	}
+	r.keyUnknown("c")
+	if !next("far").Before(far) || !next("farther").Equal(farther) {
+		t.Errorf("after a refusal by c far is due at %s (before: %s), farther at %s (before: %s); want far alone sooner", next("far"), far, next("farther"), farther)
+	}
+	r.apply(r.edit("", policy.Key{Kind: policy.KindService, Name: "c"}))
+	if _, there := r.verifiedBy.Load("c"); there {
+		t.Error("the issuers of a service that is gone are kept")
+	}
+}
+
 // The fetcher is told of sources and sets when those may have changed; a
 // preview compiles with the sets that are in force.
 func TestLoopTellsFetcher(t *testing.T) {

@@ -39,6 +39,9 @@ type loop struct {
 	translator translator
 	// fetcher is told of key sets at URIs; nil in tests without any.
 	fetcher *bundle.Manager
+	// verifiedBy has the names of the issuers that data planes of a service
+	// have keys of ([]string), for keyUnknown.
+	verifiedBy sync.Map
 
 	// Only the loop's goroutine touches these.
 	keys     map[string][]jose.Key // replaced, never changed
@@ -204,9 +207,11 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 			l.log.Error("a service can't be translated for Envoy; its data planes keep what they have", "service", t.service, "error", t.err)
 		case t.ruleset == nil:
 			delete(l.rulesets, t.service)
+			l.verifiedBy.Delete(t.service)
 			out[t.service] = nil
 		case t.resources != nil:
 			l.rulesets[t.service] = t.ruleset
+			l.verifiedBy.Store(t.service, issuerNames(t.ruleset))
 			for _, r := range t.resources {
 				out[t.service] = append(out[t.service], xds.Resource(r))
 			}

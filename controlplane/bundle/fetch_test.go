@@ -490,3 +490,16 @@ func TestMaxAge(t *testing.T) {
 		t.Errorf("maxAge of two lines = %s, want 30s", got)
 	}
 }
+
+// Whatever the header says, it asks for nothing, or for a time that is not too
+// short.
+func FuzzMaxAge(f *testing.F) {
+	for _, header := range []string{"max-age=60", `public, max-age="5", no-cache`, ",=,max-age=9999999999"} {
+		f.Add(header)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		if got := maxAge([]string{header}); got != 0 && got < MinInterval {
+			t.Errorf("maxAge(%q) = %s", header, got)
+		}
+	})
+}

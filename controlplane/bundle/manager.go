@@ -173,14 +173,17 @@ func (m *Manager) Refetch(issuer string) {
 		e.again = true
 		return
 	}
-	e.sooner(e.attempted.Add(MinInterval))
-	m.poke()
+	if e.sooner(e.attempted.Add(MinInterval)) {
+		m.poke()
+	}
 }
 
-func (e *entry) sooner(t time.Time) {
-	if t.Before(e.due) {
-		e.due = t
+func (e *entry) sooner(t time.Time) bool {
+	if !t.Before(e.due) {
+		return false
 	}
+	e.due = t
+	return true
 }
 
 // poke tells Run that something has changed.

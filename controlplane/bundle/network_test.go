@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 // Nothing but public addresses is reached unless the policy says so, in any of
@@ -101,6 +103,30 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("parseNetworks(%q) = %v, want an error that names the field", bad, err)
 		}
 	}
+}
+
+// What the standard library knows to be special is never public, as it is, and
+// inside an IPv6 address that stands for it.
+func TestSpecialAddressesAreNotPublic(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		bits := rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "address")
+		a := netip.AddrFrom16([16]byte(bits))
+		v4 := netip.AddrFrom4([4]byte(bits[:4]))
+		for _, prefix := range []string{"64:ff9b::", "2002::", "::ffff:0:0", "::", "64:ff9b:1::"} {
+			special := v4.IsLoopback() || v4.IsPrivate() || v4.IsLinkLocalUnicast() || v4.IsMulticast() || v4.IsUnspecified()
+			long := netip.MustParseAddr(prefix).As16()
+			copy(long[12:], bits[:4])
+			if prefix == "2002::" {
+				copy(long[2:], bits[:4])
+			}
+			if inside := netip.AddrFrom16(long); special && (networks{}).check(inside) == nil {
+				t.Errorf("%s stands for %s and may be reached", inside, v4)
+			}
+		}
+		if a = a.Unmap(); (a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified()) && (networks{}).check(a) == nil {
+			t.Errorf("%s may be reached", a)
+		}
+	})
 }
 
 // What a dialer may ask about, besides addresses: it fails closed.

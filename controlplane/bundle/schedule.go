@@ -217,7 +217,11 @@ func (e *entry) fail(err error, log interface{ Warn(string, ...any) }) {
 	e.failures++
 	if text := err.Error(); text != e.lastErr {
 		e.lastErr = text
-		log.Warn("a key set can't be fetched; the last good one stays in force", "fetched", e.fetched, "error", text)
+		if e.held.JWKS == "" {
+			log.Warn("a key set can't be fetched, and there is none yet", "error", text)
+		} else {
+			log.Warn("a key set can't be fetched; the last good one stays in force", "fetched", e.fetched, "error", text)
+		}
 	}
 	e.next(pause, 0)
 }
