@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// maxRunning bounds the fetches at once.
-	maxRunning = 8
+	// maxRunning bounds the fetches at once. It is more than what is needed, so that
+	// some servers that let us wait do not hold up the others.
+	maxRunning = 32
 	// firstRetry is the pause after a failure; each further one doubles it, up
 	// to the interval.
 	firstRetry = 2 * time.Second
