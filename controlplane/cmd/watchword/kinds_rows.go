@@ -42,8 +42,8 @@ func serviceRow(i item) []cell {
 func issuerRow(i item) []cell {
 	spec := i.object("spec")
 	keys := keysText(spec.object("keySet"))
-	if spec.object("keySet")["jwksUri"] != nil {
-		keys = fetchedText(i.object("status"), time.Now())
+	if status := i.object("status"); status != nil && spec.object("keySet")["jwksUri"] != nil {
+		keys = fetchedText(status, time.Now())
 	}
 	return row(i, spec.text("issuer"), keys, spec.texts("algorithms"))
 }
