@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/watchword-mesh/watchword/controlplane/api"
+	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
@@ -81,6 +82,7 @@ type replica struct {
 	release  func()
 	registry *prometheus.Registry
 	loop     *loop
+	fetcher  *bundle.Manager
 	xds      *xds.Server
 	sts      *sts.Server
 	api      *api.Server
@@ -160,12 +162,15 @@ func (r *replica) assemble(token string, pepper []byte) {
 	r.xds = xds.New(xds.Config{Logger: r.Logger.Named("xds"), Registerer: r.registry})
 	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Audit: r.auditTokens()})
 	r.loop = newLoop(r.Logger.Named("loop"), r.xds, r.sts, newLoopMetrics(r.registry))
+	r.fetcher = bundle.New(bundle.Config{Keeper: r.store, Logger: r.Logger.Named("bundle"), Registerer: r.registry})
+	r.loop.fetcher = r.fetcher
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},
 		Issuer:        &credentials{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
 		Token:         token,
 		Preview:       preview{loop: r.loop},
+		KeySets:       keySets{fetcher: r.fetcher},
 		NewUID:        uuid.NewString,
 		NewSecret:     api.NewSecret,
 		Logger:        r.Logger.Named("api"),
@@ -187,6 +192,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	r.xds.Register(ads)
 	g.Go(func() error { return r.loop.run(ctx) })
 	g.Go(func() error { return r.store.Watch(ctx, r.loop.current.Load(), r.loop.mailbox.put) })
+	g.Go(func() error { return r.fetcher.Run(ctx) })
 	g.Go(func() error { return r.keepPlace(ctx) })
 	g.Go(func() error {
 		if err := ads.Serve(l.xds); !errors.Is(err, grpc.ErrServerStopped) {

@@ -673,7 +673,8 @@ func (x *ListRequest) GetName() string {
 
 type ListResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Resources in the form that users write, secrets redacted.
+	// Resources in the form that users write, secrets redacted. An Issuer whose
+	// keys are fetched has a `status`, a KeySetStatus; Apply ignores it.
 	Items []*structpb.Struct `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Revision of the whole list.
 	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -725,6 +726,158 @@ func (x *ListResponse) GetRevision() int64 {
 	return 0
 }
 
+// KeySetStatus is what the control plane knows of a key set that it fetches.
+type KeySetStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keys in force: those of the last good set.
+	Keys []*KeyStatus `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// When the source last gave or confirmed them; unset if it never did.
+	Fetched *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=fetched,proto3" json:"fetched,omitempty"`
+	// When they became what they are.
+	Changed *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=changed,proto3" json:"changed,omitempty"`
+	// When the last fetch began, and when the next one is due.
+	Attempted *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=attempted,proto3" json:"attempted,omitempty"`
+	Next      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=next,proto3" json:"next,omitempty"`
+	// Why the last fetch failed; empty if it did not.
+	Error string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	// Keys of the source that are not in the set, each with the reason.
+	LeftOut       []string `protobuf:"bytes,7,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeySetStatus) Reset() {
+	*x = KeySetStatus{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeySetStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeySetStatus) ProtoMessage() {}
+
+func (x *KeySetStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeySetStatus.ProtoReflect.Descriptor instead.
+func (*KeySetStatus) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *KeySetStatus) GetKeys() []*KeyStatus {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *KeySetStatus) GetFetched() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Fetched
+	}
+	return nil
+}
+
+func (x *KeySetStatus) GetChanged() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *KeySetStatus) GetAttempted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Attempted
+	}
+	return nil
+}
+
+func (x *KeySetStatus) GetNext() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *KeySetStatus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *KeySetStatus) GetLeftOut() []string {
+	if x != nil {
+		return x.LeftOut
+	}
+	return nil
+}
+
+type KeyStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty if the key has none.
+	Kid           string `protobuf:"bytes,1,opt,name=kid,proto3" json:"kid,omitempty"`
+	Algorithm     string `protobuf:"bytes,2,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyStatus) Reset() {
+	*x = KeyStatus{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyStatus) ProtoMessage() {}
+
+func (x *KeyStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyStatus.ProtoReflect.Descriptor instead.
+func (*KeyStatus) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *KeyStatus) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *KeyStatus) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
 type DeleteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	References    []*Reference           `protobuf:"bytes,1,rep,name=references,proto3" json:"references,omitempty"`
@@ -734,7 +887,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +899,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +912,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteRequest) GetReferences() []*Reference {
@@ -781,7 +934,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +946,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +959,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteResponse) GetRevision() int64 {
@@ -840,7 +993,7 @@ type ListDataPlanesRequest struct {
 
 func (x *ListDataPlanesRequest) Reset() {
 	*x = ListDataPlanesRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +1005,7 @@ func (x *ListDataPlanesRequest) String() string {
 func (*ListDataPlanesRequest) ProtoMessage() {}
 
 func (x *ListDataPlanesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +1018,7 @@ func (x *ListDataPlanesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDataPlanesRequest.ProtoReflect.Descriptor instead.
 func (*ListDataPlanesRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListDataPlanesRequest) GetService() string {
@@ -886,7 +1039,7 @@ type ListDataPlanesResponse struct {
 
 func (x *ListDataPlanesResponse) Reset() {
 	*x = ListDataPlanesResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +1051,7 @@ func (x *ListDataPlanesResponse) String() string {
 func (*ListDataPlanesResponse) ProtoMessage() {}
 
 func (x *ListDataPlanesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1064,7 @@ func (x *ListDataPlanesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDataPlanesResponse.ProtoReflect.Descriptor instead.
 func (*ListDataPlanesResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListDataPlanesResponse) GetDataPlanes() []*DataPlane {
@@ -950,7 +1103,7 @@ type DataPlane struct {
 
 func (x *DataPlane) Reset() {
 	*x = DataPlane{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1115,7 @@ func (x *DataPlane) String() string {
 func (*DataPlane) ProtoMessage() {}
 
 func (x *DataPlane) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1128,7 @@ func (x *DataPlane) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataPlane.ProtoReflect.Descriptor instead.
 func (*DataPlane) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DataPlane) GetNode() string {
@@ -1050,7 +1203,7 @@ type GetDataPlaneConfigRequest struct {
 
 func (x *GetDataPlaneConfigRequest) Reset() {
 	*x = GetDataPlaneConfigRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1215,7 @@ func (x *GetDataPlaneConfigRequest) String() string {
 func (*GetDataPlaneConfigRequest) ProtoMessage() {}
 
 func (x *GetDataPlaneConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1228,7 @@ func (x *GetDataPlaneConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataPlaneConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetDataPlaneConfigRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetDataPlaneConfigRequest) GetNode() string {
@@ -1095,7 +1248,7 @@ type GetDataPlaneConfigResponse struct {
 
 func (x *GetDataPlaneConfigResponse) Reset() {
 	*x = GetDataPlaneConfigResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1260,7 @@ func (x *GetDataPlaneConfigResponse) String() string {
 func (*GetDataPlaneConfigResponse) ProtoMessage() {}
 
 func (x *GetDataPlaneConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1273,7 @@ func (x *GetDataPlaneConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataPlaneConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetDataPlaneConfigResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetDataPlaneConfigResponse) GetDataPlane() *DataPlane {
@@ -1155,7 +1308,7 @@ type SentResource struct {
 
 func (x *SentResource) Reset() {
 	*x = SentResource{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1320,7 @@ func (x *SentResource) String() string {
 func (*SentResource) ProtoMessage() {}
 
 func (x *SentResource) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1333,7 @@ func (x *SentResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SentResource.ProtoReflect.Descriptor instead.
 func (*SentResource) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SentResource) GetTypeUrl() string {
@@ -1239,7 +1392,7 @@ type WaitInSyncRequest struct {
 
 func (x *WaitInSyncRequest) Reset() {
 	*x = WaitInSyncRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1404,7 @@ func (x *WaitInSyncRequest) String() string {
 func (*WaitInSyncRequest) ProtoMessage() {}
 
 func (x *WaitInSyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1417,7 @@ func (x *WaitInSyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitInSyncRequest.ProtoReflect.Descriptor instead.
 func (*WaitInSyncRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WaitInSyncRequest) GetRevision() int64 {
@@ -1305,7 +1458,7 @@ type WaitInSyncResponse struct {
 
 func (x *WaitInSyncResponse) Reset() {
 	*x = WaitInSyncResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1470,7 @@ func (x *WaitInSyncResponse) String() string {
 func (*WaitInSyncResponse) ProtoMessage() {}
 
 func (x *WaitInSyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1483,7 @@ func (x *WaitInSyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitInSyncResponse.ProtoReflect.Descriptor instead.
 func (*WaitInSyncResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WaitInSyncResponse) GetTotal() int32 {
@@ -1377,7 +1530,7 @@ type CreateClientSecretRequest struct {
 
 func (x *CreateClientSecretRequest) Reset() {
 	*x = CreateClientSecretRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1542,7 @@ func (x *CreateClientSecretRequest) String() string {
 func (*CreateClientSecretRequest) ProtoMessage() {}
 
 func (x *CreateClientSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1555,7 @@ func (x *CreateClientSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateClientSecretRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateClientSecretRequest) GetService() string {
@@ -1422,7 +1575,7 @@ type CreateClientSecretResponse struct {
 
 func (x *CreateClientSecretResponse) Reset() {
 	*x = CreateClientSecretResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1587,7 @@ func (x *CreateClientSecretResponse) String() string {
 func (*CreateClientSecretResponse) ProtoMessage() {}
 
 func (x *CreateClientSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1600,7 @@ func (x *CreateClientSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientSecretResponse.ProtoReflect.Descriptor instead.
 func (*CreateClientSecretResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateClientSecretResponse) GetClientId() string {
@@ -1476,7 +1629,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1641,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1654,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *IssueTokenRequest) GetService() string {
@@ -1536,7 +1689,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1701,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1714,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *IssueTokenResponse) GetAccessToken() string {
@@ -1640,7 +1793,18 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"Y\n" +
 	"\fListResponse\x12-\n" +
 	"\x05items\x18\x01 \x03(\v2\x17.google.protobuf.StructR\x05items\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"N\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xc8\x02\n" +
+	"\fKeySetStatus\x121\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1d.watchword.admin.v1.KeyStatusR\x04keys\x124\n" +
+	"\afetched\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\afetched\x124\n" +
+	"\achanged\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\achanged\x128\n" +
+	"\tattempted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tattempted\x12.\n" +
+	"\x04next\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12\x19\n" +
+	"\bleft_out\x18\a \x03(\tR\aleftOut\";\n" +
+	"\tKeyStatus\x12\x10\n" +
+	"\x03kid\x18\x01 \x01(\tR\x03kid\x12\x1c\n" +
+	"\talgorithm\x18\x02 \x01(\tR\talgorithm\"N\n" +
 	"\rDeleteRequest\x12=\n" +
 	"\n" +
 	"references\x18\x01 \x03(\v2\x1d.watchword.admin.v1.ReferenceR\n" +
@@ -1727,7 +1891,7 @@ func file_watchword_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(Change_Action)(0),                 // 0: watchword.admin.v1.Change.Action
 	(*Document)(nil),                   // 1: watchword.admin.v1.Document
@@ -1740,66 +1904,73 @@ var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(*Reference)(nil),                  // 8: watchword.admin.v1.Reference
 	(*ListRequest)(nil),                // 9: watchword.admin.v1.ListRequest
 	(*ListResponse)(nil),               // 10: watchword.admin.v1.ListResponse
-	(*DeleteRequest)(nil),              // 11: watchword.admin.v1.DeleteRequest
-	(*DeleteResponse)(nil),             // 12: watchword.admin.v1.DeleteResponse
-	(*ListDataPlanesRequest)(nil),      // 13: watchword.admin.v1.ListDataPlanesRequest
-	(*ListDataPlanesResponse)(nil),     // 14: watchword.admin.v1.ListDataPlanesResponse
-	(*DataPlane)(nil),                  // 15: watchword.admin.v1.DataPlane
-	(*GetDataPlaneConfigRequest)(nil),  // 16: watchword.admin.v1.GetDataPlaneConfigRequest
-	(*GetDataPlaneConfigResponse)(nil), // 17: watchword.admin.v1.GetDataPlaneConfigResponse
-	(*SentResource)(nil),               // 18: watchword.admin.v1.SentResource
-	(*WaitInSyncRequest)(nil),          // 19: watchword.admin.v1.WaitInSyncRequest
-	(*WaitInSyncResponse)(nil),         // 20: watchword.admin.v1.WaitInSyncResponse
-	(*CreateClientSecretRequest)(nil),  // 21: watchword.admin.v1.CreateClientSecretRequest
-	(*CreateClientSecretResponse)(nil), // 22: watchword.admin.v1.CreateClientSecretResponse
-	(*IssueTokenRequest)(nil),          // 23: watchword.admin.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),         // 24: watchword.admin.v1.IssueTokenResponse
-	nil,                                // 25: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	(*structpb.Struct)(nil),            // 26: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 28: google.protobuf.Duration
+	(*KeySetStatus)(nil),               // 11: watchword.admin.v1.KeySetStatus
+	(*KeyStatus)(nil),                  // 12: watchword.admin.v1.KeyStatus
+	(*DeleteRequest)(nil),              // 13: watchword.admin.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 14: watchword.admin.v1.DeleteResponse
+	(*ListDataPlanesRequest)(nil),      // 15: watchword.admin.v1.ListDataPlanesRequest
+	(*ListDataPlanesResponse)(nil),     // 16: watchword.admin.v1.ListDataPlanesResponse
+	(*DataPlane)(nil),                  // 17: watchword.admin.v1.DataPlane
+	(*GetDataPlaneConfigRequest)(nil),  // 18: watchword.admin.v1.GetDataPlaneConfigRequest
+	(*GetDataPlaneConfigResponse)(nil), // 19: watchword.admin.v1.GetDataPlaneConfigResponse
+	(*SentResource)(nil),               // 20: watchword.admin.v1.SentResource
+	(*WaitInSyncRequest)(nil),          // 21: watchword.admin.v1.WaitInSyncRequest
+	(*WaitInSyncResponse)(nil),         // 22: watchword.admin.v1.WaitInSyncResponse
+	(*CreateClientSecretRequest)(nil),  // 23: watchword.admin.v1.CreateClientSecretRequest
+	(*CreateClientSecretResponse)(nil), // 24: watchword.admin.v1.CreateClientSecretResponse
+	(*IssueTokenRequest)(nil),          // 25: watchword.admin.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),         // 26: watchword.admin.v1.IssueTokenResponse
+	nil,                                // 27: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	(*structpb.Struct)(nil),            // 28: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 30: google.protobuf.Duration
 }
 var file_watchword_admin_v1_admin_proto_depIdxs = []int32{
 	1,  // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
-	25, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	27, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
 	5,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
 	4,  // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
 	0,  // 4: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
 	7,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
-	26, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
-	8,  // 7: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
-	5,  // 8: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
-	15, // 9: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	27, // 10: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
-	27, // 11: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
-	15, // 12: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
-	18, // 13: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
-	26, // 14: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
-	28, // 15: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
-	15, // 16: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
-	28, // 17: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
-	28, // 18: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
-	2,  // 19: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
-	9,  // 20: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
-	11, // 21: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
-	13, // 22: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
-	16, // 23: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
-	19, // 24: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
-	21, // 25: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
-	23, // 26: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
-	3,  // 27: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
-	10, // 28: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
-	12, // 29: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
-	14, // 30: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
-	17, // 31: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
-	20, // 32: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
-	22, // 33: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
-	24, // 34: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
-	27, // [27:35] is the sub-list for method output_type
-	19, // [19:27] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	28, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
+	12, // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
+	29, // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
+	29, // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
+	29, // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
+	29, // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
+	8,  // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
+	5,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
+	17, // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	29, // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
+	29, // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
+	17, // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
+	20, // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
+	28, // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
+	30, // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
+	17, // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
+	30, // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
+	30, // 23: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
+	2,  // 24: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
+	9,  // 25: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
+	13, // 26: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
+	15, // 27: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
+	18, // 28: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
+	21, // 29: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
+	23, // 30: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
+	25, // 31: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
+	3,  // 32: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
+	10, // 33: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
+	14, // 34: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
+	16, // 35: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
+	19, // 36: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
+	22, // 37: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
+	24, // 38: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
+	26, // 39: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_watchword_admin_v1_admin_proto_init() }
@@ -1813,7 +1984,7 @@ func file_watchword_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_admin_v1_admin_proto_rawDesc), len(file_watchword_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
