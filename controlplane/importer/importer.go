@@ -115,8 +115,12 @@ func (e *InputError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// result sorts what was gathered, or returns the faults.
+// result checks and sorts what was gathered, or returns the faults.
 func (r *run) result() (Result, error) {
+	if len(r.faults) == 0 {
+		slices.SortStableFunc(r.resources, func(a, b *policyv1.Resource) int { return cmp.Compare(rank(a), rank(b)) })
+		r.check()
+	}
 	order := map[string]int{}
 	for i, f := range r.files {
 		order[f] = i
@@ -130,6 +134,5 @@ func (r *run) result() (Result, error) {
 	if len(r.faults) > 0 {
 		return Result{}, &InputError{Faults: slices.Compact(r.faults)}
 	}
-	slices.SortStableFunc(r.resources, func(a, b *policyv1.Resource) int { return cmp.Compare(rank(a), rank(b)) })
 	return Result{Resources: r.resources, Left: slices.Compact(r.left), Warnings: slices.Compact(r.warnings)}, nil
 }

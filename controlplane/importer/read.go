@@ -28,6 +28,8 @@ const (
 type run struct {
 	files     []string
 	resources []*policyv1.Resource
+	// The Services, also those that the user has already.
+	present map[string]*policyv1.ServiceSpec
 	// By kind and name: what the name was made from.
 	names                  map[string]map[string]string
 	faults, left, warnings []Note
@@ -39,7 +41,7 @@ type run struct {
 const reserved = "\x00"
 
 func newRun(files []File) *run {
-	r := &run{names: map[string]map[string]string{"Issuer": {policy.BuiltinIssuer: reserved}}, budget: maxValues}
+	r := &run{present: map[string]*policyv1.ServiceSpec{}, names: map[string]map[string]string{"Issuer": {policy.BuiltinIssuer: reserved}}, budget: maxValues}
 	for _, f := range files {
 		r.files = append(r.files, f.Name)
 	}
@@ -107,7 +109,10 @@ func (r *run) documents(files []File) []node {
 	return out
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var (
+	yamlLine  = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	yamlQuote = regexp.MustCompile("(?s)'.*'|\".*\"|`.*`")
+)
 
 func (r *run) documentsOf(f File) []node {
 	var out []node
@@ -124,7 +129,9 @@ func (r *run) documentsOf(f File) []node {
 			if m != nil {
 				line, _ = strconv.Atoi(m[1])
 			}
-			r.faults = append(r.faults, Note{Source: f.Name, Line: line, Message: "not YAML or JSON: " + yamlLine.ReplaceAllString(err.Error(), "")})
+			// The library quotes what it stumbled over, which may be a secret.
+			text := yamlQuote.ReplaceAllString(yamlLine.ReplaceAllString(err.Error(), ""), "'...'")
+			r.faults = append(r.faults, Note{Source: f.Name, Line: line, Message: "not YAML or JSON: " + text})
 			return out
 		}
 		if y.Kind == yaml.DocumentNode && len(y.Content) > 0 && !null(y.Content[0]) {

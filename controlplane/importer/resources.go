@@ -36,6 +36,7 @@ func (r *run) addConsumer(name string, s *policyv1.ConsumerSpec) {
 
 // addService adds a Service unless the user has it already.
 func (r *run) addService(o Options, name string, s *policyv1.ServiceSpec) {
+	r.present[name] = s
 	if !o.OmitServices {
 		r.add(name, &policyv1.Resource{Spec: &policyv1.Resource_Service{Service: s}})
 	}
