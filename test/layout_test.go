@@ -34,7 +34,7 @@ var layout = []struct {
 	{"test/...", []string{"..."}},
 	{"deployments/...", []string{"..."}},
 
-	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "proto/..."}},
+	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "controlplane/importer", "proto/..."}},
 	{"controlplane", []string{"controlplane/...", "issuer/...", "internal/jose", "proto/..."}},
 	{"controlplane/api", []string{"controlplane/policy", "controlplane/envoy", "proto/..."}},
 	{"controlplane/xds", nil},
@@ -42,6 +42,7 @@ var layout = []struct {
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/store", []string{"controlplane/policy", "controlplane/bundle", "issuer/keyset", "issuer/clientauth", "proto/..."}},
 	{"controlplane/bundle", []string{"internal/jose", "proto/..."}},
+	{"controlplane/importer", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/policy", []string{"dataplane/reason", "internal/jose", "proto/..."}},
 
 	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/jose"}},
@@ -49,6 +50,7 @@ var layout = []struct {
 	{"issuer/clientauth", nil},
 	{"issuer/keyset", []string{"internal/jose"}},
 
+	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
 	{"dataplane/reason", nil},
 	{"internal/jose", nil},
 	{"proto/...", []string{"proto/..."}},
@@ -76,7 +78,7 @@ var walls = []struct{ folder, mustNotLink, why string }{
 }
 
 // purePackages turn equal input into equal bytes.
-var purePackages = []string{"controlplane/compile", "controlplane/envoy", "controlplane/policy", "dataplane/reason"}
+var purePackages = []string{"controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/policy", "dataplane/reason", "dataplane/ruleset"}
 
 const (
 	noIO     = "does I/O; let the caller pass in the bytes"

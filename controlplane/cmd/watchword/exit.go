@@ -27,8 +27,8 @@ var exitCodes = []struct {
 }{
 	{exitOK, "done"},
 	{exitFailed, "failed for a reason that is none of the following"},
-	{exitUsage, "wrong usage: unknown command, flag or value"},
-	{exitRefused, "the input was refused; nothing was changed"},
+	{exitUsage, "wrong usage: unknown command, flag or value; import: no such configuration"},
+	{exitRefused, "the input was refused; nothing was changed (import: not all was carried over)"},
 	{exitConflict, "conflict: the update names an old revision, or does not fit what is stored"},
 	{exitNotInSync, "stored, but not all data planes were in sync in time (--wait)"},
 	{exitUnreachable, "the control plane was not reachable, or refused the credential"},

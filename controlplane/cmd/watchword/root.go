@@ -51,7 +51,7 @@ tokens that services call each other with, and tells every Envoy what to accept.
 	root.SetHelpCommandGroupID(groupServer)
 	root.SetCompletionCommandGroupID(groupServer)
 	o.addFlags(root)
-	addCommands(root, groupPolicies, newApplyCommand(o), newDiffCommand(o), newGetCommand(o), newDeleteCommand(o))
+	addCommands(root, groupPolicies, newApplyCommand(o), newDiffCommand(o), newGetCommand(o), newDeleteCommand(o), newImportCommand(o))
 	addCommands(root, groupPlanes, newStatusCommand(o), newXDSCommand(o), newEnvoyCommand(o))
 	addCommands(root, groupTokens, newClientSecretCommand(o), newTokenCommand(o))
 	addCommands(root, groupServer, newServeCommand(), newVersionCommand(o))

@@ -1,0 +1,276 @@
+package importer
+
+import (
+	"cmp"
+	"slices"
+
+	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+var kongPluginReasons = map[string]string{
+	"acl": "groups of consumers have no place here: write an AuthorizationPolicy with from.consumers",
+}
+
+// plugin reads one use of a plugin, inside of a service or route or beside
+// them.
+func (k *kong) plugin(n node, s *kongService, r *kongRoute) {
+	o := k.object(n, "name", "id", "instance_name", "enabled", "config", "service", "route", "consumer", "consumer_group", "tags", "protocols", "run_on", "ordering", "created_at", "updated_at")
+	name := o.need("name")
+	switch {
+	case !o.flag("enabled", true):
+		k.warn(n, "the plugin %q is disabled in the original, and left out", clip(name))
+		return
+	case name != "jwt":
+		k.leave(n, "the plugin %q is not imported: %s", clip(name), cmp.Or(kongPluginReasons[name], "only jwt is"))
+		return
+	}
+	p := kongPlugin{node: n, config: o.object("config", kongConfigFields...), inService: s, inRoute: r,
+		service: k.reference(o, "service"), route: k.reference(o, "route"),
+		consumer: cmp.Or(k.reference(o, "consumer"), k.reference(o, "consumer_group"))}
+	p.base64 = p.config.flag("secret_is_base64", false)
+	k.plugins = append(k.plugins, p)
+}
+
+// assign gives each use of jwt to what it is for.
+func (k *kong) assign() {
+	for i := range k.plugins {
+		p := &k.plugins[i]
+		if p.consumer != "" {
+			k.leave(p.node, "jwt for one consumer alone has no place here, and Kong does not run it so either")
+			continue
+		}
+		at := k.place(p)
+		switch {
+		case at == nil:
+			k.leave(p.node, "is for a service or route that is not in the file")
+		case *at != nil:
+			k.leave(p.node, "jwt is configured there already (line %d)", (*at).yaml.Line)
+		default:
+			*at = p
+		}
+	}
+}
+
+// place is where the plugin belongs; nil if there is no such place.
+func (k *kong) place(p *kongPlugin) **kongPlugin {
+	switch {
+	case p.inRoute != nil:
+		return &p.inRoute.plugin
+	case p.route != "":
+		for _, s := range k.services {
+			for _, r := range s.routes {
+				if r.original == p.route || r.id == p.route {
+					return &r.plugin
+				}
+			}
+		}
+		return nil
+	case p.inService != nil:
+		return &p.inService.plugin
+	case p.service != "":
+		for _, s := range k.services {
+			if s.original == p.service || s.id == p.service {
+				return &s.plugin
+			}
+		}
+		return nil
+	}
+	return &k.global
+}
+
+// policies writes one for each use of jwt, and for what no use is for one that
+// asks for no token.
+func (k *kong) policies() {
+	if k.global != nil {
+		k.warn(k.global.node, "the global plugin becomes a policy for the whole mesh, also for Services that Kong does not know")
+		k.addAuthentication(k.name("AuthenticationPolicy", "kong", "global"), k.policy(k.global, nil))
+	}
+	for _, s := range k.services {
+		slices.SortStableFunc(s.routes, (*kongRoute).before)
+		spec := &policyv1.ServiceSpec{}
+		for _, r := range s.routes {
+			if !r.left {
+				spec.Routes = append(spec.Routes, r.route)
+			}
+			s.leftProtected = s.leftProtected || (r.left && r.plugin != nil)
+		}
+		k.addService(k.o, s.name, spec)
+		k.servicePolicies(s)
+	}
+}
+
+func (k *kong) servicePolicies(s *kongService) {
+	if s.plugin != nil {
+		k.addAuthentication(k.name("AuthenticationPolicy", s.name, s.name), k.policy(s.plugin, target([]string{s.name})))
+	}
+	var unprotected, shared = []string{}, []*kongRoute{}
+	for _, r := range s.routes {
+		switch {
+		case r.left && r.plugin != nil:
+			k.leave(r.plugin.node, "is for a route that is left out")
+		case r.left:
+		case r.plugin != nil:
+			if r.shared() {
+				shared = append(shared, r)
+			}
+			k.addAuthentication(k.name("AuthenticationPolicy", s.name+"-"+r.route.GetName(), s.name+"/"+r.route.GetName()),
+				k.policy(r.plugin, target([]string{s.name}, r.route.GetName())))
+		case s.plugin == nil && k.global == nil:
+			unprotected = append(unprotected, r.route.GetName())
+		}
+	}
+	k.prefixes(shared, len(unprotected) > 0)
+	k.unprotected(s, unprotected)
+}
+
+// prefixes speaks of routes whose paths are prefixes of characters in Kong.
+func (k *kong) prefixes(routes []*kongRoute, open bool) {
+	const text = "Kong's paths are prefixes of characters, so that /a matches /ab too: what goes on without a slash is not of this route here"
+	for _, r := range routes {
+		if open {
+			k.leave(r.node, text+", and may be of one that needs no token")
+		} else {
+			k.warn(r.node, text)
+		}
+	}
+}
+
+func (k *kong) unprotected(s *kongService, routes []string) {
+	switch {
+	case len(routes) == 0:
+	case s.leftProtected:
+		k.leave(s.node, "routes without jwt stay closed, since one with it is left out, whose requests they could match")
+	default:
+		k.warn(s.node, "no jwt in the original: its requests need no token (mode OFF)")
+		k.addAuthentication(k.name("AuthenticationPolicy", s.name+"-open", s.name+"/open"), open(target([]string{s.name}, routes...)))
+	}
+}
+
+var kongConfigFields = []string{"uri_param_names", "cookie_names", "header_names", "claims_to_verify", "key_claim_name", "secret_is_base64", "anonymous", "run_on_preflight", "maximum_expiration"}
+
+// policy is what the configuration of one use of jwt says.
+func (k *kong) policy(p *kongPlugin, t *policyv1.Target) *policyv1.AuthenticationPolicySpec {
+	c := p.config
+	claim := cmp.Or(c.text("key_claim_name"), "iss")
+	verified := plain(c.texts("claims_to_verify"))
+	rule := &policyv1.JwtRule{
+		Consumers: &policyv1.ConsumerSelector{All: true},
+		KeyClaim: &policyv1.KeyClaim{Name: claim, Sources: []policyv1.KeyClaim_Source{
+			policyv1.KeyClaim_PAYLOAD, policyv1.KeyClaim_HEADER}},
+		ClockSkew: seconds(0), ForwardOriginalToken: true, AudienceCheck: policyv1.JwtRule_UNCHECKED,
+		Expiration: k.check(p, verified, "exp"), NotBefore: k.check(p, verified, "nbf"),
+	}
+	k.locations(c, rule)
+	k.lifetime(c, rule)
+	k.warn(p.node, "%s", uncheckedAudience)
+	spec := &policyv1.AuthenticationPolicySpec{
+		Target: t, Mode: policyv1.AuthenticationPolicySpec_STRICT, JwtRules: []*policyv1.JwtRule{rule},
+		ConsumerHeaders: kongHeaders(), Responses: kongResponses(claim, rule), AllowScripts: true,
+	}
+	if !c.flag("run_on_preflight", true) {
+		spec.RunOnPreflight = boolean(false)
+	}
+	k.anonymous(c, spec)
+	return spec
+}
+
+// check is REQUIRED for a claim of claims_to_verify: Kong wants it there.
+func (k *kong) check(p *kongPlugin, verified []string, claim string) policyv1.TimeCheck {
+	if slices.Contains(verified, claim) {
+		return policyv1.TimeCheck_REQUIRED
+	}
+	if claim == "exp" {
+		k.warn(p.node, "exp is not among claims_to_verify, so that tokens never end: expiration NOT_CHECKED")
+	}
+	return policyv1.TimeCheck_NOT_CHECKED
+}
+
+func (k *kong) locations(c object, rule *policyv1.JwtRule) {
+	params, headers := plain(c.texts("uri_param_names")), plain(c.texts("header_names"))
+	if !c.has("uri_param_names") {
+		params = []string{"jwt"}
+	}
+	if !c.has("header_names") {
+		headers = []string{"authorization"}
+	}
+	for _, h := range headers {
+		rule.FromHeaders = append(rule.FromHeaders, &policyv1.TokenLocation{Name: h, Prefix: bearer})
+	}
+	rule.FromParams = locations(params)
+	rule.FromCookies = locations(plain(c.texts("cookie_names")))
+	if len(headers)+len(params)+len(rule.FromCookies) == 0 {
+		k.leave(c.node, "names no place of a token, so that Kong refuses every request; here a rule without one looks at the header Authorization")
+	}
+}
+
+func (k *kong) lifetime(c object, rule *policyv1.JwtRule) {
+	most, _ := c.seconds("maximum_expiration")
+	required := rule.GetExpiration() == policyv1.TimeCheck_REQUIRED
+	switch {
+	case most > 0 && !required:
+		at, _ := c.at("maximum_expiration")
+		k.fault(at, "needs exp among claims_to_verify")
+	case most > 0:
+		rule.MaxLifetime = seconds(most)
+	case required:
+		rule.MaxLifetime = seconds(longest)
+	}
+}
+
+func (k *kong) anonymous(c object, spec *policyv1.AuthenticationPolicySpec) {
+	name := c.text("anonymous")
+	if name == "" {
+		return
+	}
+	at, _ := c.at("anonymous")
+	consumer := k.consumers[name]
+	if consumer == nil {
+		k.leave(at, "there is no consumer %q; without a valid token requests are refused", clip(name))
+		return
+	}
+	spec.Mode = policyv1.AuthenticationPolicySpec_PERMISSIVE
+	spec.AnonymousConsumer = consumer.name
+}
+
+func kongHeaders() []*policyv1.ConsumerHeader {
+	return []*policyv1.ConsumerHeader{
+		{Attribute: policyv1.ConsumerHeader_ID, Header: "X-Consumer-ID"},
+		{Attribute: policyv1.ConsumerHeader_CUSTOM_ID, Header: "X-Consumer-Custom-ID"},
+		{Attribute: policyv1.ConsumerHeader_USERNAME, Header: "X-Consumer-Username"},
+		{Attribute: policyv1.ConsumerHeader_CREDENTIAL, Header: "X-Credential-Identifier"},
+		{Attribute: policyv1.ConsumerHeader_ANONYMOUS, Header: "X-Anonymous-Consumer"},
+	}
+}
+
+// kongResponses are the statuses and bodies of the plugin. It tells a token
+// without the key claim from one with an unknown key, and has several texts for
+// what it can't read; each of our words has one.
+func kongResponses(claim string, rule *policyv1.JwtRule) []*policyv1.Response {
+	message := func(text string) string { return `{"message":` + quoted(text) + `}` }
+	out := []*policyv1.Response{
+		answer(401, message("Unauthorized"), "token_missing"),
+		answer(401, message("Bad token; invalid JSON"), "token_malformed"),
+		answer(401, message("No credentials found for given '"+claim+"'"), "credential_unknown"),
+		answer(401, message("Invalid algorithm"), "algorithm_not_allowed", "key_unknown"),
+		answer(403, message("Invalid signature"), "signature_invalid"),
+	}
+	exp, nbf := rule.GetExpiration() == policyv1.TimeCheck_REQUIRED, rule.GetNotBefore() == policyv1.TimeCheck_REQUIRED
+	missing := ""
+	if exp {
+		out = append(out, answer(401, `{"exp":"token expired"}`, "token_expired"))
+		missing = `"exp":"must be a number"`
+	}
+	if nbf {
+		out = append(out, answer(401, `{"nbf":"token not valid yet"}`, "token_not_yet_valid"))
+		if missing == "" {
+			missing = `"nbf":"must be a number"`
+		}
+	}
+	if missing != "" {
+		out = append(out, answer(401, "{"+missing+"}", "claim_missing"))
+	}
+	if d := rule.GetMaxLifetime(); d != nil && d.AsDuration() < longest {
+		out = append(out, answer(403, `{"exp":"exceeds maximum allowed expiration"}`, "lifetime_exceeded"))
+	}
+	return append(out, answer(0, message("Unauthorized")))
+}
