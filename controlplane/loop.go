@@ -36,6 +36,7 @@ type loop struct {
 	mailbox *mailbox
 	// translator is shared with preview.
 	translator translator
+	routes     routeNames
 
 	// Only the loop's goroutine touches these.
 	keys     map[string][]jose.Key // replaced, never changed
@@ -186,9 +187,11 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 			l.log.Error("a service can't be translated for Envoy; its data planes keep what they have", "service", t.service, "error", t.err)
 		case t.ruleset == nil:
 			delete(l.rulesets, t.service)
+			l.routes.set(t.service, nil)
 			out[t.service] = nil
 		case t.resources != nil:
 			l.rulesets[t.service] = t.ruleset
+			l.routes.set(t.service, t.ruleset.GetRoutes())
 			for _, r := range t.resources {
 				out[t.service] = append(out[t.service], xds.Resource(r))
 			}

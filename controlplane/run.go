@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/watchword-mesh/watchword/controlplane/accesslog"
 	"github.com/watchword-mesh/watchword/controlplane/api"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
@@ -83,6 +84,7 @@ type replica struct {
 	loop     *loop
 	xds      *xds.Server
 	sts      *sts.Server
+	refusals *accesslog.Server
 	api      *api.Server
 }
 
@@ -160,12 +162,19 @@ func (r *replica) assemble(token string, pepper []byte) {
 	r.xds = xds.New(xds.Config{Logger: r.Logger.Named("xds"), Registerer: r.registry})
 	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Audit: r.auditTokens()})
 	r.loop = newLoop(r.Logger.Named("loop"), r.xds, r.sts, newLoopMetrics(r.registry))
+	r.refusals = accesslog.New(accesslog.Config{
+		Logger:     r.Logger.Named("accesslog"),
+		Registerer: r.registry,
+		Known:      r.loop.hasService,
+		RouteName:  r.loop.routes.name,
+	})
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},
 		Issuer:        &credentials{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
 		Token:         token,
 		Preview:       preview{loop: r.loop},
+		Refusals:      refusals{log: r.refusals},
 		NewUID:        uuid.NewString,
 		Logger:        r.Logger.Named("api"),
 	})
@@ -184,6 +193,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ads := grpc.NewServer(xds.ServerOptions()...)
 	r.xds.Register(ads)
+	r.refusals.Register(ads)
 	g.Go(func() error { return r.loop.run(ctx) })
 	g.Go(func() error { return r.store.Watch(ctx, r.loop.current.Load(), r.loop.mailbox.put) })
 	g.Go(func() error { return r.keepPlace(ctx) })
@@ -197,6 +207,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 		<-ctx.Done()
 		r.xds.Close()
 		ads.Stop()
+		r.refusals.Wait()
 		return nil
 	})
 	serveHTTP(ctx, g, admin, l.admin, l.socket)

@@ -27,7 +27,8 @@ type Refusal struct {
 	Node    string
 	// Peer is the IP address of the client.
 	Peer string
-	// Route is the name of the route in the policies, or its id.
+	// Route is the name of the route in the policies, "" for requests of no named
+	// one, or an id if the name is not known.
 	Route  string
 	Method string
 	// Path without the query.
@@ -84,7 +85,7 @@ func (s *Server) refusals(from sender, e *entry) []Refusal {
 }
 
 func (s *Server) route(service, id string) string {
-	if name := s.RouteName(service, id); name != "" {
+	if name, ok := s.RouteName(service, id); ok {
 		return name
 	}
 	return clean(id)

@@ -310,7 +310,7 @@ func TestEnvoyReportsRefusals(t *testing.T) {
 	var mu sync.Mutex
 	var keyUnknown []string
 	p := startPlane(t, Config{
-		RouteName:  func(service, id string) string { return service + "/" + id },
+		RouteName:  func(service, id string) (string, bool) { return service + "/" + id, true },
 		KeyUnknown: func(service string) { mu.Lock(); defer mu.Unlock(); keyUnknown = append(keyUnknown, service) },
 	})
 	alice, app := token("alice"), token("app")

@@ -41,8 +41,9 @@ type Config struct {
 	// make up labels of metrics; nil knows every name.
 	Known func(service string) bool
 	// RouteName finds the name of a route by the id that data planes know it
-	// by; "" if it is not known. Nil knows none.
-	RouteName func(service, id string) string
+	// by; false if it is not known, as after a change of the policies. Nil knows
+	// none.
+	RouteName func(service, id string) (name string, ok bool)
 	// KeyUnknown is called after refusals by service for a key that it does not
 	// have, once for each batch at most. It must not block.
 	KeyUnknown func(service string)
@@ -72,7 +73,7 @@ func New(c Config) *Server {
 		c.Known = func(string) bool { return true }
 	}
 	if c.RouteName == nil {
-		c.RouteName = func(string, string) string { return "" }
+		c.RouteName = func(string, string) (string, bool) { return "", false }
 	}
 	if c.KeyUnknown == nil {
 		c.KeyUnknown = func(string) {}

@@ -91,6 +91,7 @@ type Config struct {
 	DataPlanes    DataPlanes
 	Issuer        Issuer
 	Preview       Preview
+	Refusals      Refusals
 	// Token is the admin credential. Empty refuses every call.
 	Token string
 	// NewUID gives a new resource its identity.

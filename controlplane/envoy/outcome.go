@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -51,7 +52,7 @@ type Refusal struct {
 	// what is only observed were enforced; else it is empty.
 	Observed     reason.Word
 	ObservedRule string
-	// RouteID names the route of the ruleset.
+	// RouteID names the route of the ruleset: see RouteIndex.
 	RouteID string
 	// Issuer and Subject are the `iss` and `sub` of the token, if it was
 	// verified.
@@ -76,6 +77,13 @@ func Outcome(md *corev3.Metadata) (Refusal, bool) {
 	claims := callerClaims(md, r.Reason == "")
 	r.Issuer, r.Subject = claims["iss"].GetStringValue(), claims["sub"].GetStringValue()
 	return r, true
+}
+
+// RouteIndex is the place in its ruleset of the route that an id names.
+func RouteIndex(id string) (int, bool) {
+	_, digits, _ := strings.Cut(id, "-")
+	i, err := strconv.Atoi(digits)
+	return i, err == nil && i >= 0 && routeID(i) == id
 }
 
 // refusedBy finds the first stage that has refused.

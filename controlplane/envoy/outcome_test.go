@@ -103,6 +103,19 @@ func TestLogSelectsOutcomes(t *testing.T) {
 	}
 }
 
+func TestRouteIndex(t *testing.T) {
+	for i := range maxRoutes {
+		if got, ok := RouteIndex(routeID(i)); !ok || got != i {
+			t.Fatalf("RouteIndex(%q) = %d, %t, want %d", routeID(i), got, ok, i)
+		}
+	}
+	for _, id := range []string{"", "-", "route-", "route-1", "route--0001", "route-+001", "route-00001", "treatment-0001", "route-0001 "} {
+		if got, ok := RouteIndex(id); ok {
+			t.Errorf("RouteIndex(%q) = %d, want none", id, got)
+		}
+	}
+}
+
 // Whatever a data plane sends, Outcome ends, and what it says of a refusal has
 // a reason and a rule without the brackets around it.
 func FuzzOutcome(f *testing.F) {
