@@ -43,6 +43,7 @@ type loop struct {
 	// verifiedBy has the names of the issuers that data planes of a service
 	// have keys of ([]string), for keyUnknown.
 	verifiedBy sync.Map
+	routes     routeNames
 
 	// Only the loop's goroutine touches these.
 	keys     verificationKeys // replaced, never changed
@@ -239,10 +240,12 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 		case t.ruleset == nil:
 			delete(l.rulesets, t.service)
 			l.verifiedBy.Delete(t.service)
+			l.routes.set(t.service, nil)
 			out[t.service] = nil
 		case t.resources != nil:
 			l.rulesets[t.service] = t.ruleset
 			l.verifiedBy.Store(t.service, issuerNames(t.ruleset))
+			l.routes.set(t.service, t.ruleset.GetRoutes())
 			for _, r := range t.resources {
 				out[t.service] = append(out[t.service], xds.Resource(r))
 			}

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/watchword-mesh/watchword/controlplane/accesslog"
 	"github.com/watchword-mesh/watchword/controlplane/api"
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/store"
@@ -85,6 +86,7 @@ type replica struct {
 	fetcher  *bundle.Manager
 	xds      *xds.Server
 	sts      *sts.Server
+	refusals *accesslog.Server
 	api      *api.Server
 }
 
@@ -164,6 +166,13 @@ func (r *replica) assemble(token string, pepper []byte) {
 	r.loop = newLoop(r.Logger.Named("loop"), r.xds, r.sts, newLoopMetrics(r.registry))
 	r.fetcher = bundle.New(bundle.Config{Keeper: r.store, Logger: r.Logger.Named("bundle"), Registerer: r.registry})
 	r.loop.fetcher = r.fetcher
+	r.refusals = accesslog.New(accesslog.Config{
+		Logger:     r.Logger.Named("accesslog"),
+		Registerer: r.registry,
+		Known:      r.loop.hasService,
+		RouteName:  r.loop.routes.name,
+		KeyUnknown: r.loop.keyUnknown,
+	})
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},
@@ -171,6 +180,7 @@ func (r *replica) assemble(token string, pepper []byte) {
 		Token:         token,
 		Preview:       preview{loop: r.loop},
 		KeySets:       keySets{fetcher: r.fetcher},
+		Refusals:      refusals{log: r.refusals},
 		NewUID:        uuid.NewString,
 		NewSecret:     api.NewSecret,
 		Logger:        r.Logger.Named("api"),
@@ -190,6 +200,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ads := grpc.NewServer(xds.ServerOptions()...)
 	r.xds.Register(ads)
+	r.refusals.Register(ads)
 	g.Go(func() error { return r.loop.run(ctx) })
 	g.Go(func() error { return r.store.Watch(ctx, r.loop.current.Load(), r.loop.mailbox.put) })
 	g.Go(func() error { return r.fetcher.Run(ctx) })
@@ -204,6 +215,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 		<-ctx.Done()
 		r.xds.Close()
 		ads.Stop()
+		r.refusals.Wait()
 		return nil
 	})
 	serveHTTP(ctx, g, admin, l.admin, l.socket)

@@ -37,6 +37,7 @@ var layout = []struct {
 	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "controlplane/importer", "proto/..."}},
 	{"controlplane", []string{"controlplane/...", "issuer/...", "internal/jose", "proto/..."}},
 	{"controlplane/api", []string{"controlplane/policy", "controlplane/envoy", "proto/..."}},
+	{"controlplane/accesslog", []string{"controlplane/envoy", "dataplane/reason"}},
 	{"controlplane/xds", nil},
 	{"controlplane/envoy", []string{"dataplane/reason", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},

@@ -98,6 +98,7 @@ type Config struct {
 	Issuer        Issuer
 	Preview       Preview
 	KeySets       KeySets
+	Refusals      Refusals
 	// Token is the admin credential. Empty refuses every call.
 	Token string
 	// NewUID gives a new resource, consumer or credential its identity.

@@ -82,6 +82,56 @@ func (Change_Action) EnumDescriptor() ([]byte, []int) {
 	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{4, 0}
 }
 
+type Refusal_Enforcement int32
+
+const (
+	Refusal_ENFORCEMENT_UNSPECIFIED Refusal_Enforcement = 0
+	Refusal_ENFORCED                Refusal_Enforcement = 1
+	// The request was let through.
+	Refusal_OBSERVED Refusal_Enforcement = 2
+)
+
+// Enum value maps for Refusal_Enforcement.
+var (
+	Refusal_Enforcement_name = map[int32]string{
+		0: "ENFORCEMENT_UNSPECIFIED",
+		1: "ENFORCED",
+		2: "OBSERVED",
+	}
+	Refusal_Enforcement_value = map[string]int32{
+		"ENFORCEMENT_UNSPECIFIED": 0,
+		"ENFORCED":                1,
+		"OBSERVED":                2,
+	}
+)
+
+func (x Refusal_Enforcement) Enum() *Refusal_Enforcement {
+	p := new(Refusal_Enforcement)
+	*p = x
+	return p
+}
+
+func (x Refusal_Enforcement) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Refusal_Enforcement) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_admin_v1_admin_proto_enumTypes[1].Descriptor()
+}
+
+func (Refusal_Enforcement) Type() protoreflect.EnumType {
+	return &file_watchword_admin_v1_admin_proto_enumTypes[1]
+}
+
+func (x Refusal_Enforcement) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Refusal_Enforcement.Descriptor instead.
+func (Refusal_Enforcement) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29, 0}
+}
+
 // Document is one file with any number of YAML or JSON documents.
 type Document struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1738,6 +1788,429 @@ func (x *IssueTokenResponse) GetScope() string {
 	return ""
 }
 
+type ListRefusalsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty lists those of all services.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Unspecified lists both.
+	Enforcement Refusal_Enforcement `protobuf:"varint,2,opt,name=enforcement,proto3,enum=watchword.admin.v1.Refusal_Enforcement" json:"enforcement,omitempty"`
+	// Whether to list the last refusals too.
+	Sample        bool `protobuf:"varint,3,opt,name=sample,proto3" json:"sample,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRefusalsRequest) Reset() {
+	*x = ListRefusalsRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRefusalsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRefusalsRequest) ProtoMessage() {}
+
+func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRefusalsRequest.ProtoReflect.Descriptor instead.
+func (*ListRefusalsRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListRefusalsRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ListRefusalsRequest) GetEnforcement() Refusal_Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return Refusal_ENFORCEMENT_UNSPECIFIED
+}
+
+func (x *ListRefusalsRequest) GetSample() bool {
+	if x != nil {
+		return x.Sample
+	}
+	return false
+}
+
+type ListRefusalsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By service, the largest first.
+	Counts []*RefusalCount `protobuf:"bytes,1,rep,name=counts,proto3" json:"counts,omitempty"`
+	// A bounded part of the last ones, the newest first.
+	Sample []*Refusal `protobuf:"bytes,2,rep,name=sample,proto3" json:"sample,omitempty"`
+	// When counting began.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRefusalsResponse) Reset() {
+	*x = ListRefusalsResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRefusalsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRefusalsResponse) ProtoMessage() {}
+
+func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRefusalsResponse.ProtoReflect.Descriptor instead.
+func (*ListRefusalsResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListRefusalsResponse) GetCounts() []*RefusalCount {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *ListRefusalsResponse) GetSample() []*Refusal {
+	if x != nil {
+		return x.Sample
+	}
+	return nil
+}
+
+func (x *ListRefusalsResponse) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type RefusalCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "(other)" stands for the services that are not known or not told apart.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Not set if the request had no token that could be verified.
+	Caller *Refusal_Caller `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
+	// The stable word, such as "token_expired".
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Enforcement   Refusal_Enforcement    `protobuf:"varint,4,opt,name=enforcement,proto3,enum=watchword.admin.v1.Refusal_Enforcement" json:"enforcement,omitempty"`
+	Count         int64                  `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	LastSeen      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusalCount) Reset() {
+	*x = RefusalCount{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusalCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusalCount) ProtoMessage() {}
+
+func (x *RefusalCount) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusalCount.ProtoReflect.Descriptor instead.
+func (*RefusalCount) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RefusalCount) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RefusalCount) GetCaller() *Refusal_Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+func (x *RefusalCount) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RefusalCount) GetEnforcement() Refusal_Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return Refusal_ENFORCEMENT_UNSPECIFIED
+}
+
+func (x *RefusalCount) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RefusalCount) GetLastSeen() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeen
+	}
+	return nil
+}
+
+// Refusal is one request that was refused, or would have been. Callers choose
+// most of its text.
+type Refusal struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Time    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Service string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// The data plane that refused.
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// IP address of the client.
+	Peer string `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
+	// Name of the route.
+	Route  string `protobuf:"bytes,5,opt,name=route,proto3" json:"route,omitempty"`
+	Method string `protobuf:"bytes,6,opt,name=method,proto3" json:"method,omitempty"`
+	// Path without the query.
+	Path string `protobuf:"bytes,7,opt,name=path,proto3" json:"path,omitempty"`
+	// HTTP status that the client got; gRPC clients get 200.
+	Status int32           `protobuf:"varint,8,opt,name=status,proto3" json:"status,omitempty"`
+	Caller *Refusal_Caller `protobuf:"bytes,9,opt,name=caller,proto3" json:"caller,omitempty"`
+	Reason string          `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// POLICY/INDEX of the authorization rule that refused, if one did.
+	Rule          string              `protobuf:"bytes,11,opt,name=rule,proto3" json:"rule,omitempty"`
+	Enforcement   Refusal_Enforcement `protobuf:"varint,12,opt,name=enforcement,proto3,enum=watchword.admin.v1.Refusal_Enforcement" json:"enforcement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Refusal) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Refusal) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Refusal) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Refusal) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Refusal) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *Refusal) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Refusal) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Refusal) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Refusal) GetCaller() *Refusal_Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+func (x *Refusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Refusal) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Refusal) GetEnforcement() Refusal_Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return Refusal_ENFORCEMENT_UNSPECIFIED
+}
+
+// Caller is who the token names, which was verified.
+type Refusal_Caller struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Consumer string                 `protobuf:"bytes,1,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	Issuer   string                 `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Subject  string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	// These are callers that are not told apart.
+	Other         bool `protobuf:"varint,4,opt,name=other,proto3" json:"other,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal_Caller) Reset() {
+	*x = Refusal_Caller{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal_Caller) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal_Caller) ProtoMessage() {}
+
+func (x *Refusal_Caller) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal_Caller.ProtoReflect.Descriptor instead.
+func (*Refusal_Caller) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29, 0}
+}
+
+func (x *Refusal_Caller) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *Refusal_Caller) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Refusal_Caller) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Refusal_Caller) GetOther() bool {
+	if x != nil {
+		return x.Other
+	}
+	return false
+}
+
 var File_watchword_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_watchword_admin_v1_admin_proto_rawDesc = "" +
@@ -1865,7 +2338,45 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x128\n" +
 	"\n" +
 	"expires_in\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\texpiresIn\x12\x14\n" +
-	"\x05scope\x18\x03 \x01(\tR\x05scope2\x87\x06\n" +
+	"\x05scope\x18\x03 \x01(\tR\x05scope\"\x92\x01\n" +
+	"\x13ListRefusalsRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12I\n" +
+	"\venforcement\x18\x02 \x01(\x0e2'.watchword.admin.v1.Refusal.EnforcementR\venforcement\x12\x16\n" +
+	"\x06sample\x18\x03 \x01(\bR\x06sample\"\xb7\x01\n" +
+	"\x14ListRefusalsResponse\x128\n" +
+	"\x06counts\x18\x01 \x03(\v2 .watchword.admin.v1.RefusalCountR\x06counts\x123\n" +
+	"\x06sample\x18\x02 \x03(\v2\x1b.watchword.admin.v1.RefusalR\x06sample\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x96\x02\n" +
+	"\fRefusalCount\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12:\n" +
+	"\x06caller\x18\x02 \x01(\v2\".watchword.admin.v1.Refusal.CallerR\x06caller\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12I\n" +
+	"\venforcement\x18\x04 \x01(\x0e2'.watchword.admin.v1.Refusal.EnforcementR\venforcement\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x03R\x05count\x127\n" +
+	"\tlast_seen\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\"\xbe\x04\n" +
+	"\aRefusal\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x12\n" +
+	"\x04peer\x18\x04 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05route\x18\x05 \x01(\tR\x05route\x12\x16\n" +
+	"\x06method\x18\x06 \x01(\tR\x06method\x12\x12\n" +
+	"\x04path\x18\a \x01(\tR\x04path\x12\x16\n" +
+	"\x06status\x18\b \x01(\x05R\x06status\x12:\n" +
+	"\x06caller\x18\t \x01(\v2\".watchword.admin.v1.Refusal.CallerR\x06caller\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\x12\x12\n" +
+	"\x04rule\x18\v \x01(\tR\x04rule\x12I\n" +
+	"\venforcement\x18\f \x01(\x0e2'.watchword.admin.v1.Refusal.EnforcementR\venforcement\x1al\n" +
+	"\x06Caller\x12\x1a\n" +
+	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12\x14\n" +
+	"\x05other\x18\x04 \x01(\bR\x05other\"F\n" +
+	"\vEnforcement\x12\x1b\n" +
+	"\x17ENFORCEMENT_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bENFORCED\x10\x01\x12\f\n" +
+	"\bOBSERVED\x10\x022\xea\x06\n" +
 	"\fAdminService\x12L\n" +
 	"\x05Apply\x12 .watchword.admin.v1.ApplyRequest\x1a!.watchword.admin.v1.ApplyResponse\x12I\n" +
 	"\x04List\x12\x1f.watchword.admin.v1.ListRequest\x1a .watchword.admin.v1.ListResponse\x12O\n" +
@@ -1876,7 +2387,8 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"WaitInSync\x12%.watchword.admin.v1.WaitInSyncRequest\x1a&.watchword.admin.v1.WaitInSyncResponse0\x01\x12s\n" +
 	"\x12CreateClientSecret\x12-.watchword.admin.v1.CreateClientSecretRequest\x1a..watchword.admin.v1.CreateClientSecretResponse\x12[\n" +
 	"\n" +
-	"IssueToken\x12%.watchword.admin.v1.IssueTokenRequest\x1a&.watchword.admin.v1.IssueTokenResponseBFZDgithub.com/watchword-mesh/watchword/proto/watchword/admin/v1;adminv1b\x06proto3"
+	"IssueToken\x12%.watchword.admin.v1.IssueTokenRequest\x1a&.watchword.admin.v1.IssueTokenResponse\x12a\n" +
+	"\fListRefusals\x12'.watchword.admin.v1.ListRefusalsRequest\x1a(.watchword.admin.v1.ListRefusalsResponseBFZDgithub.com/watchword-mesh/watchword/proto/watchword/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_watchword_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -1890,87 +2402,105 @@ func file_watchword_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_watchword_admin_v1_admin_proto_rawDescData
 }
 
-var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(Change_Action)(0),                 // 0: watchword.admin.v1.Change.Action
-	(*Document)(nil),                   // 1: watchword.admin.v1.Document
-	(*ApplyRequest)(nil),               // 2: watchword.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 3: watchword.admin.v1.ApplyResponse
-	(*Generated)(nil),                  // 4: watchword.admin.v1.Generated
-	(*Change)(nil),                     // 5: watchword.admin.v1.Change
-	(*Faults)(nil),                     // 6: watchword.admin.v1.Faults
-	(*Fault)(nil),                      // 7: watchword.admin.v1.Fault
-	(*Reference)(nil),                  // 8: watchword.admin.v1.Reference
-	(*ListRequest)(nil),                // 9: watchword.admin.v1.ListRequest
-	(*ListResponse)(nil),               // 10: watchword.admin.v1.ListResponse
-	(*KeySetStatus)(nil),               // 11: watchword.admin.v1.KeySetStatus
-	(*KeyStatus)(nil),                  // 12: watchword.admin.v1.KeyStatus
-	(*DeleteRequest)(nil),              // 13: watchword.admin.v1.DeleteRequest
-	(*DeleteResponse)(nil),             // 14: watchword.admin.v1.DeleteResponse
-	(*ListDataPlanesRequest)(nil),      // 15: watchword.admin.v1.ListDataPlanesRequest
-	(*ListDataPlanesResponse)(nil),     // 16: watchword.admin.v1.ListDataPlanesResponse
-	(*DataPlane)(nil),                  // 17: watchword.admin.v1.DataPlane
-	(*GetDataPlaneConfigRequest)(nil),  // 18: watchword.admin.v1.GetDataPlaneConfigRequest
-	(*GetDataPlaneConfigResponse)(nil), // 19: watchword.admin.v1.GetDataPlaneConfigResponse
-	(*SentResource)(nil),               // 20: watchword.admin.v1.SentResource
-	(*WaitInSyncRequest)(nil),          // 21: watchword.admin.v1.WaitInSyncRequest
-	(*WaitInSyncResponse)(nil),         // 22: watchword.admin.v1.WaitInSyncResponse
-	(*CreateClientSecretRequest)(nil),  // 23: watchword.admin.v1.CreateClientSecretRequest
-	(*CreateClientSecretResponse)(nil), // 24: watchword.admin.v1.CreateClientSecretResponse
-	(*IssueTokenRequest)(nil),          // 25: watchword.admin.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),         // 26: watchword.admin.v1.IssueTokenResponse
-	nil,                                // 27: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	(*structpb.Struct)(nil),            // 28: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 30: google.protobuf.Duration
+	(Refusal_Enforcement)(0),           // 1: watchword.admin.v1.Refusal.Enforcement
+	(*Document)(nil),                   // 2: watchword.admin.v1.Document
+	(*ApplyRequest)(nil),               // 3: watchword.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 4: watchword.admin.v1.ApplyResponse
+	(*Generated)(nil),                  // 5: watchword.admin.v1.Generated
+	(*Change)(nil),                     // 6: watchword.admin.v1.Change
+	(*Faults)(nil),                     // 7: watchword.admin.v1.Faults
+	(*Fault)(nil),                      // 8: watchword.admin.v1.Fault
+	(*Reference)(nil),                  // 9: watchword.admin.v1.Reference
+	(*ListRequest)(nil),                // 10: watchword.admin.v1.ListRequest
+	(*ListResponse)(nil),               // 11: watchword.admin.v1.ListResponse
+	(*KeySetStatus)(nil),               // 12: watchword.admin.v1.KeySetStatus
+	(*KeyStatus)(nil),                  // 13: watchword.admin.v1.KeyStatus
+	(*DeleteRequest)(nil),              // 14: watchword.admin.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 15: watchword.admin.v1.DeleteResponse
+	(*ListDataPlanesRequest)(nil),      // 16: watchword.admin.v1.ListDataPlanesRequest
+	(*ListDataPlanesResponse)(nil),     // 17: watchword.admin.v1.ListDataPlanesResponse
+	(*DataPlane)(nil),                  // 18: watchword.admin.v1.DataPlane
+	(*GetDataPlaneConfigRequest)(nil),  // 19: watchword.admin.v1.GetDataPlaneConfigRequest
+	(*GetDataPlaneConfigResponse)(nil), // 20: watchword.admin.v1.GetDataPlaneConfigResponse
+	(*SentResource)(nil),               // 21: watchword.admin.v1.SentResource
+	(*WaitInSyncRequest)(nil),          // 22: watchword.admin.v1.WaitInSyncRequest
+	(*WaitInSyncResponse)(nil),         // 23: watchword.admin.v1.WaitInSyncResponse
+	(*CreateClientSecretRequest)(nil),  // 24: watchword.admin.v1.CreateClientSecretRequest
+	(*CreateClientSecretResponse)(nil), // 25: watchword.admin.v1.CreateClientSecretResponse
+	(*IssueTokenRequest)(nil),          // 26: watchword.admin.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),         // 27: watchword.admin.v1.IssueTokenResponse
+	(*ListRefusalsRequest)(nil),        // 28: watchword.admin.v1.ListRefusalsRequest
+	(*ListRefusalsResponse)(nil),       // 29: watchword.admin.v1.ListRefusalsResponse
+	(*RefusalCount)(nil),               // 30: watchword.admin.v1.RefusalCount
+	(*Refusal)(nil),                    // 31: watchword.admin.v1.Refusal
+	nil,                                // 32: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	(*Refusal_Caller)(nil),             // 33: watchword.admin.v1.Refusal.Caller
+	(*structpb.Struct)(nil),            // 34: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 36: google.protobuf.Duration
 }
 var file_watchword_admin_v1_admin_proto_depIdxs = []int32{
-	1,  // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
-	27, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	5,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
-	4,  // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
+	2,  // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
+	32, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	6,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
+	5,  // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
 	0,  // 4: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
-	7,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
-	28, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
-	12, // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
-	29, // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
-	29, // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
-	29, // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
-	29, // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
-	8,  // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
-	5,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
-	17, // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	29, // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
-	29, // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
-	17, // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
-	20, // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
-	28, // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
-	30, // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
-	17, // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
-	30, // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
-	30, // 23: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
-	2,  // 24: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
-	9,  // 25: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
-	13, // 26: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
-	15, // 27: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
-	18, // 28: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
-	21, // 29: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
-	23, // 30: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
-	25, // 31: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
-	3,  // 32: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
-	10, // 33: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
-	14, // 34: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
-	16, // 35: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
-	19, // 36: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
-	22, // 37: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
-	24, // 38: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
-	26, // 39: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	8,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
+	34, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
+	13, // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
+	35, // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
+	35, // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
+	35, // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
+	35, // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
+	9,  // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
+	6,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
+	18, // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	35, // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
+	35, // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
+	18, // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
+	21, // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
+	34, // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
+	36, // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
+	18, // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
+	36, // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
+	36, // 23: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
+	1,  // 24: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	30, // 25: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
+	31, // 26: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
+	35, // 27: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
+	33, // 28: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	1,  // 29: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	35, // 30: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
+	35, // 31: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
+	33, // 32: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	1,  // 33: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	3,  // 34: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
+	10, // 35: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
+	14, // 36: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
+	16, // 37: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
+	19, // 38: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
+	22, // 39: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
+	24, // 40: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
+	26, // 41: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
+	28, // 42: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
+	4,  // 43: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
+	11, // 44: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
+	15, // 45: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
+	17, // 46: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
+	20, // 47: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
+	23, // 48: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
+	25, // 49: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
+	27, // 50: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
+	29, // 51: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
+	43, // [43:52] is the sub-list for method output_type
+	34, // [34:43] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_watchword_admin_v1_admin_proto_init() }
@@ -1983,8 +2513,8 @@ func file_watchword_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_admin_v1_admin_proto_rawDesc), len(file_watchword_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   27,
+			NumEnums:      2,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
