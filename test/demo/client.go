@@ -84,7 +84,7 @@ func (c *connection) send(ctx context.Context, m *mesh, r request) (status int, 
 	return response.StatusCode, body, err
 }
 
-// outcome is `200, orders saw ...` or `401 "Jwt is missing"`.
+// outcome is `200, orders saw ...` or `401 token_missing`.
 func (c *connection) outcome(ctx context.Context, m *mesh, r request) (string, error) {
 	status, body, err := c.send(ctx, m, r)
 	if err != nil {
@@ -100,7 +100,14 @@ func (c *connection) outcome(ctx context.Context, m *mesh, r request) (string, e
 	return fmt.Sprintf("%d, %s", status, seen), nil
 }
 
+// refusal has the reason word, or the body where nobody gives one.
 func refusal(status int, body []byte) string {
+	var told struct {
+		Reason string `json:"reason"`
+	}
+	if json.Unmarshal(body, &told) == nil && told.Reason != "" {
+		return fmt.Sprintf("%d %s", status, told.Reason)
+	}
 	return fmt.Sprintf("%d %q", status, strings.TrimSpace(string(body)))
 }
 

@@ -36,7 +36,7 @@ var order = request{to: "orders", method: "POST", path: "/orders", token: fronte
 
 const (
 	orderTaken   = `200, orders saw spiffe://mesh.local/frontend, payments saw spiffe://mesh.local/orders`
-	orderRefused = `403 "RBAC: access denied"`
+	orderRefused = `403 consumer_denied`
 	onBoth       = `HTTP/1.1 and HTTP/2: `
 	oneEach      = `, 1 TCP connection each`
 )
@@ -54,13 +54,13 @@ var story = []step{
 
 	{section: "Who may call orders",
 		say: "no token",
-		do:  request{to: "orders", path: "/orders/7"}, want: `401 "Jwt is missing"`},
+		do:  request{to: "orders", path: "/orders/7"}, want: `401 token_missing`},
 	{say: "a token for another audience",
-		do: request{to: "orders", path: "/orders/7", token: frontendForPayments}, want: `403 "Audiences in Jwt are not allowed"`},
+		do: request{to: "orders", path: "/orders/7", token: frontendForPayments}, want: `403 audience_mismatch`},
 	{say: "the right token",
 		do: request{to: "orders", path: "/orders/7", token: frontendForOrders}, want: `200, orders saw spiffe://mesh.local/frontend`},
 	{say: "a caller that the policy does not allow",
-		do: request{to: "orders", path: "/orders/7", token: reportsForOrders}, want: `403 "RBAC: access denied"`},
+		do: request{to: "orders", path: "/orders/7", token: reportsForOrders}, want: `403 consumer_denied`},
 	{say: "reports asks for a token for a service that it does not call",
 		do: askToken{token: reportsForPayments}, want: `400 invalid_target: *`},
 	{say: "a caller that claims to be somebody else",
@@ -88,7 +88,7 @@ var story = []step{
 	{say: "the same connections go on, 100 requests",
 		do: kept{request: order, times: 50}, want: onBoth + orderTaken + oneEach},
 	{say: "a new connection without a token is still refused",
-		do: request{to: "orders", path: "/orders/7"}, want: `401 "Jwt is missing"`},
+		do: request{to: "orders", path: "/orders/7"}, want: `401 token_missing`},
 	{say: "an Envoy that never had a configuration refuses everybody",
 		do:   startOwnEnvoy{ask: request{to: "own", path: "/orders/7", token: frontendForOrders}},
 		want: `403 "RBAC: access denied"`},
