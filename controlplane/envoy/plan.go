@@ -109,17 +109,6 @@ func (p *plan) treatmentState() string {
 	return routeStateKey
 }
 
-// routesOf are the routes of one treatment.
-func (p *plan) routesOf(n int) []int {
-	var out []int
-	for i, t := range p.ofRoute {
-		if t == n {
-			out = append(out, i)
-		}
-	}
-	return out
-}
-
 // place is the rule at one position of a treatment. Places with equal rules at
 // equal positions have the same mark: the number under which the metadata say
 // that it was this rule that has verified the token.

@@ -12,10 +12,13 @@ import (
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
-// denyFilter refuses what a deny rule matches. Envoy names the policy in the
+// denyFilter refuses what a deny rule matches; nil if there is none. Envoy names the policy in the
 // response code details: rbac_access_denied_matched_policy[NAME].
 func denyFilter(p *plan) *rbacv3.RBAC {
 	rules := p.denyRules(func(r *dataplanev1.Route) *dataplanev1.Authorization { return r.GetAuthorization() })
+	if len(rules.GetPolicies()) == 0 {
+		return nil
+	}
 	return &rbacv3.RBAC{Rules: rules, RulesStatPrefix: "watchword_deny_"}
 }
 

@@ -94,6 +94,26 @@ func (e *Envoy) waitReady(t testing.TB) {
 	})
 }
 
+// CPU is the time that it has computed so far, in user and system mode.
+func (e *Envoy) CPU(t testing.TB) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", e.process.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The fields after the name, which is in brackets (proc_pid_stat(5)).
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:13] { // utime, stime
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100 // USER_HZ
+}
+
 // Stop kills it. One that is not running stays as it is.
 func (e *Envoy) Stop() {
 	if e.ended == nil {

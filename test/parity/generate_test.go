@@ -331,8 +331,8 @@ func (w *world) claimMatch(t *rapid.T, label string) *dataplanev1.ClaimMatch {
 	return m
 }
 
-// request is made for a world; lax names what is wrong with its tokens that
-// Envoy is known to accept.
+// request is made for a world; lax has the names of the known differences that it
+// shows.
 type request struct {
 	ruleset.Request
 	lax []string
@@ -361,6 +361,9 @@ func (w *world) request(t *rapid.T, now time.Time) request {
 	}
 	for i, n := range places {
 		token := w.token(t, fmt.Sprint("token ", i), now)
+		if chance(t, fmt.Sprint("lax ", i), 30) {
+			token = r.relax(t, token)
+		}
 		switch n {
 		case 0:
 			add("Authorization", pick(t, "scheme", []string{"Bearer ", "Bearer ", "Bearer ", "Basic "})+token)
@@ -392,6 +395,19 @@ func (w *world) request(t *rapid.T, now time.Time) request {
 		r.Body = []byte(strings.Join(append(form, "fout0=forged", "z=1"), "&"))
 	}
 	return r
+}
+
+// relax does to a token what Envoy is known to accept.
+func (r *request) relax(t *rapid.T, token string) string {
+	name := pick(t, "lax", []string{"base64", "empty_segments", "json_null"})
+	r.lax = append(r.lax, name)
+	switch name {
+	case "base64":
+		return token + "="
+	case "empty_segments":
+		return "." + token
+	}
+	return strings.Join([]string{"eyJhbGciOiJub25lIn0", b64.EncodeToString([]byte("null")), "AA"}, ".")
 }
 
 // token is for one of the rules of the world, and perhaps something is wrong

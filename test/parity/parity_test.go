@@ -29,7 +29,7 @@ func TestParity(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, signers := startProxy(t), newPool()
-	sent, told := 0, time.Now()
+	sent, listed, told := 0, 0, time.Now()
 	rapid.Check(t, func(rt *rapid.T) {
 		w := signers.world(rt)
 		reference, err := ruleset.Compile(w.rs)
@@ -43,7 +43,12 @@ func TestParity(t *testing.T) {
 		for range requestsPerRuleset {
 			req := w.request(rt, time.Now())
 			got, want, same := compare(t, p, reference, req.Request)
-			if sent++; !same {
+			sent++
+			if !same && len(req.lax) > 0 {
+				listed++
+				continue
+			}
+			if !same {
 				rt.Fatalf("disagreement (-reference +Envoy):\n%s\nrequest:\n%s\nruleset:\n%s", cmp.Diff(want, got), show(req.Request), protojson.Format(w.rs))
 			}
 		}
@@ -52,7 +57,7 @@ func TestParity(t *testing.T) {
 			told = time.Now()
 		}
 	})
-	t.Logf("parity: %d cases, 0 unlisted disagreements", sent)
+	t.Logf("parity: %d cases, 0 unlisted disagreements (%d of a listed kind)", sent, listed)
 }
 
 // compare asks both. An Envoy that says something else is asked once more: the
