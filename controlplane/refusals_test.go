@@ -1,16 +1,15 @@
 package controlplane
 
 import (
-	"context"
 	"testing"
 	"time"
 
-	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	accesslogdata "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
-	accesslogservice "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"github.com/google/go-cmp/cmp"
+	logsv1 "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
+	logsdatav1 "go.opentelemetry.io/proto/otlp/logs/v1"
+	resourcev1 "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/protobuf/testing/protocmp"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/watchword-mesh/watchword/controlplane/accesslog"
@@ -55,46 +54,31 @@ func TestRefusalsAreShown(t *testing.T) {
 }
 
 // report sends what an Envoy does of a request that would have been refused on
-// the first route, and waits for the answer.
+// the first route.
 func report(t *testing.T, r *replicaInMemory, service, node string, at time.Time) {
 	t.Helper()
-	facts := map[string]any{
-		"envoy.filters.http.rbac": map[string]any{
-			"watchword_observed_deny_shadow_engine_result":       "denied",
-			"watchword_observed_deny_shadow_effective_policy_id": "consumer_denied[later/1]",
-			"watchword_route_shadow_effective_policy_id":         "route-0000",
-			"watchword_consumer_shadow_effective_policy_id":      "acme",
-		},
-		"envoy.filters.http.jwt_authn": map[string]any{"watchword_jwt": map[string]any{"iss": "http://idp", "sub": "app"}},
-	}
-	md := &core.Metadata{FilterMetadata: map[string]*structpb.Struct{}}
-	for namespace, values := range facts {
-		s, err := structpb.NewStruct(values.(map[string]any))
-		if err != nil {
-			t.Fatal(err)
-		}
-		md.FilterMetadata[namespace] = s
-	}
-	stream, err := accesslogservice.NewAccessLogServiceClient(r.conn).StreamAccessLogs(context.Background())
+	_, err := logsv1.NewLogsServiceClient(r.conn).Export(t.Context(), &logsv1.ExportLogsServiceRequest{ResourceLogs: []*logsdatav1.ResourceLogs{{
+		Resource: &resourcev1.Resource{Attributes: texts(envoy.SenderLog, envoy.RefusalLog, envoy.SenderNode, node, envoy.SenderService, service)},
+		ScopeLogs: []*logsdatav1.ScopeLogs{{LogRecords: []*logsdatav1.LogRecord{{
+			TimeUnixNano: uint64(at.UnixNano()),
+			Attributes: texts(
+				envoy.ReportedMethod, "GET", envoy.ReportedPath, "/read", envoy.ReportedStatus, "200", envoy.ReportedPeer, "10.0.0.9",
+				"issuer", "http://idp", "subject", "app", "facts", `{
+					"watchword_observed_deny_shadow_engine_result": "denied",
+					"watchword_observed_deny_shadow_effective_policy_id": "consumer_denied[later/1]",
+					"watchword_route_shadow_effective_policy_id": "route-0000",
+					"watchword_consumer_shadow_effective_policy_id": "acme"}`),
+		}}}},
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = stream.Send(&accesslogservice.StreamAccessLogsMessage{
-		Identifier: &accesslogservice.StreamAccessLogsMessage_Identifier{LogName: envoy.RefusalLog, Node: &core.Node{Id: node, Cluster: service}},
-		LogEntries: &accesslogservice.StreamAccessLogsMessage_TcpLogs{TcpLogs: &accesslogservice.StreamAccessLogsMessage_TCPAccessLogEntries{
-			LogEntry: []*accesslogdata.TCPAccessLogEntry{{CommonProperties: &accesslogdata.AccessLogCommon{
-				StartTime:  timestamppb.New(at),
-				Metadata:   md,
-				CustomTags: map[string]string{envoy.MethodTag: "GET", envoy.PathTag: "/read", envoy.StatusTag: "200"},
-				DownstreamDirectRemoteAddress: &core.Address{Address: &core.Address_SocketAddress{
-					SocketAddress: &core.SocketAddress{Address: "10.0.0.9"}}},
-			}}},
-		}},
-	})
-	if err != nil {
-		t.Fatal(err)
+}
+
+func texts(pairs ...string) []*commonv1.KeyValue {
+	var out []*commonv1.KeyValue
+	for i := 0; i+1 < len(pairs); i += 2 {
+		out = append(out, &commonv1.KeyValue{Key: pairs[i], Value: &commonv1.AnyValue{Value: &commonv1.AnyValue_StringValue{StringValue: pairs[i+1]}}})
 	}
-	if _, err := stream.CloseAndRecv(); err != nil {
-		t.Fatal(err)
-	}
+	return out
 }

@@ -4,20 +4,19 @@
 //
 // The way of a report:
 //
-//	Envoy -> StreamAccessLogs (server.go): one stream per worker, batches
+//	Envoy -> Export (server.go): what was refused within a second, as log
+//	         records of OpenTelemetry (OTLP/gRPC), see envoy.RefusalLog
 //	  -> envoy.Outcome: why, which rule, who
 //	  -> ledger (ledger.go): counts per service, caller and reason; a sample
 //	  -> Report: what the admin API shows
 //
-// Everything is bounded, since strangers decide how much is refused: the rate
-// at which entries are taken, the callers per service, the counts in all, the
-// sample, and each text. What is beyond a bound is counted under the name of
-// nobody, or, before it is read, left to Envoy, which drops and counts it.
+// Everything is bounded, since strangers decide how much is refused: what is
+// taken in a second, the callers per service, the counts in all, the sample, and
+// each text. Beyond a bound refusals are counted under the name of nobody, or
+// are left to Envoy, which has a bound of its own and counts what it drops.
 //
-// Entries hold all claims of a token that was verified. Of those only `iss` and
-// `sub` are looked at, and nothing of an entry is ever logged. No token comes
-// this way: the log is the one for TCP, which knows nothing of a request but
-// what we ask for (see envoy.RefusalLog); one for HTTP is refused unread.
+// No token comes this way, and of the claims of a token that was verified only
+// `iss` and `sub`. Nothing of a record is ever logged.
 //
 // Counts are in memory: they begin anew with the process, and each replica has
 // those of the data planes that are connected to it.

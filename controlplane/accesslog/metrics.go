@@ -15,8 +15,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Requests that data planes reported as refused (enforcement is enforced), or as let through though a policy that is only observed would have refused them (observed).",
 		}, []string{"service", "reason", "enforcement"}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "watchword_refusal_entries_dropped_total",
-			Help: "Reported entries that were not counted: beyond the bound of a message, or about no refusal.",
+			Name: "watchword_refusal_records_dropped_total",
+			Help: "Reported requests that were not counted: too many at once, or about no refusal.",
 		}),
 	}
 	if reg != nil {

@@ -2,38 +2,37 @@ package accesslog
 
 import (
 	"context"
-	"errors"
-	"io"
 	"sync"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	logsv1 "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	resourcev1 "go.opentelemetry.io/proto/otlp/resource/v1"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
 	"github.com/watchword-mesh/watchword/dataplane/reason"
 )
 
 const (
-	// defaultRate is how many entries are taken in a second. One costs some 10
-	// microseconds, so that a flood of refusals costs a tenth of a core.
-	defaultRate = 10000
-	// streamShare is the part of that which one stream may have.
-	streamShare = 4
-	// maxBatch is how many entries of one message are looked at. Envoy sends
-	// some 16 KiB at a time, a few dozen.
-	maxBatch = 1000
+	// defaultRate is how many bytes are taken in a second. A record has some 640
+	// and costs some 11 microseconds, so that a flood costs a sixth of a core.
+	defaultRate = 8 << 20
+	// maxBatch is how many bytes a report may have. Envoy sends some 16 KiB, and
+	// at most one record beyond that.
+	maxBatch = 256 << 10
+	// maxWait is how long a report waits for its turn before it is dropped.
+	maxWait = time.Second
 )
 
 // Config of a Server. The zero value works.
 type Config struct {
-	// Logger gets who reports, and what is wrong with it; nil logs nothing.
+	// Logger gets reports that can't be taken, at debug; nil logs nothing.
 	Logger hclog.Logger
 	// Registerer gets the metrics; nil registers none.
 	Registerer prometheus.Registerer
@@ -45,23 +44,23 @@ type Config struct {
 	// none.
 	RouteName func(service, id string) (name string, ok bool)
 	// KeyUnknown is called after refusals by service for a key that it does not
-	// have, once for each batch at most. It must not block.
+	// have, once for each report at most. It must not block.
 	KeyUnknown func(service string)
-	// Rate is how many entries a second are taken over all streams, 0 for 10,000.
-	// Whoever sends more has to wait, and a data plane drops what it can't send.
+	// Rate is how many bytes of reports are taken in a second, 0 for 8 MiB. What
+	// comes faster has to wait, and then is dropped.
 	Rate int
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
 
-// Server is Envoy's access log service for refusals.
+// Server is the service that Envoys send their RefusalLog to.
 type Server struct {
-	accesslogv3.UnimplementedAccessLogServiceServer
+	logsv1.UnimplementedLogsServiceServer
 	Config
 	ledger  *ledger
 	metrics *metrics
-	all     *rate.Limiter
-	streams sync.WaitGroup
+	limiter *rate.Limiter
+	calls   sync.WaitGroup
 }
 
 // New returns a Server that has counted nothing.
@@ -88,105 +87,100 @@ func New(c Config) *Server {
 		Config:  c,
 		ledger:  newLedger(defaultLimits, c.Now()),
 		metrics: newMetrics(c.Registerer),
-		all:     rate.NewLimiter(rate.Limit(c.Rate), maxBatch),
+		limiter: rate.NewLimiter(rate.Limit(c.Rate), maxBatch),
 	}
 }
 
-// Register adds the service to a gRPC server, whose Stop ends all streams. It
-// should bound the size of messages, as xds.ServerOptions does.
-func (s *Server) Register(g *grpc.Server) {
-	accesslogv3.RegisterAccessLogServiceServer(g, s)
-}
+// Register adds the service to a gRPC server, whose Stop ends all calls.
+func (s *Server) Register(g *grpc.Server) { logsv1.RegisterLogsServiceServer(g, s) }
 
-// Wait returns when all streams have ended: call it after the gRPC server was
+// Wait returns when all calls have ended: use it after the gRPC server was
 // stopped, which does not wait for them.
-func (s *Server) Wait() { s.streams.Wait() }
+func (s *Server) Wait() { s.calls.Wait() }
 
-// StreamAccessLogs implements accesslogv3.AccessLogServiceServer.
-func (s *Server) StreamAccessLogs(stream accesslogv3.AccessLogService_StreamAccessLogsServer) error {
-	s.streams.Add(1)
-	defer s.streams.Done()
-	msg, err := stream.Recv()
-	if err != nil {
-		return ended(err)
+// Export implements logsv1.LogsServiceServer. A report is taken or dropped as a
+// whole, in the order in which they come.
+func (s *Server) Export(ctx context.Context, report *logsv1.ExportLogsServiceRequest) (*logsv1.ExportLogsServiceResponse, error) {
+	s.calls.Add(1)
+	defer s.calls.Done()
+	if err := s.turn(ctx, proto.Size(report)); err != nil {
+		return nil, s.drop(report, err)
 	}
-	from, err := senderOf(msg.GetIdentifier())
-	if err != nil {
-		return err
-	}
-	if !s.Known(from.service) {
-		s.Logger.Warn("a data plane of an unknown service reports refusals; they are counted under no service", "service", clean(from.service), "node", from.node)
-	}
-	own := rate.NewLimiter(rate.Limit(max(1, s.Rate/streamShare)), maxBatch)
-	for {
-		if err := s.take(stream.Context(), from, msg, own); err != nil {
-			return err
+	for _, part := range report.GetResourceLogs() {
+		from, err := senderOf(part.GetResource())
+		if err != nil {
+			return nil, s.drop(report, err)
 		}
-		if msg, err = stream.Recv(); errors.Is(err, io.EOF) {
-			return stream.SendAndClose(new(accesslogv3.StreamAccessLogsResponse))
-		} else if err != nil {
-			return ended(err)
+		keyUnknown := false
+		for _, scope := range part.GetScopeLogs() {
+			keyUnknown = s.book(from, scope.GetLogRecords()) || keyUnknown
 		}
+		if keyUnknown {
+			s.KeyUnknown(from.service)
+		}
+	}
+	return new(logsv1.ExportLogsServiceResponse), nil
+}
+
+// turn waits until a report of some bytes may be looked at.
+func (s *Server) turn(ctx context.Context, size int) error {
+	if size > maxBatch {
+		return status.Errorf(codes.ResourceExhausted, "a report of %d bytes is larger than %d", size, maxBatch)
+	}
+	now := time.Now() // of the machine, since it is slept by
+	r := s.limiter.ReserveN(now, size)
+	wait := r.DelayFrom(now)
+	if wait > maxWait {
+		r.CancelAt(now)
+		return status.Errorf(codes.ResourceExhausted, "more than %d bytes of reports come in a second", s.Rate)
+	}
+	if wait == 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		r.Cancel()
+		return status.FromContextError(ctx.Err()).Err()
 	}
 }
 
-// ended is the error of a stream that its client has ended.
-func ended(err error) error {
-	if errors.Is(err, io.EOF) {
-		return status.Error(codes.InvalidArgument, "the stream ended before it said who sends")
+// drop counts the records of a report that is not taken.
+func (s *Server) drop(report *logsv1.ExportLogsServiceRequest, err error) error {
+	n := 0
+	for _, part := range report.GetResourceLogs() {
+		for _, scope := range part.GetScopeLogs() {
+			n += len(scope.GetLogRecords())
+		}
 	}
+	s.metrics.dropped.Add(float64(n))
+	s.Logger.Debug("a report of refusals is dropped", "records", n, "error", err)
 	return err
 }
 
-// sender is the data plane at the other end of a stream.
+// sender is the data plane that reports.
 type sender struct{ service, node string }
 
-// senderOf reads who sends as the ADS server does.
-func senderOf(id *accesslogv3.StreamAccessLogsMessage_Identifier) (sender, error) {
-	if id.GetLogName() != envoy.RefusalLog {
-		return sender{}, status.Errorf(codes.InvalidArgument, "this service takes the log %q only, and its first message must say that", envoy.RefusalLog)
+func senderOf(r *resourcev1.Resource) (sender, error) {
+	is := texts(r.GetAttributes())
+	if is[envoy.SenderLog] != envoy.RefusalLog {
+		return sender{}, status.Errorf(codes.InvalidArgument, "this service takes the log %q only, and the resource must say that in %s", envoy.RefusalLog, envoy.SenderLog)
 	}
-	service := serviceOf(id.GetNode())
-	if service == "" {
-		return sender{}, status.Errorf(codes.InvalidArgument, "the first message does not say which service this data plane belongs to: set node.metadata[%q] or node.cluster", envoy.ServiceMetadata)
+	if is[envoy.SenderService] == "" {
+		return sender{}, status.Errorf(codes.InvalidArgument, "the resource does not say which service this data plane belongs to, in %s", envoy.SenderService)
 	}
-	return sender{service: service, node: clean(id.GetNode().GetId())}, nil
+	return sender{service: is[envoy.SenderService], node: clean(is[envoy.SenderNode])}, nil
 }
 
-func serviceOf(node *corev3.Node) string {
-	if v := node.GetMetadata().GetFields()[envoy.ServiceMetadata].GetStringValue(); v != "" {
-		return v
-	}
-	return node.GetCluster()
-}
-
-// take waits until a batch may be looked at, and books it.
-func (s *Server) take(ctx context.Context, from sender, msg *accesslogv3.StreamAccessLogsMessage, own *rate.Limiter) error {
-	if msg.GetHttpLogs() != nil {
-		return status.Error(codes.InvalidArgument, "logs of HTTP requests are not taken, since they may hold tokens: use envoy.access_loggers.tcp_grpc")
-	}
-	entries := msg.GetTcpLogs().GetLogEntry()
-	if more := len(entries) - maxBatch; more > 0 {
-		s.metrics.dropped.Add(float64(more))
-		entries = entries[:maxBatch]
-	}
-	for _, limiter := range []*rate.Limiter{own, s.all} {
-		if err := limiter.WaitN(ctx, len(entries)); err != nil {
-			return status.Errorf(codes.Unavailable, "waiting for the turn of a batch: %v", err)
-		}
-	}
-	if s.book(from, entries) {
-		s.KeyUnknown(from.service)
-	}
-	return nil
-}
-
-// book says whether an entry is about a key that is not known.
-func (s *Server) book(from sender, entries []*entry) (keyUnknown bool) {
+// book says whether a record is about a key that is not known.
+func (s *Server) book(from sender, records []*record) (keyUnknown bool) {
 	known := s.Known(from.service)
 	now := s.Now()
-	for _, e := range entries {
-		refusals := s.refusals(from, e)
+	for _, rec := range records {
+		refusals := s.refusals(from, rec, now)
 		if len(refusals) == 0 {
 			s.metrics.dropped.Inc()
 		}

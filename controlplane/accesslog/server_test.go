@@ -2,27 +2,25 @@ package accesslog
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
+	"encoding/json"
+	"math"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	logsv1 "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
+	logsdatav1 "go.opentelemetry.io/proto/otlp/logs/v1"
+	resourcev1 "go.opentelemetry.io/proto/otlp/resource/v1"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
 	"github.com/watchword-mesh/watchword/dataplane/reason"
@@ -30,98 +28,72 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type message = accesslogv3.StreamAccessLogsMessage
-
-// stream is one that sends the messages, and then nothing more.
-type stream struct {
-	grpc.ServerStream
-	ctx      context.Context
-	messages []*message
-	read     int
-	end      error // after the messages; default io.EOF
-	closed   bool
+// from is a report of a data plane.
+func from(service string, records ...*record) *logsv1.ExportLogsServiceRequest {
+	return &logsv1.ExportLogsServiceRequest{ResourceLogs: []*logsdatav1.ResourceLogs{{
+		Resource:  &resourcev1.Resource{Attributes: pairs("log_name", envoy.RefusalLog, "node_name", "n1", "watchword.service", service)},
+		ScopeLogs: []*logsdatav1.ScopeLogs{{LogRecords: records}},
+	}}}
 }
 
-func (s *stream) Context() context.Context { return s.ctx }
-
-func (s *stream) Recv() (*message, error) {
-	if s.read == len(s.messages) {
-		if s.end != nil {
-			return nil, s.end
-		}
-		return nil, io.EOF
+func pairs(texts ...string) []*commonv1.KeyValue {
+	var out []*commonv1.KeyValue
+	for i := 0; i+1 < len(texts); i += 2 {
+		out = append(out, &commonv1.KeyValue{Key: texts[i], Value: &commonv1.AnyValue{Value: &commonv1.AnyValue_StringValue{StringValue: texts[i+1]}}})
 	}
-	s.read++
-	return s.messages[s.read-1], nil
+	return out
 }
 
-func (s *stream) SendAndClose(*accesslogv3.StreamAccessLogsResponse) error {
-	s.closed = true
-	return nil
-}
-
-func logs(entries ...*entry) *message {
-	return &message{LogEntries: &accesslogv3.StreamAccessLogsMessage_TcpLogs{
-		TcpLogs: &accesslogv3.StreamAccessLogsMessage_TCPAccessLogEntries{LogEntry: entries}}}
-}
-
-func from(node *corev3.Node, m *message) *message {
-	m.Identifier = &accesslogv3.StreamAccessLogsMessage_Identifier{LogName: envoy.RefusalLog, Node: node}
-	return m
-}
-
-func node(service string) *corev3.Node { return &corev3.Node{Id: "n1", Cluster: service} }
-
-// denied is an entry of a request that a stage has refused, with more facts.
-func denied(stage string, w reason.Word, facts ...string) *entry {
-	fields := map[string]*structpb.Value{
-		"watchword_" + stage + "_enforced_engine_result":       structpb.NewStringValue("denied"),
-		"watchword_" + stage + "_enforced_effective_policy_id": structpb.NewStringValue(string(w)),
+// denied is a record of a request that a stage has refused, with more facts.
+func denied(stage string, w reason.Word, facts ...string) *record {
+	fields := map[string]string{
+		"watchword_" + stage + "_enforced_engine_result":       "denied",
+		"watchword_" + stage + "_enforced_effective_policy_id": string(w),
 	}
 	for i := 0; i+1 < len(facts); i += 2 {
-		fields[facts[i]] = structpb.NewStringValue(facts[i+1])
+		fields[facts[i]] = facts[i+1]
 	}
-	return &entry{CommonProperties: &datav3.AccessLogCommon{Metadata: &corev3.Metadata{
-		FilterMetadata: map[string]*structpb.Struct{"envoy.filters.http.rbac": {Fields: fields}}}}}
+	text, err := json.Marshal(fields)
+	if err != nil {
+		panic(err)
+	}
+	return &record{Attributes: pairs("facts", string(text))}
 }
 
 // Who may send what: everything else ends with words that tell what to change.
-func TestStream(t *testing.T) {
+func TestExport(t *testing.T) {
 	refused := denied("verify", reason.TokenExpired)
-	http := from(node("orders"), &message{LogEntries: &accesslogv3.StreamAccessLogsMessage_HttpLogs{
-		HttpLogs: &accesslogv3.StreamAccessLogsMessage_HTTPAccessLogEntries{}}})
+	unnamed, otherLog := from("orders", refused), from("orders", refused)
+	unnamed.ResourceLogs[0].Resource = nil
+	otherLog.ResourceLogs[0].Resource.Attributes[0].Value = pairs("", "x")[0].Value
+	twoParts := from("orders", refused, refused)
+	twoParts.ResourceLogs = append(twoParts.ResourceLogs, from("orders", refused).ResourceLogs...)
+	large := from("orders", &record{Attributes: pairs("x", strings.Repeat("x", maxBatch))})
 	for _, tt := range []struct {
-		name     string
-		messages []*message
-		end      error
-		code     codes.Code
-		says     string
-		service  string // under which it is counted
-		counts   uint64
+		name    string
+		report  *logsv1.ExportLogsServiceRequest
+		code    codes.Code
+		says    string
+		service string // under which it is counted
+		counts  uint64
+		dropped float64
 	}{
-		{name: "nothing", code: codes.InvalidArgument, says: "before it said who sends"},
-		{name: "no identifier", messages: []*message{logs(refused)}, code: codes.InvalidArgument, says: envoy.RefusalLog},
-		{name: "another log", messages: []*message{{Identifier: &accesslogv3.StreamAccessLogsMessage_Identifier{LogName: "x", Node: node("orders")}}},
-			code: codes.InvalidArgument, says: envoy.RefusalLog},
-		{name: "no service", messages: []*message{from(&corev3.Node{Id: "n1"}, logs(refused))}, code: codes.InvalidArgument, says: "node.cluster"},
-		{name: "HTTP", messages: []*message{http}, code: codes.InvalidArgument, says: "tcp_grpc"},
-		{name: "HTTP later", messages: []*message{from(node("orders"), logs(refused)), http}, code: codes.InvalidArgument, says: "tcp_grpc", service: "orders", counts: 1},
-		{name: "ends in order", messages: []*message{from(node("orders"), logs(refused)), logs(refused, refused)}, service: "orders", counts: 3},
-		{name: "breaks off", messages: []*message{from(node("orders"), logs(refused))}, end: status.Error(codes.Canceled, "gone"), code: codes.Canceled, says: "gone", service: "orders", counts: 1},
-		{name: "service in the metadata", service: "orders", counts: 1, messages: []*message{from(&corev3.Node{Cluster: "x",
-			Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{"watchword.service": structpb.NewStringValue("orders")}}}, logs(refused))}},
-		{name: "an unknown service", messages: []*message{from(node("nobody"), logs(refused))}, service: Other, counts: 1},
-		{name: "about no refusal", messages: []*message{from(node("orders"), logs(new(entry), nil, refused))}, service: "orders", counts: 1},
+		{name: "nothing", report: new(logsv1.ExportLogsServiceRequest)},
+		{name: "no sender", report: unnamed, code: codes.InvalidArgument, says: envoy.RefusalLog, dropped: 1},
+		{name: "another log", report: otherLog, code: codes.InvalidArgument, says: envoy.RefusalLog, dropped: 1},
+		{name: "no service", report: from("", refused), code: codes.InvalidArgument, says: "watchword.service", dropped: 1},
+		{name: "too large", report: large, code: codes.ResourceExhausted, says: "larger than 262144", dropped: 1},
+		{name: "one", report: from("orders", refused), service: "orders", counts: 1},
+		{name: "many", report: twoParts, service: "orders", counts: 3},
+		{name: "an unknown service", report: from("nobody", refused), service: Other, counts: 1},
+		{name: "about no refusal", report: from("orders", new(record), nil, refused, &record{Attributes: pairs("facts", "{")}), service: "orders", counts: 1, dropped: 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := New(Config{Known: func(name string) bool { return name == "orders" }})
-			in := &stream{ctx: t.Context(), messages: tt.messages, end: tt.end}
-			err := s.StreamAccessLogs(in)
-			if status.Code(err) != tt.code || err != nil && !strings.Contains(err.Error(), tt.says) {
-				t.Errorf("it ended with %v, want code %s and %q", err, tt.code, tt.says)
-			}
-			if err == nil && !in.closed {
-				t.Error("the client got no answer")
+			reg := prometheus.NewPedanticRegistry()
+			s := New(Config{Registerer: reg, Known: func(name string) bool { return name == "orders" }})
+			resp, err := s.Export(t.Context(), tt.report)
+			if status.Code(err) != tt.code || err != nil && !strings.Contains(err.Error(), tt.says) || (resp == nil) != (err != nil) {
+				t.Errorf("Export = %v, %v, want code %s and %q", resp, err, tt.code, tt.says)
 			}
 			n := uint64(0)
 			for _, c := range s.Report(tt.service).Counts {
@@ -130,68 +102,63 @@ func TestStream(t *testing.T) {
 			if n != tt.counts {
 				t.Errorf("%d were counted for service %q, want %d; all: %+v", n, tt.service, tt.counts, s.Report("").Counts)
 			}
+			if got := gather(t, reg)["watchword_refusal_records_dropped_total"]; got != tt.dropped {
+				t.Errorf("%v records were dropped, want %v", got, tt.dropped)
+			}
 		})
 	}
 }
 
-// A sender that floods has to wait, alone as well as with others, and what is
-// beyond the bound of a message is dropped.
-func TestFloodHasToWait(t *testing.T) {
+// Who sends more than the rate has to wait, and what would wait too long is
+// dropped at once; so nobody is held up for long, and nothing piles up.
+func TestFloodIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := prometheus.NewPedanticRegistry()
-		s := New(Config{Registerer: reg, Rate: 4000})
-		batch := make([]*entry, maxBatch+7)
-		for i := range batch {
-			batch[i] = denied("verify", reason.TokenExpired)
-		}
-		took := func(streams, batches int) time.Duration {
-			began, done := time.Now(), make(chan error)
-			for i := range streams {
-				go func() {
-					in := &stream{ctx: t.Context()}
-					for range batches {
-						in.messages = append(in.messages, from(node(fmt.Sprint("s", i)), logs(batch...)))
+		s := New(Config{Rate: maxBatch}) // one of the largest reports a second
+		report := from("orders", denied("verify", reason.TokenExpired, "x", strings.Repeat("x", maxBatch/2-1000)))
+		began := time.Now()
+		var mu sync.Mutex
+		waits := map[time.Duration]int{}
+		var calls sync.WaitGroup
+		for range 100 {
+			calls.Go(func() {
+				_, err := s.Export(t.Context(), report)
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					waits[-1]++
+					if status.Code(err) != codes.ResourceExhausted {
+						t.Errorf("Export = %v, want ResourceExhausted", err)
 					}
-					done <- s.StreamAccessLogs(in)
-				}()
-			}
-			for range streams {
-				if err := <-done; err != nil {
-					t.Error(err)
+					return
 				}
-			}
-			s.Wait()
-			return time.Since(began)
+				waits[time.Since(began).Round(100*time.Millisecond)]++
+			})
 		}
-		// 5 batches of 1000 at 1000 a second, the first at once.
-		if d := took(1, 5); d != 4*time.Second {
-			t.Errorf("one stream took %s, want 4s", d)
-		}
-		time.Sleep(time.Hour)
-		// 32 batches at 4000 a second, the first at once.
-		if d := took(8, 4); d < 7*time.Second || d > 8*time.Second {
-			t.Errorf("eight streams took %s, want 7.75s", d)
-		}
-		if got, want := gather(t, reg)["watchword_refusal_entries_dropped_total"], float64(7*(5+32)); got != want {
-			t.Errorf("%v entries were dropped, want %v", got, want)
+		calls.Wait()
+		s.Wait()
+		// Two at once (the burst), and two in the second that one may wait.
+		want := map[time.Duration]int{0: 2, 500 * time.Millisecond: 1, time.Second: 1, -1: 96}
+		if diff := cmp.Diff(want, waits); diff != "" {
+			t.Errorf("waits (-want +got):\n%s", diff)
 		}
 	})
 }
 
-// The wait of a flooding sender ends with its stream.
-func TestWaitEndsWithStream(t *testing.T) {
+// A report whose sender is gone does not wait on.
+func TestWaitEndsWithCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		s := New(Config{Rate: 1})
-		batch := make([]*entry, maxBatch)
+		s := New(Config{Rate: maxBatch})
+		report := from("orders", denied("verify", reason.TokenExpired, "x", strings.Repeat("x", maxBatch-1000)))
+		if _, err := s.Export(ctx, report); err != nil {
+			t.Fatal(err)
+		}
 		done := make(chan error, 1)
-		go func() {
-			done <- s.StreamAccessLogs(&stream{ctx: ctx, messages: []*message{from(node("s"), logs(batch...)), logs(batch...)}})
-		}()
+		go func() { _, err := s.Export(ctx, report); done <- err }()
 		synctest.Wait()
 		cancel()
-		if err := <-done; status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), context.Canceled.Error()) {
-			t.Errorf("it ended with %v, want Unavailable because of %v", err, context.Canceled)
+		if err := <-done; status.Code(err) != codes.Canceled {
+			t.Errorf("it ended with %v, want Canceled", err)
 		}
 	})
 }
@@ -202,12 +169,12 @@ func TestMetrics(t *testing.T) {
 	s := New(Config{Registerer: reg, Known: func(name string) bool { return name == "orders" }})
 	for _, name := range []string{"orders", "made-up", "made-up-too"} {
 		both := denied("deny", "consumer_denied[p/0]", "watchword_observed_verify_shadow_engine_result", "denied", "watchword_observed_verify_shadow_effective_policy_id", "token_expired")
-		if err := s.StreamAccessLogs(&stream{ctx: t.Context(), messages: []*message{from(node(name), logs(both, denied("verify", "made_up"), new(entry)))}}); err != nil {
+		if _, err := s.Export(t.Context(), from(name, both, denied("verify", "made_up"), new(record))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	want := map[string]float64{
-		"watchword_refusal_entries_dropped_total":                   3,
+		"watchword_refusal_records_dropped_total":                   3,
 		"watchword_refusals_total enforced (other) (other)":         2,
 		"watchword_refusals_total enforced (other) orders":          1,
 		"watchword_refusals_total enforced consumer_denied (other)": 2,
@@ -240,7 +207,7 @@ func gather(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
 	return out
 }
 
-// Refusals for a key that is not known are told, once a batch, and only for
+// Refusals for a key that is not known are told, once a report, and only for
 // services that there are.
 func TestKeyUnknown(t *testing.T) {
 	var told []string
@@ -249,10 +216,10 @@ func TestKeyUnknown(t *testing.T) {
 		KeyUnknown: func(name string) { told = append(told, name) },
 	})
 	key, other := denied("verify", reason.KeyUnknown), denied("verify", reason.IssuerUnknown)
-	for _, m := range []*message{
-		from(node("a"), logs(key, other, key)), from(node("b"), logs(other)), from(node("made-up"), logs(key)), from(node("c"), logs(other, key)),
+	for _, report := range []*logsv1.ExportLogsServiceRequest{
+		from("a", key, other, key), from("b", other), from("made-up", key), from("c", other, key),
 	} {
-		if err := s.StreamAccessLogs(&stream{ctx: t.Context(), messages: []*message{m}}); err != nil {
+		if _, err := s.Export(t.Context(), report); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -263,41 +230,42 @@ func TestKeyUnknown(t *testing.T) {
 
 // A time that can't be is not believed.
 func TestStartTime(t *testing.T) {
-	for at, want := range map[*timestamppb.Timestamp]time.Time{
-		nil:                                     start,
-		{Nanos: -1}:                             start,
-		timestamppb.New(start.Add(time.Second)): start,
-		timestamppb.New(start.Add(-25 * time.Hour)):   start,
-		timestamppb.New(start.Add(-23 * time.Hour)):   start.Add(-23 * time.Hour),
-		timestamppb.New(start.Add(-time.Millisecond)): start.Add(-time.Millisecond),
-		{Seconds: 1 << 62}:                            start,
+	nanos := func(d time.Duration) uint64 { return uint64(start.Add(d).UnixNano()) }
+	for at, want := range map[uint64]time.Time{
+		0:                        start,
+		math.MaxUint64:           start,
+		math.MaxInt64:            start,
+		nanos(time.Second):       start,
+		nanos(-25 * time.Hour):   start,
+		nanos(-23 * time.Hour):   start.Add(-23 * time.Hour),
+		nanos(-time.Millisecond): start.Add(-time.Millisecond),
 	} {
-		if got := startTime(&datav3.AccessLogCommon{StartTime: at}, start); !got.Equal(want) {
+		if got := startTime(&record{TimeUnixNano: at}, start); !got.Equal(want) {
 			t.Errorf("startTime(%v) = %s, want %s", at, got, want)
 		}
 	}
 }
 
 // Whatever a data plane sends, a report ends, and what is kept of it is short,
-// printable as UTF-8, and holds no token.
-func FuzzEntries(f *testing.F) {
+// valid UTF-8, and holds no token.
+func FuzzExport(f *testing.F) {
 	good := denied("verify", reason.KeyUnknown, "watchword_route_shadow_effective_policy_id", "route-0001", "watchword_consumer_shadow_effective_policy_id", "eyJhbGciOiJub25lIn0.e30.")
-	good.CommonProperties.CustomTags = map[string]string{"method": "GET", "path": "/a?b=c", "status": "403"}
-	wire, err := proto.Marshal(from(node("orders"), logs(good)))
+	good.Attributes = append(good.Attributes, pairs("method", "GET", "path", "/a?b=c", "status", "403", "subject", "s", "issuer", "-")...)
+	wire, err := proto.Marshal(from("orders", good))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(wire, "/a;eyJ.b\xff")
 	f.Add([]byte(nil), strings.Repeat("ä", maxText))
 	f.Fuzz(func(t *testing.T, wire []byte, text string) {
-		m := new(message)
-		if proto.Unmarshal(wire, m) != nil {
-			m = from(node("orders"), logs(denied("deny", reason.Word(text))))
+		report := new(logsv1.ExportLogsServiceRequest)
+		if proto.Unmarshal(wire, report) != nil {
+			rec := denied("deny", reason.Word(text))
+			rec.Attributes = append(rec.Attributes, pairs("subject", text, "path", text, "method", text, "peer", text)...)
+			report = from("orders", rec)
 		}
 		s := New(Config{})
-		if err := s.StreamAccessLogs(&stream{ctx: t.Context(), messages: []*message{m}, end: errors.New("gone")}); err == nil {
-			t.Fatal("the stream ended without the error that ended it")
-		}
+		_, _ = s.Export(t.Context(), report)
 		for _, r := range s.Report("").Sample {
 			for _, kept := range []string{r.Node, r.Peer, r.Route, r.Method, r.Path, r.Caller.Consumer, r.Caller.Issuer, r.Caller.Subject, r.Rule} {
 				checkText(t, kept)

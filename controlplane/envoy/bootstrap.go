@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 	"sigs.k8s.io/yaml"
 )
 
@@ -27,8 +28,13 @@ import (
 // service.
 const ServiceMetadata = "watchword.service"
 
-// controlPlane is the cluster that holds the control plane.
-const controlPlane = "watchword"
+const (
+	// controlPlane is the cluster that holds the control plane.
+	controlPlane = "watchword"
+	// refusalCluster is the same for reports of refusals, so that no number of
+	// them is in the way of ADS.
+	refusalCluster = "watchword_refusals"
+)
 
 const (
 	// A control plane that answers no ping for this long is gone, and Envoy
@@ -78,7 +84,7 @@ func bootstrap(o BootstrapOptions) (*bootstrapv3.Bootstrap, error) {
 	if o.Node == "" {
 		o.Node = o.Service
 	}
-	cluster, err := adsCluster(o.ADSAddress)
+	clusters, err := controlPlaneClusters(o.ADSAddress)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +109,7 @@ func bootstrap(o BootstrapOptions) (*bootstrapv3.Bootstrap, error) {
 			LdsConfig: adsSource(firstConfigTimeout),
 		},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
-			Clusters: []*clusterv3.Cluster{cluster},
+			Clusters: clusters,
 		},
 		StatsConfig:     boundedStats(),
 		LayeredRuntime:  fixedRuntime(),
@@ -130,7 +136,21 @@ func adsStream() *corev3.ApiConfigSource {
 	}
 }
 
-func adsCluster(address string) (*clusterv3.Cluster, error) {
+// controlPlaneClusters are controlPlane and refusalCluster.
+func controlPlaneClusters(address string) ([]*clusterv3.Cluster, error) {
+	ads, err := controlPlaneCluster(controlPlane, address)
+	if err != nil {
+		return nil, err
+	}
+	refusals, err := controlPlaneCluster(refusalCluster, address)
+	if err != nil {
+		return nil, err
+	}
+	refusals.CircuitBreakers = atMost(refusalRequests)
+	return []*clusterv3.Cluster{ads, refusals}, nil
+}
+
+func controlPlaneCluster(name, address string) (*clusterv3.Cluster, error) {
 	host, port, err := hostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("address of the control plane: %w", err)
@@ -157,12 +177,20 @@ func adsCluster(address string) (*clusterv3.Cluster, error) {
 		return nil, err
 	}
 	return &clusterv3.Cluster{
-		Name:                          controlPlane,
+		Name:                          name,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: discovery},
 		ConnectTimeout:                durationpb.New(connectTimeout),
-		LoadAssignment:                endpoint(controlPlane, host, port),
+		LoadAssignment:                endpoint(name, host, port),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpProtocolOptions: options},
 	}, nil
+}
+
+// atMost fails requests beyond a number that are not answered yet, at once.
+func atMost(requests uint32) *clusterv3.CircuitBreakers {
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxRequests:        wrapperspb.UInt32(requests),
+		MaxPendingRequests: wrapperspb.UInt32(requests),
+	}}}
 }
 
 func adminInterface(address string) (*bootstrapv3.Admin, error) {
@@ -193,7 +221,7 @@ func hostPort(address string) (string, uint32, error) {
 func boundedStats() *metricsv3.StatsConfig {
 	list := new(matcherv3.ListStringMatcher)
 	for _, prefix := range []string{
-		"access_logs.grpc_access_log.", "cluster.local/", "cluster." + controlPlane + ".", "cluster_manager.", "control_plane.",
+		"access_logs.", "cluster.local/", "cluster." + controlPlane + ".", "cluster_manager.", "control_plane.",
 		"extension_config_discovery.", "http.inbound.", "listener.", "listener_manager.", "server.",
 	} {
 		list.Patterns = append(list.Patterns, matchPrefix(prefix))

@@ -115,13 +115,16 @@ func static(t *testing.T, resources []Resource) []byte {
 			{"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}]}`,
 			"static/"+service, strings.Join(filters[service], ",")))
 	}
-	ads, err := adsCluster("127.0.0.1:1")
+	own, err := controlPlaneClusters("127.0.0.1:1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := protojson.Marshal(ads)
-	if err != nil {
-		t.Fatal(err)
+	for _, c := range own {
+		b, err := protojson.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clusters = append(clusters, string(b))
 	}
 	stream, err := protojson.Marshal(adsStream())
 	if err != nil {
@@ -129,7 +132,7 @@ func static(t *testing.T, resources []Resource) []byte {
 	}
 	return fmt.Appendf(nil, `{"node": {"id": "n", "cluster": "c"}, "dynamic_resources": {"ads_config": %s},
 		"static_resources": {"clusters": [%s], "listeners": [%s]}}`,
-		stream, strings.Join(append(clusters, string(b)), ","), strings.Join(listeners, ","))
+		stream, strings.Join(clusters, ","), strings.Join(listeners, ","))
 }
 
 // What an operator is shown has no shared secret, and all else.

@@ -68,7 +68,7 @@ func connectionManager(service string) (*hcmv3.HttpConnectionManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	refusals, err := refusalLog()
+	refusals, err := refusalLog(service)
 	if err != nil {
 		return nil, err
 	}

@@ -10,30 +10,13 @@ import (
 	"github.com/watchword-mesh/watchword/dataplane/reason"
 )
 
-// The RBAC filters that refuse, and those that only record what they would
-// refuse, in the order in which a reason counts. Each begins what it writes
-// under rbacNamespace with its prefix.
-var (
-	enforcedStages = []string{
-		"watchword_guard_", "watchword_verify_", "watchword_claims_",
-		"watchword_deny_", "watchword_authorize_", "watchword_revoked_",
-	}
-	observedStages = []string{
-		"watchword_observed_verify_", "watchword_observed_claims_",
-		"watchword_observed_deny_", "watchword_observed_authorize_",
-	}
-)
-
-// What Envoy's RBAC filter appends to the prefix: whether it refuses, and the
+// What Envoy's RBAC filter appends to its prefix: whether it refuses, and the
 // policy or the action that says so.
 const (
 	enforcedResult = "enforced_engine_result"
 	enforcedPolicy = "enforced_effective_policy_id"
-	observedResult = "shadow_engine_result"
-	observedPolicy = "shadow_effective_policy_id"
 	resultDenied   = "denied"
 
-	callingConsumer = "watchword_consumer_" + observedPolicy
 	// Under jwtNamespace: claims that only an observed policy has verified.
 	observedPayload = "watchword_observed_jwt"
 )
@@ -67,13 +50,13 @@ type Refusal struct {
 func Outcome(md *corev3.Metadata) (Refusal, bool) {
 	facts := md.GetFilterMetadata()[rbacNamespace].GetFields()
 	var r Refusal
-	r.Reason, r.Rule = refusedBy(facts, enforcedStages, enforcedResult, enforcedPolicy)
-	r.Observed, r.ObservedRule = refusedBy(facts, observedStages, observedResult, observedPolicy)
+	r.Reason, r.Rule = refusedBy(facts, enforcedStatPrefixes, enforcedResult, enforcedPolicy)
+	r.Observed, r.ObservedRule = refusedBy(facts, observedStatPrefixes, shadowResult, effectivePolicy)
 	if r.Reason == "" && r.Observed == "" {
 		return Refusal{}, false
 	}
 	r.RouteID = facts[routeKey].GetStringValue()
-	r.Consumer = facts[callingConsumer].GetStringValue()
+	r.Consumer = facts[consumerKey].GetStringValue()
 	claims := callerClaims(md, r.Reason == "")
 	r.Issuer, r.Subject = claims["iss"].GetStringValue(), claims["sub"].GetStringValue()
 	return r, true

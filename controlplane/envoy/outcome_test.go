@@ -90,7 +90,7 @@ func TestOutcome(t *testing.T) {
 // its conditions alone is one, and it has one for each stage.
 func TestLogSelectsOutcomes(t *testing.T) {
 	filters := refused().GetOrFilter().GetFilters()
-	if want := len(enforcedStages) + len(observedStages); len(filters) != want {
+	if want := len(enforcedStatPrefixes) + len(observedStatPrefixes); len(filters) != want {
 		t.Errorf("the filter has %d conditions, want %d", len(filters), want)
 	}
 	for _, f := range filters {
@@ -99,6 +99,38 @@ func TestLogSelectsOutcomes(t *testing.T) {
 		md := facts(t, `"`+path+`": "`+m.GetValue().GetStringMatch().GetExact()+`"`, "")
 		if _, ok := Outcome(md); !ok || m.GetFilter() != rbacNamespace || f.GetMetadataFilter().GetMatchIfKeyNotFound().GetValue() {
 			t.Errorf("%v selects %v, which is no refusal", f, md)
+		}
+	}
+}
+
+// What the log takes apart, Reported puts together again.
+func TestReported(t *testing.T) {
+	const facts = `{"watchword_deny_enforced_engine_result": "denied", "watchword_deny_enforced_effective_policy_id": "consumer_denied[p/0]"}`
+	deny := Refusal{Reason: "consumer_denied", Rule: "p/0"}
+	with := func(issuer, subject string) Refusal {
+		r := deny
+		r.Issuer, r.Subject = issuer, subject
+		return r
+	}
+	for _, tt := range []struct {
+		attributes map[string]string
+		want       Refusal
+	}{
+		{nil, Refusal{}},
+		{map[string]string{"facts": "-", "issuer": "i", "subject": "s"}, Refusal{}},
+		{map[string]string{"facts": `{"watchword_deny_enforced_engine_result": "denied"`}, Refusal{}},
+		{map[string]string{"facts": `["watchword_deny_enforced_engine_result"]`}, Refusal{}},
+		{map[string]string{"facts": facts}, deny},
+		{map[string]string{"facts": facts, "issuer": "-", "subject": "-"}, deny},
+		{map[string]string{"facts": facts, "issuer": "i", "subject": "s"}, with("i", "s")},
+		{map[string]string{"facts": facts, "issuer": "i", "subject": "-"}, with("i", "")},
+		{map[string]string{"facts": facts, "observed_issuer": "i", "observed_subject": "s"}, deny},
+		{map[string]string{"facts": strings.NewReplacer("deny", "observed_deny", "enforced", "shadow").Replace(facts), "observed_issuer": "i", "observed_subject": "s"},
+			Refusal{Observed: "consumer_denied", ObservedRule: "p/0", Issuer: "i", Subject: "s"}},
+	} {
+		got, _ := Outcome(Reported(tt.attributes))
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("Outcome(Reported(%v)) (-want +got):\n%s", tt.attributes, diff)
 		}
 	}
 }

@@ -1,12 +1,14 @@
 package accesslog
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
+	logsdatav1 "go.opentelemetry.io/proto/otlp/logs/v1"
 
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
 	"github.com/watchword-mesh/watchword/dataplane/reason"
@@ -18,7 +20,7 @@ const Other = "(other)"
 // maxText is how long a text from elsewhere may be, in bytes.
 const maxText = 256
 
-type entry = datav3.TCPAccessLogEntry
+type record = logsdatav1.LogRecord
 
 // Refusal is one request that was refused, or would have been.
 type Refusal struct {
@@ -52,24 +54,23 @@ type Caller struct {
 	Other bool
 }
 
-// refusals are what an entry tells: one that was enforced, one that was only
+// refusals are what a record tells: one that was enforced, one that was only
 // observed, both, or nothing.
-func (s *Server) refusals(from sender, e *entry) []Refusal {
-	common := e.GetCommonProperties()
-	o, ok := envoy.Outcome(common.GetMetadata())
+func (s *Server) refusals(from sender, rec *record, now time.Time) []Refusal {
+	is := texts(rec.GetAttributes())
+	o, ok := envoy.Outcome(envoy.Reported(is))
 	if !ok {
 		return nil
 	}
-	tags := common.GetCustomTags()
 	r := Refusal{
-		Time:    startTime(common, s.Now()),
+		Time:    startTime(rec, now),
 		Service: from.service,
 		Node:    from.node,
-		Peer:    clean(common.GetDownstreamDirectRemoteAddress().GetSocketAddress().GetAddress()),
+		Peer:    clean(is[envoy.ReportedPeer]),
 		Route:   s.route(from.service, o.RouteID),
-		Method:  clean(tags[envoy.MethodTag]),
-		Path:    path(tags[envoy.PathTag]),
-		Status:  httpStatus(tags[envoy.StatusTag]),
+		Method:  clean(is[envoy.ReportedMethod]),
+		Path:    path(is[envoy.ReportedPath]),
+		Status:  httpStatus(is[envoy.ReportedStatus]),
 		Caller:  Caller{Consumer: clean(o.Consumer), Issuer: clean(o.Issuer), Subject: clean(o.Subject)},
 	}
 	var out []Refusal
@@ -84,6 +85,15 @@ func (s *Server) refusals(from sender, e *entry) []Refusal {
 	return out
 }
 
+// texts are the attributes that are text, the last of a name.
+func texts(attributes []*commonv1.KeyValue) map[string]string {
+	out := make(map[string]string, len(attributes))
+	for _, a := range attributes {
+		out[a.GetKey()] = a.GetValue().GetStringValue()
+	}
+	return out
+}
+
 func (s *Server) route(service, id string) string {
 	if name, ok := s.RouteName(service, id); ok {
 		return name
@@ -92,12 +102,15 @@ func (s *Server) route(service, id string) string {
 }
 
 // startTime is when Envoy got the request, or now if that can't be.
-func startTime(common *datav3.AccessLogCommon, now time.Time) time.Time {
-	t := common.GetStartTime()
-	if !t.IsValid() || t.AsTime().After(now) || t.AsTime().Before(now.Add(-24*time.Hour)) {
+func startTime(rec *record, now time.Time) time.Time {
+	if rec.GetTimeUnixNano() > math.MaxInt64 {
 		return now
 	}
-	return t.AsTime()
+	t := time.Unix(0, int64(rec.GetTimeUnixNano())).UTC()
+	if t.After(now) || t.Before(now.Add(-24*time.Hour)) {
+		return now
+	}
+	return t
 }
 
 // word keeps the number of reasons bounded.
