@@ -48,7 +48,8 @@ help: ## list the targets
 		KEEP 'KEEP=1 leaves the demo running and says what to try next' \
 		TESTFLAGS 'flags of go test ($(TESTFLAGS))' \
 		FUZZTIME 'how long to run each fuzz target ($(FUZZTIME))' \
-		'BENCH, RACE' 'packages of `make bench` and `make race`'
+		'BENCH, RACE' 'packages of `make bench` and `make race`' \
+		N 'cases of `make prove-parity` ($(N))'
 
 .PHONY: build
 build: ## build .build/bin/watchword (needs Go alone)
@@ -73,6 +74,13 @@ test: build $(envoy) ## all tests, with the real Envoy (first time: some minutes
 	echo 'go test: ./test/..., one package after the other'; \
 	go test $(TESTFLAGS) -count=1 -p 1 ./test/... || failed=1; \
 	exit $$failed
+
+# So many made-up cases of which the tests send 20,000.
+N ?= 200000
+
+.PHONY: prove-parity
+prove-parity: $(envoy) ## N made-up requests: dataplane/ruleset and Envoy agree on each (about 1,000 a second)
+	go test ./test/parity -run 'TestParity$$' -count=1 -v -timeout 3h -parity.cases=$(N)
 
 .PHONY: race
 race: $(envoy) ## tests of the packages named by RACE, with the race detector

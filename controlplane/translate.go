@@ -57,8 +57,10 @@ func (t *translator) translate(rs *dataplanev1.Ruleset) translation {
 	if ok && proto.Equal(c.ruleset, rs) {
 		return c
 	}
-	c = translation{service: rs.GetService(), ruleset: rs}
-	c.resources, c.err = envoy.Resources(rs)
+	c = translation{service: rs.GetService(), ruleset: rs, resources: []envoy.Resource{}}
+	if !rs.GetWithoutEnvoy() {
+		c.resources, c.err = envoy.Resources(rs)
+	}
 	return c
 }
 

@@ -6,8 +6,8 @@ import (
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
-// byEnvoy says whether Envoys enforce the policies of a service.
-func byEnvoy(s *policyv1.ServiceSpec) bool {
+// ByEnvoy says whether Envoys enforce the policies of a service.
+func ByEnvoy(s *policyv1.ServiceSpec) bool {
 	return len(s.GetDataPlanes()) == 0 || slices.Contains(s.GetDataPlanes(), policyv1.ServiceSpec_ENVOY)
 }
 
@@ -58,16 +58,7 @@ func scriptNeeds(field string, r *policyv1.JwtRule) []need {
 			out = append(out, need{at + ".form", "a claim in a form"})
 		}
 	}
-	if !plainKeyClaim(r.GetKeyClaim()) {
-		out = append(out, need{field + ".keyClaim", "a key claim other than iss of the payload"})
-	}
 	return out
-}
-
-// plainKeyClaim says whether a key claim is the default one.
-func plainKeyClaim(k *policyv1.KeyClaim) bool {
-	sources := k.GetSources()
-	return k == nil || (k.GetName() == "iss" && (len(sources) == 0 || slices.Equal(sources, []policyv1.KeyClaim_Source{policyv1.KeyClaim_PAYLOAD})))
 }
 
 // envoyUnder returns a service with Envoys where an authentication policy holds,
@@ -79,7 +70,7 @@ func (s State) envoyUnder(policies *Policies, name string, spec *policyv1.Authen
 	}
 	for _, service := range services {
 		found := s.Service(service)
-		if found == nil || !byEnvoy(found) {
+		if found == nil || !ByEnvoy(found) {
 			continue
 		}
 		for _, route := range routeNames(found) {

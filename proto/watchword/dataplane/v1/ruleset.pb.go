@@ -373,8 +373,10 @@ type Ruleset struct {
 	// Request headers that are removed like those that the routes fill: of rules
 	// that have no usable key now. Lower case, sorted.
 	StrippedHeaders []string `protobuf:"bytes,8,rep,name=stripped_headers,json=strippedHeaders,proto3" json:"stripped_headers,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// No Envoy enforces it, so that it may hold what Envoy can't do.
+	WithoutEnvoy  bool `protobuf:"varint,9,opt,name=without_envoy,json=withoutEnvoy,proto3" json:"without_envoy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ruleset) Reset() {
@@ -461,6 +463,13 @@ func (x *Ruleset) GetStrippedHeaders() []string {
 		return x.StrippedHeaders
 	}
 	return nil
+}
+
+func (x *Ruleset) GetWithoutEnvoy() bool {
+	if x != nil {
+		return x.WithoutEnvoy
+	}
+	return false
 }
 
 type OwnSubjects struct {
@@ -2066,7 +2075,7 @@ var File_watchword_dataplane_v1_ruleset_proto protoreflect.FileDescriptor
 
 const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\n" +
-	"$watchword/dataplane/v1/ruleset.proto\x12\x16watchword.dataplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xd2\x03\n" +
+	"$watchword/dataplane/v1/ruleset.proto\x12\x16watchword.dataplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xf7\x03\n" +
 	"\aRuleset\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x128\n" +
 	"\aissuers\x18\x02 \x03(\v2\x1e.watchword.dataplane.v1.IssuerR\aissuers\x125\n" +
@@ -2075,7 +2084,8 @@ const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\fown_subjects\x18\x05 \x01(\v2#.watchword.dataplane.v1.OwnSubjectsR\vownSubjects\x12>\n" +
 	"\tconsumers\x18\x06 \x03(\v2 .watchword.dataplane.v1.ConsumerR\tconsumers\x12N\n" +
 	"\x0fcredential_sets\x18\a \x03(\v2%.watchword.dataplane.v1.CredentialSetR\x0ecredentialSets\x12)\n" +
-	"\x10stripped_headers\x18\b \x03(\tR\x0fstrippedHeaders\"=\n" +
+	"\x10stripped_headers\x18\b \x03(\tR\x0fstrippedHeaders\x12#\n" +
+	"\rwithout_envoy\x18\t \x01(\bR\fwithoutEnvoy\"=\n" +
 	"\vOwnSubjects\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"\xf3\x01\n" +

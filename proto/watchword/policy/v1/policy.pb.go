@@ -1806,10 +1806,10 @@ type AuthenticationPolicySpec struct {
 	// What a refusal looks like; the first that names the reason holds. Also for
 	// refusals by AuthorizationPolicies.
 	Responses []*Response `protobuf:"bytes,8,rep,name=responses,proto3" json:"responses,omitempty"`
-	// Envoy may run Lua for what it can't do by itself: a prefix in a query
-	// parameter or a cookie, tokens in a form (whose body it then buffers, up to
-	// its buffer limit), claims into cookies and forms, a key claim other than
-	// `iss` of the payload, removal of a token from a cookie.
+	// Envoy may change requests by Lua where it can't by itself: a prefix in a
+	// query parameter or a cookie, tokens in a form (whose body it then buffers, up
+	// to its buffer limit), claims into cookies and forms, removal of a token from
+	// a cookie.
 	AllowScripts  bool `protobuf:"varint,9,opt,name=allow_scripts,json=allowScripts,proto3" json:"allow_scripts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
