@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -19,7 +20,11 @@ type keyServer struct {
 	*httptest.Server
 	// answer is a JWK set, or empty for a server in trouble.
 	answer atomic.Pointer[string]
+	// every is the interval of fetches. Default 10s.
+	every string
 }
+
+func (k *keyServer) interval() string { return cmp.Or(k.every, "10s") }
 
 func startKeyServer(t *testing.T, signers ...*meshtest.Signer) *keyServer {
 	t.Helper()
@@ -47,7 +52,7 @@ func (k *keyServer) publish(signers ...*meshtest.Signer) {
 // issuer is an Issuer whose keys are there; more are further fields of jwksUri.
 func (k *keyServer) issuer(name, iss string, more ...string) string {
 	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: k.Certificate().Raw}))
-	fields := append([]string{fmt.Sprintf("uri: %q", k.URL+"/jwks"), fmt.Sprintf("ca: %q", ca), "interval: 10s"}, more...)
+	fields := append([]string{fmt.Sprintf("uri: %q", k.URL+"/jwks"), fmt.Sprintf("ca: %q", ca), "interval: " + k.interval()}, more...)
 	return resource("Issuer", name, fmt.Sprintf("issuer: %q", iss), "keySet: {jwksUri: {"+strings.Join(fields, ", ")+"}}")
 }
 
@@ -132,4 +137,34 @@ func TestJWKSURI(t *testing.T) {
 	m.ApplyWait(t, other.issuer("idp", iss, "allowNetworks: [127.0.0.0/8]"))
 	meshtest.Eventually(t, accepted(second))
 	wantStatus(t, "a key of the old URI", call(first), m.send(t, "orders", call(first)), 401)
+}
+
+// A new key at the URI does not wait for the next fetch, which is an hour away
+// here: the Envoy refuses the first token of that key and reports why, the
+// control plane fetches at once, and the key is pushed.
+func TestJWKSURIUnknownKey(t *testing.T) {
+	t.Parallel()
+	m := startMesh(t)
+	const iss = "https://idp.test"
+	first, second := meshtest.NewSigner(t, "ES256"), meshtest.NewSigner(t, "ES256")
+	idp := startKeyServer(t, first)
+	idp.every = "1h"
+	m.Apply(t, m.service(t, "orders")+idp.issuer("idp", iss, "allowNetworks: [127.0.0.0/8]")+
+		authentication("orders", "orders", "", "STRICT", "{issuer: idp, audiences: [orders]}"))
+	m.startEnvoy(t, "orders")
+	send := func(s *meshtest.Signer, want int) func() error {
+		call := meshtest.Call{Token: s.Token(t, meshtest.NewClaims(iss, "ann", "orders"))}
+		return func() error {
+			if got := m.send(t, "orders", call); got.Status != want {
+				return fmt.Errorf("%s: got %d %q, want %d", call, got.Status, got.Body, want)
+			}
+			return nil
+		}
+	}
+	meshtest.Eventually(t, send(first, 200))
+	idp.publish(first, second)
+	if err := send(second, 401)(); err != nil {
+		t.Fatal(err)
+	}
+	meshtest.Eventually(t, send(second, 200))
 }
