@@ -13,21 +13,64 @@
 // # The chain
 //
 // The filters of mesh.inbound run in this order, and each trusts only what
-// an earlier one wrote:
+// an earlier one wrote. Those that a ruleset has no need of are left out.
 //
-//	watchword.strip      removes the headers that only we may set
-//	watchword.guard      refuses paths and hosts that can be read in two ways
-//	watchword.route      names the route of the ruleset that the request belongs to
-//	watchword.select     keeps that name as filter state, where jwt_authn looks it up
-//	watchword.jwt        verifies the token that the route asks for
-//	watchword.deny       applies the rules that refuse
-//	watchword.allow      lets through what the route allows, and nothing else
-//	watchword.identity   tells the service who called
+//	watchword.refusal         on the way back: gives refusals status, body and headers
+//	watchword.strip           removes the headers that only we may set
+//	watchword.guard           refuses paths and hosts that can be read in two ways
+//	watchword.route           finds the route of the ruleset
+//	watchword.select.route    keeps its name as filter state, where matchers look it up
+//	watchword.treatment       finds the treatment that routes share (see below)
+//	watchword.token           puts tokens where Envoy can read them, finds the key claim
+//	watchword.select          keeps what jwt_authn looks its requirements up by
+//	watchword.observed.jwt.N  verifies, for what is only observed
+//	watchword.jwt.N           verifies
+//	watchword.results         copies what they found into filter state
+//	watchword.consumer        finds the consumer
+//	watchword.attribute.H     finds what of the consumer goes into header H
+//	watchword.verify          refuses what was not verified as the mode asks for
+//	watchword.claims          refuses by the claims of the token
+//	watchword.deny            applies the rules that refuse
+//	watchword.allow           finds out whether the route allows the request
+//	watchword.authorize       refuses what it does not
+//	watchword.observed.*      record what would have been refused
+//	watchword.output          puts claims into headers
+//	watchword.output.script   takes tokens out; claims into query, cookies and forms
+//	watchword.identity        tells the service who called
 //
-// watchword.allow is the second lock: it does not believe that jwt_authn ran,
-// but wants to see its mark. So a request without a route, a requirement that
-// is missing from a map, or a token that a provider of another route verified
-// ends there.
+// # What decides
+//
+// jwt_authn refuses nothing: each list of its providers ends with one whose
+// token, our own, always verifies. It leaves in the metadata which rule has
+// verified the token, its claims, and why the other rules have not. RBAC filters
+// decide from that, and their policies (or the actions of their matchers) have
+// the reason words as names, which is how a word gets into response code details,
+// into metadata and, by watchword.refusal, to the caller. The RBAC filters with
+// shadow rules alone decide nothing: the name of what matches is a fact for those
+// behind them.
+//
+// watchword.allow is the second lock: it does not believe that jwt_authn or
+// watchword.verify ran, but wants to see the mark of one of the route's own
+// rules. So a request without a route, a requirement that is missing from a map,
+// or a token that a provider of another route verified ends there.
+//
+// # Treatments, places and marks
+//
+// What is done about the token of a request (authentication, observed
+// authentication, responses) is its treatment; routes that do the same share one.
+// A rule at a position of a treatment is a place. Places with equal rules at equal
+// positions have one mark, the number under which the metadata say that this rule
+// has verified the token, and so one provider and one cache. The rules of a
+// treatment are spread over several jwt_authn only where one of them has to look
+// its key up first, among the credentials of many.
+//
+// # Scripts
+//
+// Lua runs where Envoy has nothing else: for refusals (RBAC knows 403 alone, and
+// local_reply_config is part of a listener, which must not change), to read tokens
+// and key claims that jwt_authn can't, and to change the query, cookies and forms.
+// No script grants anything: what watchword.token says only selects what a token
+// has to verify with. Texts of users get into scripts by luaString alone.
 //
 // Everything here is a function of its arguments: no clock, no input or output,
 // and equal input gives equal bytes.
