@@ -45,6 +45,8 @@ func (c *checker) reasons(field string, reasons []string, named map[string]bool)
 		switch {
 		case !reason.Known(reason.Word(word)):
 			c.fault(at, "%q is not a reason; there are %s", clip(word), reasonNames())
+		case reason.Word(word) == reason.PathAmbiguous || reason.Word(word) == reason.HostAmbiguous:
+			c.fault(at, "can never hold: %q is refused before it is known which policy holds", word)
 		case named[word] && slices.Index(reasons, word) == i:
 			c.fault(at, "can never hold: an entry before it names %q already", word)
 		default:
