@@ -56,6 +56,31 @@ func observedClaimsFilter(p *plan) *rbacv3.RBAC {
 	return &rbacv3.RBAC{ShadowRules: c.rbac(), ShadowRulesStatPrefix: "watchword_observed_claims_"}
 }
 
+// claimPolicies are DENY policies about the claims of a token that was verified,
+// with the reason as their name, and a number where there are several.
+type claimPolicies struct {
+	policies map[string]*rbacconfigv3.Policy
+}
+
+func (c *claimPolicies) add(word reason.Word, who *rbacconfigv3.Principal, when *expression) {
+	if who == nil {
+		return
+	}
+	p := policy(anything(), who)
+	if when != nil {
+		p.Condition = when.proto()
+	}
+	name := string(word)
+	for n := 2; c.policies[name] != nil; n++ {
+		name = fmt.Sprintf("%s#%d", word, n)
+	}
+	c.policies[name] = p
+}
+
+func (c *claimPolicies) rbac() *rbacconfigv3.RBAC {
+	return &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: c.policies}
+}
+
 // forgeries are what no mode lets in: it would lie to the service.
 func (v *verification) forgeries(c *claimPolicies, of func(place) bool) {
 	v.malformedOutputs(c, of)

@@ -2,9 +2,7 @@ package envoy
 
 import (
 	"fmt"
-	"maps"
 
-	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 
 	"github.com/watchword-mesh/watchword/dataplane/reason"
@@ -24,9 +22,6 @@ var failures = map[string]reason.Word{
 	"31": reason.KeyUnknown,
 	"32": reason.KeyUnknown,
 }
-
-// malformed are the other codes up to the last that is about a token.
-var malformed = []int{4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 27}
 
 const unknownIssuer = "24"
 
@@ -126,7 +121,9 @@ func (v *verification) verdict(n int) *onMatch {
 		end = v.notMine(places[i], end)
 	}
 	for i := len(places) - 1; i >= 0; i-- {
-		end = goOn(lookUp(v.failedState(places[i].position), v.failed(), end))
+		t := inOrder([]branch{{v.failedAsMine(places[i]), v.failure(places[i])}})
+		t.OnNoMatch = end
+		end = goOn(t)
 	}
 	return v.unlessTorn(n, goOn(lookUp(v.verifiedState(), map[string]*onMatch{notVerified: end}, allow("verified"))))
 }
@@ -140,7 +137,7 @@ func (v *verification) unlessTorn(n int, otherwise *onMatch) *onMatch {
 			continue
 		}
 		torn := allOf([]*predicate{stateIsSet(v.byState(pl.mark)), stateIsSet(v.failedState(pl.position))})
-		branches = append(branches, branch{torn, goOn(lookUp(v.failedState(pl.position), v.failed(), v.notMine(pl, deny(string(reason.TokenMalformed)))))})
+		branches = append(branches, branch{torn, v.notMine(pl, v.failure(pl))})
 	}
 	t := inOrder(branches)
 	if t == nil {
@@ -156,16 +153,19 @@ func mayHaveSeveral(r *dataplanev1.TokenRule) bool {
 	return len(places) > 1 || places[0].kind != inHeader || places[0].name != "authorization"
 }
 
-// failed has a verdict for each code but that of an unknown issuer.
-func (v *verification) failed() map[string]*onMatch {
-	out := map[string]*onMatch{}
+// failedAsMine holds when the rule was for the token, which failed.
+func (v *verification) failedAsMine(pl place) *predicate {
+	state := v.failedState(pl.position)
+	return allOf([]*predicate{stateIsSet(state), noneOf(stateEquals(state, unknownIssuer))})
+}
+
+// failure refuses by the code of a failure.
+func (v *verification) failure(pl place) *onMatch {
+	codes := map[string]*onMatch{}
 	for code, word := range failures {
-		out[code] = deny(string(word))
+		codes[code] = deny(string(word))
 	}
-	for _, code := range malformed {
-		out[fmt.Sprint(code)] = deny(string(reason.TokenMalformed))
-	}
-	return out
+	return goOn(lookUp(v.failedState(pl.position), codes, deny(string(reason.TokenMalformed))))
 }
 
 // notMine refuses a token that the rule is not for, if there is one.
@@ -175,28 +175,4 @@ func (v *verification) notMine(pl place, otherwise *onMatch) *onMatch {
 		word = reason.CredentialUnknown
 	}
 	return goOn(lookUp(v.failedState(pl.position), map[string]*onMatch{unknownIssuer: deny(string(word))}, otherwise))
-}
-
-// reasons of policies that only the claims of a token decide.
-type claimPolicies struct {
-	policies map[string]*rbacconfigv3.Policy
-}
-
-func (c *claimPolicies) add(word reason.Word, who *rbacconfigv3.Principal, when *expression) {
-	if who == nil {
-		return
-	}
-	p := policy(anything(), who)
-	if when != nil {
-		p.Condition = when.proto()
-	}
-	name := string(word)
-	for n := 2; c.policies[name] != nil; n++ {
-		name = fmt.Sprintf("%s#%d", word, n)
-	}
-	c.policies[name] = p
-}
-
-func (c *claimPolicies) rbac() *rbacconfigv3.RBAC {
-	return &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: maps.Clone(c.policies)}
 }
