@@ -70,6 +70,16 @@ var story = []step{
 		do:   request{to: "frontend", path: "/welcome", pretend: "spiffe://mesh.local/admin"},
 		want: `200, frontend saw nobody`},
 
+	{section: "Why, and what if",
+		say: "orders' Envoy has reported what it refused",
+		do:  refusals{service: "orders", enforcement: "enforced", want: []string{"audience_mismatch", "consumer_denied", "token_missing"}}, want: `audience_mismatch, consumer_denied, token_missing`},
+	{say: "a policy is tried out: observed, not enforced",
+		do: apply{file: "changes/observed.yaml"}, want: `revision *: 1 of 1 in sync, *`},
+	{say: "what it would refuse goes on",
+		do: request{to: "orders", method: "POST", path: "/orders", token: frontendForOrders}, want: orderTaken},
+	{say: "and is counted",
+		do: refusals{service: "orders", enforcement: "observed", want: []string{"consumer_denied"}}, want: `consumer_denied`},
+
 	{section: "A change reaches connections that are open",
 		say: "orders calls payments, with a token of its own",
 		do:  kept{request: order}, want: onBoth + orderTaken + oneEach},

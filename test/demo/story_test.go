@@ -94,8 +94,8 @@ func TestManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	objects, faults := policy.Parse(docs)
-	if len(faults) > 0 || len(objects) != 8 {
-		t.Errorf("%d resources (want 8), faults %v", len(objects), faults)
+	if len(faults) > 0 || len(objects) != 9 {
+		t.Errorf("%d resources (want 9), faults %v", len(objects), faults)
 	}
 }
 
