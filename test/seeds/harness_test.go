@@ -5,6 +5,7 @@
 package seeds
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -14,7 +15,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/watchword-mesh/watchword/controlplane/importer"
@@ -208,7 +209,7 @@ func (m *mesh) check(t *testing.T, service string, rows ...row) {
 func (m *mesh) checkAnswer(t *testing.T, service string, r row, got meshtest.Answer) {
 	t.Helper()
 	if r.want.status != 0 {
-		if diff := cmp.Diff(refusal(service, r.want), answered(got)); diff != "" {
+		if diff := gocmp.Diff(refusal(service, r.want), answered(got)); diff != "" {
 			t.Errorf("%s: %s: -want +got:\n%s", r.what, r.call, diff)
 		}
 		return
@@ -217,7 +218,7 @@ func (m *mesh) checkAnswer(t *testing.T, service string, r row, got meshtest.Ans
 		t.Errorf("%s: %s: got %d %q (%s), want it to reach the service", r.what, r.call, got.Status, got.Body, got.Header.Get("X-Watchword-Reason"))
 		return
 	}
-	if diff := cmp.Diff(forwarded(r), seen(*got.Seen)); diff != "" {
+	if diff := gocmp.Diff(forwarded(r), seen(*got.Seen)); diff != "" {
 		t.Errorf("%s: %s: the service saw -want +got:\n%s", r.what, r.call, diff)
 	}
 }
@@ -272,10 +273,7 @@ func seen(s meshtest.Seen) request {
 // forwarded is the request as it was sent, changed as the row says.
 func forwarded(r row) request {
 	path, query, _ := strings.Cut(r.call.Path, "?")
-	out := request{r.call.Method, path, query, r.call.Body, map[string]string{}}
-	if out.Method == "" {
-		out.Method = http.MethodGet
-	}
+	out := request{cmp.Or(r.call.Method, http.MethodGet), cmp.Or(path, "/"), query, r.call.Body, map[string]string{}}
 	for name, values := range r.call.Header {
 		out.Header[http.CanonicalHeaderKey(name)] = strings.Join(values, ",")
 	}
