@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/compile"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/controlplane/store"
@@ -37,6 +38,12 @@ type loop struct {
 	mailbox *mailbox
 	// translator is shared with preview.
 	translator translator
+	// fetcher is told of key sets at URIs; nil in tests without any.
+	fetcher *bundle.Manager
+	// verifiedBy has the names of the issuers that data planes of a service
+	// have keys of ([]string), for keyUnknown.
+	verifiedBy sync.Map
+	routes     routeNames
 
 	// Only the loop's goroutine touches these.
 	keys     verificationKeys // replaced, never changed
@@ -103,10 +110,12 @@ func (l *loop) apply(e store.Event) {
 		before = s.Config
 	}
 	signing := l.signingKeys(e)
-	all := l.refreshKeys(e, signing)
-	services := compile.Affected(before, e.Snapshot.Config, l.changed(e), l.uses(e.Snapshot.Config, all))
+	rekeyed, all := l.refreshKeys(e, signing)
+	changed := append(l.changed(e), rekeyed...)
+	services := compile.Affected(before, e.Snapshot.Config, changed, l.uses(e.Snapshot.Config, all))
 	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: l.translate(e.Snapshot.Config, services)})
 	l.tellIssuer(e, signing)
+	l.tellFetcher(e)
 	l.current.Store(e.Snapshot)
 	l.mu.Lock()
 	close(l.moved)
@@ -120,7 +129,7 @@ func (l *loop) apply(e store.Event) {
 func (l *loop) changed(e store.Event) []policy.Key {
 	builtin := policy.Key{Kind: policy.KindIssuer, Name: policy.BuiltinIssuer}
 	if !e.SigningKeys || slices.Contains(e.Changed, builtin) {
-		return e.Changed
+		return slices.Clip(e.Changed) // the rest is the sender's
 	}
 	return append(slices.Clone(e.Changed), builtin)
 }
@@ -143,32 +152,47 @@ func (l *loop) signingKeys(e store.Event) *keyset.Set {
 	return set
 }
 
-// refreshKeys parses the keys of the issuers and consumers that changed. An
+// refreshKeys parses the keys of the issuers and consumers that changed, and returns the
+// issuers whose fetched sets gave other keys: a set that is equal is no change. An
 // issuer that gets its first usable key, or loses its last, changes which rules
 // of others can match; it then asks for everything to be compiled again.
-func (l *loop) refreshKeys(e store.Event, signing *keyset.Set) (all bool) {
+func (l *loop) refreshKeys(e store.Event, signing *keyset.Set) (rekeyed []policy.Key, all bool) {
 	l.keys = l.keys.clone()
-	set := func(name string, keys []jose.Key) {
+	set := func(name string, keys []jose.Key) (differs bool) {
+		differs = !slices.EqualFunc(keys, l.keys.issuers[name], jose.Key.Equal)
 		all = all || (len(keys) == 0) != (len(l.keys.issuers[name]) == 0)
 		if l.keys.issuers[name] = keys; len(keys) == 0 {
 			delete(l.keys.issuers, name)
 		}
+		return differs
 	}
 	defer func() { keys := l.keys; l.verifying.Store(&keys) }()
 	if signing != nil {
 		set(policy.BuiltinIssuer, signing.Keys())
 	}
 	for _, k := range e.Changed {
-		switch {
-		case k.Kind == policy.KindConsumer:
+		switch k.Kind {
+		case policy.KindConsumer:
 			l.refreshConsumer(k, e.Snapshot.Config.Consumer(k.Name))
-		case k.Kind == policy.KindIssuer && k.Name != policy.BuiltinIssuer:
-			keys, faults := policy.IssuerKeys(e.Snapshot.Config.Issuer(k.Name))
-			l.leftOut(k, faults)
-			set(k.Name, keys)
+		case policy.KindIssuer:
+			l.refreshIssuer(e.Snapshot, k, set)
 		}
 	}
-	return all
+	for _, name := range e.Bundles {
+		if k := (policy.Key{Kind: policy.KindIssuer, Name: name}); l.refreshIssuer(e.Snapshot, k, set) {
+			rekeyed = append(rekeyed, k)
+		}
+	}
+	return rekeyed, all
+}
+
+func (l *loop) refreshIssuer(snap *store.Snapshot, k policy.Key, set func(string, []jose.Key) bool) (differs bool) {
+	if k.Name == policy.BuiltinIssuer {
+		return false
+	}
+	keys, faults := issuerKeys(k.Name, snap.Config.Issuer(k.Name), snap.Bundles)
+	l.leftOut(k, faults)
+	return set(k.Name, keys)
 }
 
 func (l *loop) refreshConsumer(k policy.Key, spec *policyv1.ConsumerSpec) {
@@ -182,7 +206,7 @@ func (l *loop) refreshConsumer(k policy.Key, spec *policyv1.ConsumerSpec) {
 }
 
 // leftOut tells of keys that can't be used, which is only possible if an older
-// version accepted them.
+// version, or other options, accepted them.
 func (l *loop) leftOut(k policy.Key, faults []policy.Fault) {
 	for _, f := range faults {
 		l.log.Error("a key is left out", "resource", k.String(), "field", f.Field, "fault", f.Message)
@@ -215,9 +239,13 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 			l.log.Error("a service can't be translated for Envoy; its data planes keep what they have", "service", t.service, "error", t.err)
 		case t.ruleset == nil:
 			delete(l.rulesets, t.service)
+			l.verifiedBy.Delete(t.service)
+			l.routes.set(t.service, nil)
 			out[t.service] = nil
 		case t.resources != nil:
 			l.rulesets[t.service] = t.ruleset
+			l.verifiedBy.Store(t.service, issuerNames(t.ruleset))
+			l.routes.set(t.service, t.ruleset.GetRoutes())
 			for _, r := range t.resources {
 				out[t.service] = append(out[t.service], xds.Resource(r))
 			}

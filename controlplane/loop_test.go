@@ -113,11 +113,14 @@ func begin(t *testing.T) *replicaInMemory {
 	return r
 }
 
-// serve lets data planes connect.
-func (r *replicaInMemory) serve() {
+// serve lets data planes connect, to more services than ADS if there are.
+func (r *replicaInMemory) serve(more ...func(*grpc.Server)) {
 	lis := bufconn.Listen(1 << 20)
 	g := grpc.NewServer(xds.ServerOptions()...)
 	r.xds.Register(g)
+	for _, register := range more {
+		register(g)
+	}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = g.Serve(lis) }()
 	conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),

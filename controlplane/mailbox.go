@@ -27,18 +27,25 @@ func (m *mailbox) put(e store.Event) {
 	if m.next != nil {
 		e.SigningKeys = e.SigningKeys || m.next.SigningKeys
 		e.ClientSecrets = e.ClientSecrets || m.next.ClientSecrets
-		e.Changed = slices.Clip(e.Changed) // the rest is the sender's
-		for _, k := range m.next.Changed {
-			if !slices.Contains(e.Changed, k) {
-				e.Changed = append(e.Changed, k)
-			}
-		}
+		e.Changed = union(e.Changed, m.next.Changed)
+		e.Bundles = union(e.Bundles, m.next.Bundles)
 	}
 	m.next = &e
 	select {
 	case m.full <- struct{}{}:
 	default:
 	}
+}
+
+// union adds to a list what is missing of another.
+func union[T comparable](list, more []T) []T {
+	list = slices.Clip(list) // the rest is the sender's
+	for _, v := range more {
+		if !slices.Contains(list, v) {
+			list = append(list, v)
+		}
+	}
+	return list
 }
 
 // take empties the mailbox. It returns nil if an earlier take, after the signal

@@ -42,7 +42,7 @@ func (p preview) input(after policy.State, changed []policy.Key) compile.Input {
 		// Faults of keys were found before; what is gone has none.
 		switch {
 		case k.Kind == policy.KindIssuer && k.Name != policy.BuiltinIssuer:
-			keys.issuers[k.Name], _ = policy.IssuerKeys(after.Issuer(k.Name))
+			keys.issuers[k.Name], _ = issuerKeys(k.Name, after.Issuer(k.Name), p.loop.current.Load().Bundles)
 		case k.Kind == policy.KindConsumer:
 			keys.consumers[k.Name], _ = policy.ConsumerKeys(after.Consumer(k.Name))
 		}

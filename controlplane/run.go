@@ -25,7 +25,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/watchword-mesh/watchword/controlplane/accesslog"
 	"github.com/watchword-mesh/watchword/controlplane/api"
+	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
@@ -81,8 +83,10 @@ type replica struct {
 	release  func()
 	registry *prometheus.Registry
 	loop     *loop
+	fetcher  *bundle.Manager
 	xds      *xds.Server
 	sts      *sts.Server
+	refusals *accesslog.Server
 	api      *api.Server
 }
 
@@ -160,12 +164,23 @@ func (r *replica) assemble(token string, pepper []byte) {
 	r.xds = xds.New(xds.Config{Logger: r.Logger.Named("xds"), Registerer: r.registry})
 	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Audit: r.auditTokens()})
 	r.loop = newLoop(r.Logger.Named("loop"), r.xds, r.sts, newLoopMetrics(r.registry))
+	r.fetcher = bundle.New(bundle.Config{Keeper: r.store, Logger: r.Logger.Named("bundle"), Registerer: r.registry})
+	r.loop.fetcher = r.fetcher
+	r.refusals = accesslog.New(accesslog.Config{
+		Logger:     r.Logger.Named("accesslog"),
+		Registerer: r.registry,
+		Known:      r.loop.hasService,
+		RouteName:  r.loop.routes.name,
+		KeyUnknown: r.loop.keyUnknown,
+	})
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},
 		Issuer:        &credentials{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
 		Token:         token,
 		Preview:       preview{loop: r.loop},
+		KeySets:       keySets{fetcher: r.fetcher},
+		Refusals:      refusals{log: r.refusals},
 		NewUID:        uuid.NewString,
 		NewSecret:     api.NewSecret,
 		Logger:        r.Logger.Named("api"),
@@ -185,8 +200,10 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ads := grpc.NewServer(xds.ServerOptions()...)
 	r.xds.Register(ads)
+	r.refusals.Register(ads)
 	g.Go(func() error { return r.loop.run(ctx) })
 	g.Go(func() error { return r.store.Watch(ctx, r.loop.current.Load(), r.loop.mailbox.put) })
+	g.Go(func() error { return r.fetcher.Run(ctx) })
 	g.Go(func() error { return r.keepPlace(ctx) })
 	g.Go(func() error {
 		if err := ads.Serve(l.xds); !errors.Is(err, grpc.ErrServerStopped) {
@@ -198,6 +215,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 		<-ctx.Done()
 		r.xds.Close()
 		ads.Stop()
+		r.refusals.Wait()
 		return nil
 	})
 	serveHTTP(ctx, g, admin, l.admin, l.socket)

@@ -37,10 +37,12 @@ var layout = []struct {
 	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "controlplane/importer", "proto/..."}},
 	{"controlplane", []string{"controlplane/...", "issuer/...", "internal/jose", "proto/..."}},
 	{"controlplane/api", []string{"controlplane/policy", "controlplane/envoy", "proto/..."}},
+	{"controlplane/accesslog", []string{"controlplane/envoy", "dataplane/reason"}},
 	{"controlplane/xds", nil},
 	{"controlplane/envoy", []string{"dataplane/reason", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
-	{"controlplane/store", []string{"controlplane/policy", "issuer/keyset", "issuer/clientauth", "proto/..."}},
+	{"controlplane/store", []string{"controlplane/policy", "controlplane/bundle", "issuer/keyset", "issuer/clientauth", "proto/..."}},
+	{"controlplane/bundle", []string{"internal/jose", "proto/..."}},
 	{"controlplane/importer", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/policy", []string{"dataplane/reason", "internal/jose", "proto/..."}},
 

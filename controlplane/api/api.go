@@ -78,6 +78,12 @@ type Issuer interface {
 	IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest) (*adminv1.IssueTokenResponse, error)
 }
 
+// KeySets knows the key sets that the control plane fetches.
+type KeySets interface {
+	// Status of the set of an Issuer; nil if its keys are not fetched.
+	Status(issuer string) *adminv1.KeySetStatus
+}
+
 // Refusal is an answer of the issuer that the caller can act on.
 type Refusal struct {
 	Code, Description string
@@ -91,6 +97,8 @@ type Config struct {
 	DataPlanes    DataPlanes
 	Issuer        Issuer
 	Preview       Preview
+	KeySets       KeySets
+	Refusals      Refusals
 	// Token is the admin credential. Empty refuses every call.
 	Token string
 	// NewUID gives a new resource, consumer or credential its identity.

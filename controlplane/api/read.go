@@ -10,7 +10,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
@@ -35,13 +37,39 @@ func (s *Server) List(_ context.Context, req *adminv1.ListRequest) (*adminv1.Lis
 	resp := &adminv1.ListResponse{Revision: revision}
 	for _, k := range state.Keys() {
 		if (kind == "" || k.Kind == kind) && (req.GetName() == "" || k.Name == req.GetName()) {
-			resp.Items = append(resp.Items, policy.Manifest(state[k]))
+			item := policy.Manifest(state[k])
+			if err := s.addStatus(item, k); err != nil {
+				return nil, status.Error(codes.Internal, err.Error())
+			}
+			resp.Items = append(resp.Items, item)
 		}
 	}
 	if req.GetName() != "" && len(resp.Items) == 0 {
 		return nil, status.Errorf(codes.NotFound, "there is no %s %q", kind, req.GetName())
 	}
 	return resp, nil
+}
+
+// addStatus adds the member `status` to a manifest that has one: what the
+// control plane found, which apply takes and ignores.
+func (s *Server) addStatus(item *structpb.Struct, k policy.Key) error {
+	if k.Kind != policy.KindIssuer || s.KeySets == nil {
+		return nil
+	}
+	found := s.KeySets.Status(k.Name)
+	if found == nil {
+		return nil
+	}
+	text, err := protojson.Marshal(found)
+	if err != nil {
+		return err
+	}
+	out := &structpb.Struct{}
+	if err := protojson.Unmarshal(text, out); err != nil {
+		return err
+	}
+	item.Fields["status"] = structpb.NewStructValue(out)
+	return nil
 }
 
 // ListDataPlanes implements adminv1.AdminServiceServer.

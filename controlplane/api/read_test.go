@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -9,9 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
@@ -47,6 +50,58 @@ func TestList(t *testing.T) {
 	wantError(t, err, codes.NotFound, `there is no Service "nobody"`)
 	_, err = s.List(context.Background(), &adminv1.ListRequest{Kind: "pods"})
 	wantError(t, err, codes.InvalidArgument, `unknown kind "pods"`)
+}
+
+// fetchedSets are those of one issuer.
+type fetchedSets struct{}
+
+func (fetchedSets) Status(issuer string) *adminv1.KeySetStatus {
+	if issuer != "far" {
+		return nil
+	}
+	return &adminv1.KeySetStatus{
+		Keys:    []*adminv1.KeyStatus{{Kid: "a", Algorithm: "ES256"}},
+		Fetched: timestamppb.New(time.Unix(1_800_000_000, 0)), Error: "no whole answer within 5s", LeftOut: []string{"key 1: odd"},
+	}
+}
+
+// An issuer whose keys are fetched has a status, others have none; what List
+// shows can be applied as it is, and means the rest.
+func TestListStatus(t *testing.T) {
+	const far = "apiVersion: watchword.dev/v1\nkind: Issuer\nmetadata: {name: far}\nspec: {issuer: 'https://far.test', keySet: {jwksUri: {uri: 'https://far.test/jwks'}}}\n"
+	s, m := open(t, far, serviceYAML("far", "x"))
+	s.KeySets = fetchedSets{}
+	resp, err := s.List(context.Background(), &adminv1.ListRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text string
+	for _, i := range resp.GetItems() {
+		item := i.AsMap()
+		want := map[string]any(nil)
+		if item["kind"] == "Issuer" && item["metadata"].(map[string]any)["name"] == "far" {
+			want = map[string]any{
+				"keys":    []any{map[string]any{"kid": "a", "algorithm": "ES256"}},
+				"fetched": "2027-01-15T08:00:00Z", "error": "no whole answer within 5s", "leftOut": []any{"key 1: odd"},
+			}
+		}
+		got, _ := item["status"].(map[string]any)
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("status of %v -want +got:\n%s", item["metadata"], d)
+		}
+		b, err := json.Marshal(item)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += "---\n" + string(b) + "\n"
+	}
+	applied, err := apply(s, text)
+	if err != nil {
+		t.Fatalf("applying what List shows: %v\n%s", faultLines(err), text)
+	}
+	if got := actions(applied.GetChanges()); strings.Contains(got, "UPDATED") || m.commits != 0 {
+		t.Errorf("applying what List shows does: %s; want nothing", got)
+	}
 }
 
 // What is asked of data planes and the issuer comes with the right code.

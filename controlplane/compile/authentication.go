@@ -40,12 +40,11 @@ func (c *compiler) authentication(p policy.AuthenticationPolicy, observe bool) *
 			Attribute: dataplanev1.ConsumerHeader_Attribute(h.GetAttribute()), Header: strings.ToLower(h.GetHeader()),
 		})
 	}
-	var lost []*policyv1.JwtRule
 	for i, r := range p.Spec.GetJwtRules() {
 		if t := c.tokenRule(p.Name, i, r); t != nil {
 			a.Rules = append(a.Rules, t)
 		} else {
-			lost = append(lost, r)
+			c.strip(r)
 		}
 	}
 	if len(a.Rules) == 0 {
@@ -54,33 +53,16 @@ func (c *compiler) authentication(p policy.AuthenticationPolicy, observe bool) *
 	if a.AnonymousConsumer != "" {
 		c.consumers[a.AnonymousConsumer] = true
 	}
-	keepStripped(a, lost)
 	return a
 }
 
-// keepStripped has the headers that rules without a usable key would write still
-// removed from requests: services trust them. The header that marks the
-// anonymous consumer is one that is removed, and never set where there is none.
-func keepStripped(a *dataplanev1.Authentication, lost []*policyv1.JwtRule) {
-	if a.GetAnonymousConsumer() != "" {
-		return
-	}
-	removed := map[string]bool{"": true}
-	for _, h := range a.GetConsumerHeaders() {
-		removed[h.GetHeader()] = true
-	}
-	for _, t := range a.GetRules() {
-		for _, h := range writtenHeaders(t) {
-			removed[h] = true
-		}
-	}
-	for _, r := range lost {
-		t := &dataplanev1.TokenRule{OutputClaims: outputClaims(r.GetOutputClaims()), PayloadHeader: strings.ToLower(r.GetOutputPayloadToHeader())}
-		for _, h := range writtenHeaders(t) {
-			if !removed[h] {
-				a.ConsumerHeaders = append(a.ConsumerHeaders, &dataplanev1.ConsumerHeader{Attribute: dataplanev1.ConsumerHeader_ANONYMOUS, Header: h})
-			}
-			removed[h] = true
+// strip has the headers that a rule without a usable key would write still removed
+// from requests: services trust them.
+func (c *compiler) strip(lost *policyv1.JwtRule) {
+	t := &dataplanev1.TokenRule{OutputClaims: outputClaims(lost.GetOutputClaims()), PayloadHeader: strings.ToLower(lost.GetOutputPayloadToHeader())}
+	for _, h := range writtenHeaders(t) {
+		if h != "" {
+			c.stripped[h] = true
 		}
 	}
 }

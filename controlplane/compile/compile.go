@@ -51,7 +51,7 @@ func Ruleset(in Input, service string) *dataplanev1.Ruleset {
 	}
 	c := &compiler{
 		in: in, service: service, spec: spec,
-		issuers: map[string]bool{}, consumers: map[string]bool{}, sets: map[string]*dataplanev1.CredentialSet{},
+		issuers: map[string]bool{}, consumers: map[string]bool{}, stripped: map[string]bool{}, sets: map[string]*dataplanev1.CredentialSet{},
 	}
 	rs := &dataplanev1.Ruleset{
 		Service: service,
@@ -67,6 +67,7 @@ func Ruleset(in Input, service string) *dataplanev1.Ruleset {
 	rs.Issuers = c.usedIssuers()
 	rs.CredentialSets = c.usedSets()
 	rs.Consumers = c.usedConsumers()
+	rs.StrippedHeaders = slices.Sorted(maps.Keys(c.stripped))
 	return rs
 }
 
@@ -75,8 +76,8 @@ type compiler struct {
 	service string
 	spec    *policyv1.ServiceSpec
 	// What the routes so far name.
-	issuers, consumers map[string]bool
-	sets               map[string]*dataplanev1.CredentialSet
+	issuers, consumers, stripped map[string]bool
+	sets                         map[string]*dataplanev1.CredentialSet
 }
 
 // usedIssuers returns the issuers that some rule names, by name.

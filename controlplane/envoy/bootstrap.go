@@ -193,7 +193,7 @@ func hostPort(address string) (string, uint32, error) {
 func boundedStats() *metricsv3.StatsConfig {
 	list := new(matcherv3.ListStringMatcher)
 	for _, prefix := range []string{
-		"cluster.local/", "cluster." + controlPlane + ".", "cluster_manager.", "control_plane.",
+		"access_logs.grpc_access_log.", "cluster.local/", "cluster." + controlPlane + ".", "cluster_manager.", "control_plane.",
 		"extension_config_discovery.", "http.inbound.", "listener.", "listener_manager.", "server.",
 	} {
 		list.Patterns = append(list.Patterns, matchPrefix(prefix))

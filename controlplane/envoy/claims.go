@@ -17,6 +17,15 @@ import (
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
+// Texts that can't be where they would go. Blanks at the ends are no part of the
+// value of a header (RFC 9110 section 5.5): the service would be told of another
+// caller than the rules have seen. Cookies: RFC 6265 section 4.1.1.
+const (
+	withControls   = `(?s).*[\x00-\x1f\x7f].*`
+	unfitForHeader = `(?s)[ \t].*|.*[ \t]|.*[\x00-\x1f\x7f].*`
+	unfitForCookie = `(?s).*[^\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e].*`
+)
+
 // claimsFilter refuses tokens that verify and still are not what the rule wants,
 // or that would put into the request what can't be there. Envoy looks at the
 // policies in the order of their names.
@@ -52,7 +61,7 @@ func (v *verification) forgeries(c *claimPolicies, of func(place) bool) {
 	v.malformedOutputs(c, of)
 	v.forgedSubjects(c, of)
 	who := v.scope(v.placesWhere(of))
-	c.add(reason.SubjectMalformed, both(who, v.claim(matchValue(matchRegex(`(?s).*[\x00-\x1f\x7f].*`)), "sub")), nil)
+	c.add(reason.SubjectMalformed, both(who, v.claim(matchValue(matchRegex(unfitForHeader)), "sub")), nil)
 	var critical []*rbacconfigv3.Principal
 	for i := range v.marks {
 		critical = append(critical, metadataPrincipal(metadata(jwtNamespace, present(), v.byKey(i), "crit")))
@@ -99,9 +108,12 @@ func (v *verification) malformedOutputs(c *claimPolicies, of func(place) bool) {
 	groups := map[output][]place{}
 	for _, pl := range v.placesWhere(of) {
 		for _, oc := range pl.rule.GetOutputClaims() {
-			o := output{fmt.Sprintf("%q", oc.GetClaimPath()), `(?s).*[\x00-\x1f\x7f].*`}
-			if oc.GetCookie() != "" {
-				o.unfit = `(?s).*[^\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e].*` // RFC 6265 section 4.1.1
+			o := output{fmt.Sprintf("%q", oc.GetClaimPath()), withControls}
+			switch {
+			case oc.GetHeader() != "":
+				o.unfit = unfitForHeader
+			case oc.GetCookie() != "":
+				o.unfit = unfitForCookie
 			}
 			paths[o.path] = oc.GetClaimPath()
 			if groups[o] == nil {
@@ -114,7 +126,7 @@ func (v *verification) malformedOutputs(c *claimPolicies, of func(place) bool) {
 		add(groups[o], o)
 	}
 	// IssuerHeader has it, and an issuer need not have a name.
-	c.add(reason.ClaimMalformed, both(v.scope(v.placesWhere(of)), v.claim(matchValue(matchRegex(`(?s).*[\x00-\x1f\x7f].*`)), "iss")), nil)
+	c.add(reason.ClaimMalformed, both(v.scope(v.placesWhere(of)), v.claim(matchValue(matchRegex(unfitForHeader)), "iss")), nil)
 }
 
 // forgedSubjects are those that another issuer alone may sign for.
@@ -192,7 +204,7 @@ func longestLife(r *dataplanev1.TokenRule) time.Duration {
 func (v *verification) lifetimes(c *claimPolicies, of func(place) bool) {
 	grouped(v, of,
 		func(r *dataplanev1.TokenRule) (bool, bool) {
-			return true, r.GetExpiration() != dataplanev1.TimeCheck_NOT_CHECKED
+			return true, r.GetExpiration() != dataplanev1.TimeCheck_NOT_CHECKED || r.GetMaxLifetime() != nil
 		},
 		func(_ bool, who *rbacconfigv3.Principal) {
 			endless := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_DoubleMatch{DoubleMatch: atLeast(1 << 53)}}

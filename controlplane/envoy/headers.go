@@ -54,7 +54,7 @@ func removeHeader(name, suffix string) *mutationv3.HeaderMutation {
 // outputHeaders are the headers that any route fills and that a caller must not,
 // sorted.
 func outputHeaders(rs *dataplanev1.Ruleset) []string {
-	var out []string
+	out := slices.Clone(rs.GetStrippedHeaders())
 	for _, r := range rs.GetRoutes() {
 		for _, h := range r.GetAuthentication().GetConsumerHeaders() {
 			out = append(out, h.GetHeader())

@@ -126,7 +126,7 @@ func (b *jwtBuilder) place(in *instance, pl place) string {
 // too long: where such a token counts as none, instead of being refused.
 func (v *verification) native(pl place) bool {
 	a := v.authentications[pl.treatment]
-	return v.enforces() && a.GetMode() == dataplanev1.Authentication_PERMISSIVE && !a.GetObserve()
+	return a.GetMode() == dataplanev1.Authentication_PERMISSIVE && !a.GetObserve()
 }
 
 func (v *verification) enforces() bool { return v.metadataPrefix == "watchword_" }
@@ -138,7 +138,7 @@ func (v *verification) provider(in *instance, pl place, iss string, keys *jwtv3.
 		Audiences:           r.GetAudiences(),
 		JwksSourceSpecifier: keys,
 		ClockSkewSeconds:    clockSkew(r),
-		Forward:             r.GetForwardOriginalToken() || !v.enforces(),
+		Forward:             !v.removes(pl) || v.removedByScript(pl),
 		PayloadInMetadata:   v.payloadKey(),
 		HeaderInMetadata:    v.byKey(pl.mark),
 		NormalizePayloadInMetadata: &jwtv3.JwtProvider_NormalizePayload{

@@ -68,6 +68,10 @@ func connectionManager(service string) (*hcmv3.HttpConnectionManager, error) {
 	if err != nil {
 		return nil, err
 	}
+	refusals, err := refusalLog()
+	if err != nil {
+		return nil, err
+	}
 	return &hcmv3.HttpConnectionManager{
 		CodecType:  hcmv3.HttpConnectionManager_AUTO, // HTTP/1.1, or HTTP/2 with prior knowledge
 		StatPrefix: "inbound",
@@ -75,7 +79,7 @@ func connectionManager(service string) (*hcmv3.HttpConnectionManager, error) {
 			RouteConfig: localRoute(service),
 		},
 		HttpFilters: filters,
-		AccessLog:   []*accesslogv3.AccessLog{log},
+		AccessLog:   []*accesslogv3.AccessLog{log, refusals},
 
 		NormalizePath:                wrapperspb.Bool(true),
 		MergeSlashes:                 true,

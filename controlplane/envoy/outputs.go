@@ -174,19 +174,21 @@ func fills(a *dataplanev1.Authentication, o output) bool {
 	return slices.ContainsFunc(a.GetRules(), func(r *dataplanev1.TokenRule) bool { return slices.Contains(outputsOf(r), o) })
 }
 
-// removals of one treatment: the rules whose tokens the script has read, if those
-// are not to be forwarded. Envoy takes out only its copy.
+// removals of one treatment: the places of tokens that the script takes out.
 func (p *plan) removals(n int) []string {
 	var out []string
 	if p.enforced == nil {
 		return nil
 	}
 	for _, pl := range p.enforced.at(n) {
-		if !p.enforced.scripted(pl) || !p.enforced.removes(pl) {
+		if !p.enforced.removedByScript(pl) {
 			continue
 		}
 		var places []string
 		for _, l := range tokenPlaces(pl.rule) {
+			if l.kind == inCookie && !p.treatments[n].authentication.GetAllowScripts() {
+				continue // cookies are as they are where the policy does not say so
+			}
 			places = append(places, luaTable{{"kind", luaString(l.kind)}, {"name", luaString(l.name)}, {"prefix", luaString(l.prefix)}}.String())
 		}
 		out = append(out, luaTable{{"by", luaString(p.enforced.byKey(pl.mark))}, {"places", luaList(places)}}.String())

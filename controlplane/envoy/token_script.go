@@ -59,6 +59,13 @@ func (v *verification) needsScript(pl place, l tokenPlace) bool {
 	return false
 }
 
+// removedByScript says whether the script takes the token out, once the request
+// is let in. Envoy does so only for what it has read itself, and to take one out
+// of the query it decodes all of the query and does not encode it again.
+func (v *verification) removedByScript(pl place) bool {
+	return v.removes(pl) && (v.scripted(pl) || len(pl.rule.GetFromParams()) > 0)
+}
+
 func (v *verification) removes(pl place) bool {
 	return v.enforces() && !pl.rule.GetForwardOriginalToken()
 }

@@ -143,7 +143,7 @@ func parseObject(source string, n *yaml.Node) (*Object, []Fault) {
 		r.fault(n, "", "wants a resource with apiVersion, kind, metadata and spec, not %s", describe(n))
 		return nil, r.faults
 	}
-	fields := r.mapping(n, "", []string{"apiVersion", "kind", "metadata", "spec"})
+	fields := r.mapping(withoutStatus(n), "", []string{"apiVersion", "kind", "metadata", "spec"})
 	kind := r.envelope(n, fields)
 	if kind == "" {
 		return nil, r.faults
@@ -157,6 +157,19 @@ func parseObject(source string, n *yaml.Node) (*Object, []Fault) {
 		r.faults[i].Key = r.key
 	}
 	return &Object{Key: r.key, Resource: res, Source: source, lines: r.lines}, r.faults
+}
+
+// withoutStatus leaves out what `get` shows of a resource beside what was
+// written: who applies that again means the rest.
+func withoutStatus(n *yaml.Node) *yaml.Node {
+	out := *n
+	out.Content = nil
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value != "status" {
+			out.Content = append(out.Content, n.Content[i], n.Content[i+1])
+		}
+	}
+	return &out
 }
 
 // envelope checks apiVersion and kind, and that there is a name and a spec.

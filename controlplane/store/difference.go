@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
@@ -28,6 +29,16 @@ func difference(from, to *Snapshot) Event {
 	sameSecret := func(a, b clientauth.Secret) bool { return a.ID == b.ID }
 	e.SigningKeys = !maps.EqualFunc(from.Keys, to.Keys, sameKey)
 	e.ClientSecrets = !maps.EqualFunc(from.Secrets, to.Secrets, sameSecret)
+	for _, sets := range []map[string]bundle.Set{from.Bundles, to.Bundles} {
+		for issuer := range sets {
+			// One that is not there has the revision 0.
+			if from.Bundles[issuer].Revision != to.Bundles[issuer].Revision {
+				e.Bundles = append(e.Bundles, issuer)
+			}
+		}
+	}
+	slices.Sort(e.Bundles)
+	e.Bundles = slices.Compact(e.Bundles)
 	return e
 }
 

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
@@ -20,6 +21,7 @@ const (
 	deletedMarker = "config/.deleted"
 	keysPrefix    = "keys/"
 	secretsPrefix = "secrets/"
+	bundlesPrefix = "bundles/"
 )
 
 // First byte of a stored resource.
@@ -75,6 +77,11 @@ func (s *Store) decode(snap *Snapshot, kv *mvccpb.KeyValue) error {
 		var r secretRecord
 		if err = json.Unmarshal(kv.Value, &r); err == nil {
 			snap.Secrets[strings.TrimPrefix(name, secretsPrefix)] = clientauth.Secret(r)
+		}
+	case strings.HasPrefix(name, bundlesPrefix):
+		var b bundle.Set
+		if b, err = decodeBundle(name, kv); err == nil {
+			snap.Bundles[b.Issuer] = b
 		}
 	}
 	if err != nil {

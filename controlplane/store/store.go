@@ -9,6 +9,7 @@
 //	config/.deleted      touched by each deletion, for the fence below
 //	keys/KID             signing keys, their private halves sealed
 //	secrets/SERVICE/ID   hashes of client secrets
+//	bundles/ISSUER       the last good key set that was fetched for an Issuer
 //	replica              who serves on an existing cluster, under a lease
 //
 // Writes of resources are fenced: a transaction goes through only if nothing
@@ -28,6 +29,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
@@ -78,6 +80,7 @@ type Snapshot struct {
 	Config   policy.State
 	Keys     map[string]keyset.Record
 	Secrets  map[string]clientauth.Secret // by SERVICE/ID
+	Bundles  map[string]bundle.Set        // by the name of the Issuer
 }
 
 // Open connects to etcd, or starts it. The error says what an operator can do.
@@ -164,6 +167,10 @@ func (snap *Snapshot) keep(from *Snapshot, name string) {
 		if key, there := from.Keys[kid]; there {
 			snap.Keys[kid] = key
 		}
+	} else if issuer, ok := strings.CutPrefix(name, bundlesPrefix); ok {
+		if set, there := from.Bundles[issuer]; there {
+			snap.Bundles[issuer] = set
+		}
 	} else if key, ok := configName(name); ok && from.Config[key] != nil {
 		snap.Config[key] = from.Config[key]
 	}
@@ -178,5 +185,6 @@ func newSnapshot(revision int64) *Snapshot {
 		Config:   policy.State{},
 		Keys:     map[string]keyset.Record{},
 		Secrets:  map[string]clientauth.Secret{},
+		Bundles:  map[string]bundle.Set{},
 	}
 }

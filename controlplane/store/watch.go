@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +24,8 @@ type Event struct {
 	Changed []policy.Key
 	// SigningKeys and ClientSecrets say that those differ.
 	SigningKeys, ClientSecrets bool
+	// Bundles are the Issuers whose fetched key sets differ.
+	Bundles []string
 }
 
 // retryPause is the time between attempts to watch again.
@@ -82,7 +86,7 @@ func sameRevision(events []*clientv3.Event) int {
 // that can't be read leaves the last one in force: one bad record must not keep
 // everything else from changing.
 func (s *Store) advance(state *Snapshot, events []*clientv3.Event) Event {
-	snap := &Snapshot{Revision: events[0].Kv.ModRevision, Config: state.Config, Keys: state.Keys, Secrets: state.Secrets}
+	snap := &Snapshot{Revision: events[0].Kv.ModRevision, Config: state.Config, Keys: state.Keys, Secrets: state.Secrets, Bundles: state.Bundles}
 	delta := newSnapshot(snap.Revision)
 	e := Event{Snapshot: snap}
 	for _, ev := range events {
@@ -112,6 +116,10 @@ func (e *Event) put(delta *Snapshot) {
 	if len(delta.Secrets) > 0 {
 		e.Snapshot.Secrets, e.ClientSecrets = merged(e.Snapshot.Secrets, delta.Secrets), true
 	}
+	if len(delta.Bundles) > 0 {
+		e.Snapshot.Bundles = merged(e.Snapshot.Bundles, delta.Bundles)
+		e.Bundles = append(e.Bundles, slices.Sorted(maps.Keys(delta.Bundles))...)
+	}
 }
 
 // remove takes one record out of the event's own copies of the maps.
@@ -121,6 +129,9 @@ func (s *Store) remove(e *Event, name string) {
 		snap.Secrets, e.ClientSecrets = without(snap.Secrets, id), true
 	} else if kid, ok := strings.CutPrefix(name, keysPrefix); ok {
 		snap.Keys, e.SigningKeys = without(snap.Keys, kid), true
+	} else if issuer, ok := strings.CutPrefix(name, bundlesPrefix); ok {
+		snap.Bundles = without(snap.Bundles, issuer)
+		e.Bundles = append(e.Bundles, issuer)
 	} else if key, ok := configName(name); ok {
 		snap.Config = without(snap.Config, key)
 		e.Changed = append(e.Changed, key)

@@ -80,7 +80,10 @@ func (s *Store) Commit(ctx context.Context, revision int64, c Change) (int64, er
 
 func (s *Store) deletions(k policy.Key) []clientv3.Op {
 	ops := []clientv3.Op{clientv3.OpDelete(s.prefix + configKey(k))}
-	if k.Kind == policy.KindService {
+	switch k.Kind {
+	case policy.KindIssuer:
+		ops = append(ops, clientv3.OpDelete(s.prefix+bundlesPrefix+k.Name))
+	case policy.KindService:
 		// Who makes a service of that name again must not find the secrets of
 		// the old one valid.
 		ops = append(ops, clientv3.OpDelete(s.prefix+secretsPrefix+k.Name+"/", clientv3.WithPrefix()))

@@ -180,6 +180,11 @@ func claimText(v any) string {
 
 // control says whether a text can't be the value of a header (RFC 9110 section
 // 5.5).
+// blankEnds says whether a text begins or ends with blanks, which are no part of
+// the value of a header (RFC 9110 section 5.5): the service would be told of
+// another.
+func blankEnds(s string) bool { return strings.Trim(s, " \t") != s }
+
 func control(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] == 0x7f {
@@ -226,14 +231,6 @@ var claimChecks = []claimCheck{
 // that counts as none, and the word of a refusal; what is only observed it
 // records.
 func (e *evaluation) judge(a *authentication, v *verified, observe bool) (*verified, reason.Word) {
-	if a.mode == dataplanev1.Authentication_PERMISSIVE && !observe {
-		if why := e.countsAsNone(v); why != "" {
-			if e.rec != nil {
-				e.rec.add("claims", "the token counts as none", "%s", why)
-			}
-			return nil, ""
-		}
-	}
 	var observed reason.Word
 	for i := range claimChecks {
 		check := &claimChecks[i]
@@ -260,16 +257,20 @@ func (e *evaluation) judge(a *authentication, v *verified, observe bool) (*verif
 	return v, ""
 }
 
-// countsAsNone is why a PERMISSIVE mode does not believe a token: it has to end,
-// and in time. An end that is no time at all is refused in every mode.
-func (e *evaluation) countsAsNone(v *verified) string {
-	if why := e.missingExpiration(v); why != "" {
-		return why
+// countsAsNone is the word for a token that a PERMISSIVE mode does not believe: it
+// has to end, and in time. An end that is no time at all is refused in every mode.
+func (e *evaluation) countsAsNone(v *verified) reason.Word {
+	word, why := reason.ClaimMissing, e.missingExpiration(v)
+	if exp, _ := v.claims["exp"].(float64); why == "" && exp < endless {
+		word, why = reason.LifetimeExceeded, e.exceededLifetime(v)
 	}
-	if exp, _ := v.claims["exp"].(float64); exp >= endless {
+	if why == "" {
 		return ""
 	}
-	return e.exceededLifetime(v)
+	if e.rec != nil {
+		e.rec.add("claims", "the token counts as none", "%s", why)
+	}
+	return word
 }
 
 func (e *evaluation) malformedOutput(v *verified) string {
@@ -279,11 +280,11 @@ func (e *evaluation) malformedOutput(v *verified) string {
 		if !ok {
 			continue // the text of all else is plain
 		}
-		if control(s) || o.place == inCookie && !cookieOctets(s) {
+		if control(s) || o.place == inHeader && blankEnds(s) || o.place == inCookie && !cookieOctets(s) {
 			return fmt.Sprintf("claim %s is %s, which can't be in %s %s", dotted(o.path), quote(s), o.place, o.name)
 		}
 	}
-	if iss := v.claims.text("iss"); control(iss) {
+	if iss := v.claims.text("iss"); control(iss) || blankEnds(iss) {
 		return fmt.Sprintf("iss is %s, which can't be in a header", quote(iss))
 	}
 	return ""
@@ -342,7 +343,7 @@ func (e *evaluation) forgedSubject(v *verified) string {
 }
 
 func (e *evaluation) malformedSubject(v *verified) string {
-	if sub := v.claims.text("sub"); control(sub) {
+	if sub := v.claims.text("sub"); control(sub) || blankEnds(sub) {
 		return fmt.Sprintf("sub is %s, which can't be in a header", quote(sub))
 	}
 	return ""

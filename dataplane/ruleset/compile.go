@@ -24,6 +24,9 @@ func Compile(rs *dataplanev1.Ruleset) (*Ruleset, error) {
 		},
 		issuers: map[string]*issuer{}, sets: map[string]*credentialSet{},
 	}
+	for _, h := range rs.GetStrippedHeaders() {
+		c.out.ours[headerKey(h)] = struct{}{}
+	}
 	c.names(rs)
 	for i, r := range rs.GetRoutes() {
 		c.at = fmt.Sprintf("route %q", r.GetName())

@@ -148,7 +148,7 @@ func (e *evaluation) authenticate(a *authentication, observe bool) (*verified, r
 func (e *evaluation) tryRules(a *authentication) (v *verified, word reason.Word, torn bool) {
 	var unknown, other reason.Word
 	for i, r := range a.rules {
-		v, word, torn := e.try(r)
+		v, word, torn := e.try(r, a.mode == dataplanev1.Authentication_PERMISSIVE && !a.observe)
 		if e.rec != nil {
 			e.rec.rule(i, r, word)
 		}
@@ -180,7 +180,7 @@ func (e *evaluation) tryRules(a *authentication) (v *verified, word reason.Word,
 
 // try verifies all tokens at the places of a rule: a service may read another
 // one than we do. Envoy takes them from the back, so the first one counts.
-func (e *evaluation) try(r *tokenRule) (v *verified, word reason.Word, torn bool) {
+func (e *evaluation) try(r *tokenRule, permissive bool) (v *verified, word reason.Word, torn bool) {
 	all := e.locate(r)
 	if len(all) == 0 {
 		return nil, reason.TokenMissing, false
@@ -193,6 +193,9 @@ func (e *evaluation) try(r *tokenRule) (v *verified, word reason.Word, torn bool
 		}
 		if word == "" {
 			v.credential, word = e.verify(r, v.token)
+		}
+		if word == "" && permissive {
+			word = e.countsAsNone(v)
 		}
 		if word != "" {
 			return nil, word, i < len(all)-1

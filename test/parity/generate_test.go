@@ -23,7 +23,7 @@ var (
 	issuerClaims = map[string]string{"sts": "https://sts.example", "a": "https://a.example", "b": "https://b.example", "any": ""}
 	issuerNames  = []string{"a", "any", "b", "sts"}
 	consumers    = []string{"ann", "bob", "cy", "guest"}
-	subjects     = []string{"alice", "root", "spiffe://mesh/web", "spiffe://mesh/api", "zoë"}
+	subjects     = []string{"alice", "root", "spiffe://mesh/web", "spiffe://mesh/api", "zoë", "alice "}
 	audiences    = []string{"orders", "https://orders.example/", "orders.example", "other"}
 	hostnames    = []string{"orders", "shop.example.com", "a.shop.example.com", "SHOP.example.com:80", "shop.example.com.", "shop.example.com:x"}
 	targets      = []string{"/", "/a", "/a/b", "/a//b", "/a/./b", "/admin", "/%61dmin", "/x%2f..%2fadmin", "/a/%40", "/a/@", "/a/b;c", "/open/x", "/A"}
@@ -350,7 +350,7 @@ func (w *world) request(t *rapid.T, now time.Time) request {
 		add(forged, "forged")
 	}
 	if chance(t, "query", 4) {
-		query = append(query, "q=1", "out0=forged")
+		query = append(query, "q=1%23%0d%0a%20%26", "out0=forged")
 	}
 	if chance(t, "cookie", 4) {
 		cookies = append(cookies, "theme=dark", "cout0=forged")
@@ -413,7 +413,7 @@ func (w *world) token(t *rapid.T, label string, now time.Time) string {
 		"iss": iss, "sub": pick(t, label+" sub", subjects), "aud": pick(t, label+" aud", audiences), "exp": at(300), "iat": at(-5), "jti": "j", "app": who, "nbf": at(-5),
 		"n": pick(t, label+" n", []any{7, 8, 1.5, -3, "7"}), "flag": chance(t, label+" flag", 2), "scope": pick(t, label+" scope", []string{"", "x admin", "orders:read"}),
 		"list": pick(t, label+" list", []any{[]string{"x", "y"}, []any{1, true}, "x", nil}), "realm": map[string]any{"role": pick(t, label+" role", []any{"admin", 7, []string{"admin"}})},
-		"https://x.example/y.z": pick(t, label+" uri", []any{"x", "a b;c=\"d\"", true}),
+		"https://x.example/y.z": pick(t, label+" uri", []any{"x", "a b;c=\"d\"", true, " x"}),
 	}
 	header := map[string]any{"alg": s.alg, "kid": s.kid, "typ": pick(t, label+" typ", []string{"at+jwt", "JWT", "application/AT+jwt"})}
 	if s.kid == "" || chance(t, label+" without kid", 6) {

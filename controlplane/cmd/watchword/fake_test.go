@@ -331,6 +331,35 @@ func (f *fakeAdmin) WaitInSync(r *adminv1.WaitInSyncRequest, stream grpc.ServerS
 	return stream.Send(&adminv1.WaitInSyncResponse{Total: 2, InSync: 2, Done: true, Elapsed: durationpb.New(31 * time.Millisecond)})
 }
 
+// ListRefusals has one caller whose words try to take over the terminal.
+func (f *fakeAdmin) ListRefusals(_ context.Context, r *adminv1.ListRefusalsRequest) (*adminv1.ListRefusalsResponse, error) {
+	now := time.Now()
+	ago := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(-d - time.Second)) }
+	response := &adminv1.ListRefusalsResponse{Since: ago(3 * time.Hour)}
+	if r.GetService() == "quiet" {
+		return response, nil
+	}
+	shop := &adminv1.Refusal_Caller{Issuer: "http://sts", Subject: "spiffe://mesh.local/shop"}
+	if r.GetEnforcement() != adminv1.Refusal_OBSERVED {
+		response.Counts = append(response.Counts,
+			&adminv1.RefusalCount{Service: "orders", Reason: "token_missing", Enforcement: adminv1.Refusal_ENFORCED, Count: 12345678901, LastSeen: ago(5 * time.Minute)},
+			&adminv1.RefusalCount{Service: "orders", Caller: shop, Reason: "consumer_denied", Enforcement: adminv1.Refusal_ENFORCED, Count: 2, LastSeen: ago(time.Minute)},
+			&adminv1.RefusalCount{Service: "orders", Caller: &adminv1.Refusal_Caller{Other: true}, Reason: "consumer_denied", Enforcement: adminv1.Refusal_ENFORCED, Count: 1, LastSeen: ago(time.Hour)})
+		if r.GetSample() {
+			response.Sample = append(response.Sample, &adminv1.Refusal{Time: ago(time.Minute), Service: "orders", Node: "orders-1", Peer: "10.0.0.9", Route: "write", Method: "DELETE", Path: "/orders/\x1b[31m7", Status: 403,
+				Caller: shop, Reason: "consumer_denied", Rule: "no-delete/0", Enforcement: adminv1.Refusal_ENFORCED})
+		}
+	}
+	if r.GetEnforcement() != adminv1.Refusal_ENFORCED {
+		acme := &adminv1.Refusal_Caller{Consumer: "acme", Issuer: "http://idp", Subject: "\x1b[31m\n7"}
+		response.Counts = append(response.Counts, &adminv1.RefusalCount{Service: "payments", Caller: acme, Reason: "claim_missing", Enforcement: adminv1.Refusal_OBSERVED, Count: 1, LastSeen: ago(2 * time.Hour)})
+		if r.GetSample() {
+			response.Sample = append(response.Sample, &adminv1.Refusal{Time: ago(2 * time.Hour), Service: "payments", Node: "payments-1", Peer: "10.0.0.7", Method: "GET", Path: "/", Caller: acme, Reason: "claim_missing", Enforcement: adminv1.Refusal_OBSERVED})
+		}
+	}
+	return response, nil
+}
+
 func (f *fakeAdmin) CreateClientSecret(_ context.Context, r *adminv1.CreateClientSecretRequest) (*adminv1.CreateClientSecretResponse, error) {
 	return &adminv1.CreateClientSecretResponse{ClientId: r.GetService(), ClientSecret: fakeSecret}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -80,7 +81,13 @@ func (c *console) printItem(i item) error {
 	if ok, err := c.structured(i); ok {
 		return err
 	}
-	return c.printItems([]item{i})
+	if err := c.printItems([]item{i}); err != nil {
+		return err
+	}
+	if c.format == formatTable {
+		c.printKeySet(i, time.Now())
+	}
+	return nil
 }
 
 // printItems prints YAML as one document each, which is what apply reads, and

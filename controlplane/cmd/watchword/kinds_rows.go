@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // text prints a scalar; a revision is a number in JSON, and must not come out
@@ -41,7 +42,11 @@ func serviceRow(i item) []cell {
 
 func issuerRow(i item) []cell {
 	spec := i.object("spec")
-	return row(i, spec.text("issuer"), keysText(spec.object("keySet")), spec.texts("algorithms"))
+	keys := keysText(spec.object("keySet"))
+	if status := i.object("status"); status != nil && spec.object("keySet")["jwksUri"] != nil {
+		keys = fetchedText(status, time.Now())
+	}
+	return row(i, spec.text("issuer"), keys, spec.texts("algorithms"))
 }
 
 // keysText says where an issuer's keys come from, and how many there are.

@@ -82,6 +82,56 @@ func (Change_Action) EnumDescriptor() ([]byte, []int) {
 	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{4, 0}
 }
 
+type Refusal_Enforcement int32
+
+const (
+	Refusal_ENFORCEMENT_UNSPECIFIED Refusal_Enforcement = 0
+	Refusal_ENFORCED                Refusal_Enforcement = 1
+	// The request was let through.
+	Refusal_OBSERVED Refusal_Enforcement = 2
+)
+
+// Enum value maps for Refusal_Enforcement.
+var (
+	Refusal_Enforcement_name = map[int32]string{
+		0: "ENFORCEMENT_UNSPECIFIED",
+		1: "ENFORCED",
+		2: "OBSERVED",
+	}
+	Refusal_Enforcement_value = map[string]int32{
+		"ENFORCEMENT_UNSPECIFIED": 0,
+		"ENFORCED":                1,
+		"OBSERVED":                2,
+	}
+)
+
+func (x Refusal_Enforcement) Enum() *Refusal_Enforcement {
+	p := new(Refusal_Enforcement)
+	*p = x
+	return p
+}
+
+func (x Refusal_Enforcement) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Refusal_Enforcement) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_admin_v1_admin_proto_enumTypes[1].Descriptor()
+}
+
+func (Refusal_Enforcement) Type() protoreflect.EnumType {
+	return &file_watchword_admin_v1_admin_proto_enumTypes[1]
+}
+
+func (x Refusal_Enforcement) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Refusal_Enforcement.Descriptor instead.
+func (Refusal_Enforcement) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29, 0}
+}
+
 // Document is one file with any number of YAML or JSON documents.
 type Document struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -673,7 +723,8 @@ func (x *ListRequest) GetName() string {
 
 type ListResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Resources in the form that users write, secrets redacted.
+	// Resources in the form that users write, secrets redacted. An Issuer whose
+	// keys are fetched has a `status`, a KeySetStatus; Apply ignores it.
 	Items []*structpb.Struct `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Revision of the whole list.
 	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -725,6 +776,158 @@ func (x *ListResponse) GetRevision() int64 {
 	return 0
 }
 
+// KeySetStatus is what the control plane knows of a key set that it fetches.
+type KeySetStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keys in force: those of the last good set.
+	Keys []*KeyStatus `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// When the source last gave or confirmed them; unset if it never did.
+	Fetched *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=fetched,proto3" json:"fetched,omitempty"`
+	// When they became what they are.
+	Changed *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=changed,proto3" json:"changed,omitempty"`
+	// When the last fetch began, and when the next one is due.
+	Attempted *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=attempted,proto3" json:"attempted,omitempty"`
+	Next      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=next,proto3" json:"next,omitempty"`
+	// Why the last fetch failed; empty if it did not.
+	Error string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	// Keys of the source that are not in the set, each with the reason.
+	LeftOut       []string `protobuf:"bytes,7,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeySetStatus) Reset() {
+	*x = KeySetStatus{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeySetStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeySetStatus) ProtoMessage() {}
+
+func (x *KeySetStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeySetStatus.ProtoReflect.Descriptor instead.
+func (*KeySetStatus) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *KeySetStatus) GetKeys() []*KeyStatus {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *KeySetStatus) GetFetched() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Fetched
+	}
+	return nil
+}
+
+func (x *KeySetStatus) GetChanged() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *KeySetStatus) GetAttempted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Attempted
+	}
+	return nil
+}
+
+func (x *KeySetStatus) GetNext() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *KeySetStatus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *KeySetStatus) GetLeftOut() []string {
+	if x != nil {
+		return x.LeftOut
+	}
+	return nil
+}
+
+type KeyStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty if the key has none.
+	Kid           string `protobuf:"bytes,1,opt,name=kid,proto3" json:"kid,omitempty"`
+	Algorithm     string `protobuf:"bytes,2,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyStatus) Reset() {
+	*x = KeyStatus{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyStatus) ProtoMessage() {}
+
+func (x *KeyStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyStatus.ProtoReflect.Descriptor instead.
+func (*KeyStatus) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *KeyStatus) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *KeyStatus) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
 type DeleteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	References    []*Reference           `protobuf:"bytes,1,rep,name=references,proto3" json:"references,omitempty"`
@@ -734,7 +937,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +949,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +962,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteRequest) GetReferences() []*Reference {
@@ -781,7 +984,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +996,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +1009,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteResponse) GetRevision() int64 {
@@ -840,7 +1043,7 @@ type ListDataPlanesRequest struct {
 
 func (x *ListDataPlanesRequest) Reset() {
 	*x = ListDataPlanesRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +1055,7 @@ func (x *ListDataPlanesRequest) String() string {
 func (*ListDataPlanesRequest) ProtoMessage() {}
 
 func (x *ListDataPlanesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +1068,7 @@ func (x *ListDataPlanesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDataPlanesRequest.ProtoReflect.Descriptor instead.
 func (*ListDataPlanesRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListDataPlanesRequest) GetService() string {
@@ -886,7 +1089,7 @@ type ListDataPlanesResponse struct {
 
 func (x *ListDataPlanesResponse) Reset() {
 	*x = ListDataPlanesResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +1101,7 @@ func (x *ListDataPlanesResponse) String() string {
 func (*ListDataPlanesResponse) ProtoMessage() {}
 
 func (x *ListDataPlanesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1114,7 @@ func (x *ListDataPlanesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDataPlanesResponse.ProtoReflect.Descriptor instead.
 func (*ListDataPlanesResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListDataPlanesResponse) GetDataPlanes() []*DataPlane {
@@ -950,7 +1153,7 @@ type DataPlane struct {
 
 func (x *DataPlane) Reset() {
 	*x = DataPlane{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1165,7 @@ func (x *DataPlane) String() string {
 func (*DataPlane) ProtoMessage() {}
 
 func (x *DataPlane) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1178,7 @@ func (x *DataPlane) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataPlane.ProtoReflect.Descriptor instead.
 func (*DataPlane) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DataPlane) GetNode() string {
@@ -1050,7 +1253,7 @@ type GetDataPlaneConfigRequest struct {
 
 func (x *GetDataPlaneConfigRequest) Reset() {
 	*x = GetDataPlaneConfigRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1265,7 @@ func (x *GetDataPlaneConfigRequest) String() string {
 func (*GetDataPlaneConfigRequest) ProtoMessage() {}
 
 func (x *GetDataPlaneConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1278,7 @@ func (x *GetDataPlaneConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataPlaneConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetDataPlaneConfigRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetDataPlaneConfigRequest) GetNode() string {
@@ -1095,7 +1298,7 @@ type GetDataPlaneConfigResponse struct {
 
 func (x *GetDataPlaneConfigResponse) Reset() {
 	*x = GetDataPlaneConfigResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1310,7 @@ func (x *GetDataPlaneConfigResponse) String() string {
 func (*GetDataPlaneConfigResponse) ProtoMessage() {}
 
 func (x *GetDataPlaneConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1323,7 @@ func (x *GetDataPlaneConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataPlaneConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetDataPlaneConfigResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetDataPlaneConfigResponse) GetDataPlane() *DataPlane {
@@ -1155,7 +1358,7 @@ type SentResource struct {
 
 func (x *SentResource) Reset() {
 	*x = SentResource{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1370,7 @@ func (x *SentResource) String() string {
 func (*SentResource) ProtoMessage() {}
 
 func (x *SentResource) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1383,7 @@ func (x *SentResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SentResource.ProtoReflect.Descriptor instead.
 func (*SentResource) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SentResource) GetTypeUrl() string {
@@ -1239,7 +1442,7 @@ type WaitInSyncRequest struct {
 
 func (x *WaitInSyncRequest) Reset() {
 	*x = WaitInSyncRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1454,7 @@ func (x *WaitInSyncRequest) String() string {
 func (*WaitInSyncRequest) ProtoMessage() {}
 
 func (x *WaitInSyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1467,7 @@ func (x *WaitInSyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitInSyncRequest.ProtoReflect.Descriptor instead.
 func (*WaitInSyncRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WaitInSyncRequest) GetRevision() int64 {
@@ -1305,7 +1508,7 @@ type WaitInSyncResponse struct {
 
 func (x *WaitInSyncResponse) Reset() {
 	*x = WaitInSyncResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1520,7 @@ func (x *WaitInSyncResponse) String() string {
 func (*WaitInSyncResponse) ProtoMessage() {}
 
 func (x *WaitInSyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1533,7 @@ func (x *WaitInSyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitInSyncResponse.ProtoReflect.Descriptor instead.
 func (*WaitInSyncResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WaitInSyncResponse) GetTotal() int32 {
@@ -1377,7 +1580,7 @@ type CreateClientSecretRequest struct {
 
 func (x *CreateClientSecretRequest) Reset() {
 	*x = CreateClientSecretRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1592,7 @@ func (x *CreateClientSecretRequest) String() string {
 func (*CreateClientSecretRequest) ProtoMessage() {}
 
 func (x *CreateClientSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1605,7 @@ func (x *CreateClientSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateClientSecretRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateClientSecretRequest) GetService() string {
@@ -1422,7 +1625,7 @@ type CreateClientSecretResponse struct {
 
 func (x *CreateClientSecretResponse) Reset() {
 	*x = CreateClientSecretResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1637,7 @@ func (x *CreateClientSecretResponse) String() string {
 func (*CreateClientSecretResponse) ProtoMessage() {}
 
 func (x *CreateClientSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1650,7 @@ func (x *CreateClientSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientSecretResponse.ProtoReflect.Descriptor instead.
 func (*CreateClientSecretResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateClientSecretResponse) GetClientId() string {
@@ -1476,7 +1679,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1691,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1704,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *IssueTokenRequest) GetService() string {
@@ -1536,7 +1739,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1751,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1764,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *IssueTokenResponse) GetAccessToken() string {
@@ -1583,6 +1786,429 @@ func (x *IssueTokenResponse) GetScope() string {
 		return x.Scope
 	}
 	return ""
+}
+
+type ListRefusalsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty lists those of all services.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Unspecified lists both.
+	Enforcement Refusal_Enforcement `protobuf:"varint,2,opt,name=enforcement,proto3,enum=watchword.admin.v1.Refusal_Enforcement" json:"enforcement,omitempty"`
+	// Whether to list the last refusals too.
+	Sample        bool `protobuf:"varint,3,opt,name=sample,proto3" json:"sample,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRefusalsRequest) Reset() {
+	*x = ListRefusalsRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRefusalsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRefusalsRequest) ProtoMessage() {}
+
+func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRefusalsRequest.ProtoReflect.Descriptor instead.
+func (*ListRefusalsRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListRefusalsRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ListRefusalsRequest) GetEnforcement() Refusal_Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return Refusal_ENFORCEMENT_UNSPECIFIED
+}
+
+func (x *ListRefusalsRequest) GetSample() bool {
+	if x != nil {
+		return x.Sample
+	}
+	return false
+}
+
+type ListRefusalsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By service, the largest first.
+	Counts []*RefusalCount `protobuf:"bytes,1,rep,name=counts,proto3" json:"counts,omitempty"`
+	// A bounded part of the last ones, the newest first.
+	Sample []*Refusal `protobuf:"bytes,2,rep,name=sample,proto3" json:"sample,omitempty"`
+	// When counting began.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRefusalsResponse) Reset() {
+	*x = ListRefusalsResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRefusalsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRefusalsResponse) ProtoMessage() {}
+
+func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRefusalsResponse.ProtoReflect.Descriptor instead.
+func (*ListRefusalsResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListRefusalsResponse) GetCounts() []*RefusalCount {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *ListRefusalsResponse) GetSample() []*Refusal {
+	if x != nil {
+		return x.Sample
+	}
+	return nil
+}
+
+func (x *ListRefusalsResponse) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type RefusalCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "(other)" stands for the services that are not known or not told apart.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Not set if the request had no token that could be verified.
+	Caller *Refusal_Caller `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
+	// The stable word, such as "token_expired".
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Enforcement   Refusal_Enforcement    `protobuf:"varint,4,opt,name=enforcement,proto3,enum=watchword.admin.v1.Refusal_Enforcement" json:"enforcement,omitempty"`
+	Count         int64                  `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	LastSeen      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusalCount) Reset() {
+	*x = RefusalCount{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusalCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusalCount) ProtoMessage() {}
+
+func (x *RefusalCount) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusalCount.ProtoReflect.Descriptor instead.
+func (*RefusalCount) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RefusalCount) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RefusalCount) GetCaller() *Refusal_Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+func (x *RefusalCount) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RefusalCount) GetEnforcement() Refusal_Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return Refusal_ENFORCEMENT_UNSPECIFIED
+}
+
+func (x *RefusalCount) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RefusalCount) GetLastSeen() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeen
+	}
+	return nil
+}
+
+// Refusal is one request that was refused, or would have been. Callers choose
+// most of its text.
+type Refusal struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Time    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Service string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// The data plane that refused.
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// IP address of the client.
+	Peer string `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
+	// Name of the route.
+	Route  string `protobuf:"bytes,5,opt,name=route,proto3" json:"route,omitempty"`
+	Method string `protobuf:"bytes,6,opt,name=method,proto3" json:"method,omitempty"`
+	// Path without the query.
+	Path string `protobuf:"bytes,7,opt,name=path,proto3" json:"path,omitempty"`
+	// HTTP status that the client got; gRPC clients get 200.
+	Status int32           `protobuf:"varint,8,opt,name=status,proto3" json:"status,omitempty"`
+	Caller *Refusal_Caller `protobuf:"bytes,9,opt,name=caller,proto3" json:"caller,omitempty"`
+	Reason string          `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// POLICY/INDEX of the authorization rule that refused, if one did.
+	Rule          string              `protobuf:"bytes,11,opt,name=rule,proto3" json:"rule,omitempty"`
+	Enforcement   Refusal_Enforcement `protobuf:"varint,12,opt,name=enforcement,proto3,enum=watchword.admin.v1.Refusal_Enforcement" json:"enforcement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Refusal) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Refusal) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Refusal) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Refusal) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Refusal) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *Refusal) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Refusal) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Refusal) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Refusal) GetCaller() *Refusal_Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+func (x *Refusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Refusal) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Refusal) GetEnforcement() Refusal_Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return Refusal_ENFORCEMENT_UNSPECIFIED
+}
+
+// Caller is who the token names, which was verified.
+type Refusal_Caller struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Consumer string                 `protobuf:"bytes,1,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	Issuer   string                 `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Subject  string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	// These are callers that are not told apart.
+	Other         bool `protobuf:"varint,4,opt,name=other,proto3" json:"other,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal_Caller) Reset() {
+	*x = Refusal_Caller{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal_Caller) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal_Caller) ProtoMessage() {}
+
+func (x *Refusal_Caller) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal_Caller.ProtoReflect.Descriptor instead.
+func (*Refusal_Caller) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29, 0}
+}
+
+func (x *Refusal_Caller) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *Refusal_Caller) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Refusal_Caller) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Refusal_Caller) GetOther() bool {
+	if x != nil {
+		return x.Other
+	}
+	return false
 }
 
 var File_watchword_admin_v1_admin_proto protoreflect.FileDescriptor
@@ -1640,7 +2266,18 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"Y\n" +
 	"\fListResponse\x12-\n" +
 	"\x05items\x18\x01 \x03(\v2\x17.google.protobuf.StructR\x05items\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"N\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xc8\x02\n" +
+	"\fKeySetStatus\x121\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1d.watchword.admin.v1.KeyStatusR\x04keys\x124\n" +
+	"\afetched\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\afetched\x124\n" +
+	"\achanged\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\achanged\x128\n" +
+	"\tattempted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tattempted\x12.\n" +
+	"\x04next\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12\x19\n" +
+	"\bleft_out\x18\a \x03(\tR\aleftOut\";\n" +
+	"\tKeyStatus\x12\x10\n" +
+	"\x03kid\x18\x01 \x01(\tR\x03kid\x12\x1c\n" +
+	"\talgorithm\x18\x02 \x01(\tR\talgorithm\"N\n" +
 	"\rDeleteRequest\x12=\n" +
 	"\n" +
 	"references\x18\x01 \x03(\v2\x1d.watchword.admin.v1.ReferenceR\n" +
@@ -1701,7 +2338,45 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x128\n" +
 	"\n" +
 	"expires_in\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\texpiresIn\x12\x14\n" +
-	"\x05scope\x18\x03 \x01(\tR\x05scope2\x87\x06\n" +
+	"\x05scope\x18\x03 \x01(\tR\x05scope\"\x92\x01\n" +
+	"\x13ListRefusalsRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12I\n" +
+	"\venforcement\x18\x02 \x01(\x0e2'.watchword.admin.v1.Refusal.EnforcementR\venforcement\x12\x16\n" +
+	"\x06sample\x18\x03 \x01(\bR\x06sample\"\xb7\x01\n" +
+	"\x14ListRefusalsResponse\x128\n" +
+	"\x06counts\x18\x01 \x03(\v2 .watchword.admin.v1.RefusalCountR\x06counts\x123\n" +
+	"\x06sample\x18\x02 \x03(\v2\x1b.watchword.admin.v1.RefusalR\x06sample\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x96\x02\n" +
+	"\fRefusalCount\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12:\n" +
+	"\x06caller\x18\x02 \x01(\v2\".watchword.admin.v1.Refusal.CallerR\x06caller\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12I\n" +
+	"\venforcement\x18\x04 \x01(\x0e2'.watchword.admin.v1.Refusal.EnforcementR\venforcement\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x03R\x05count\x127\n" +
+	"\tlast_seen\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\"\xbe\x04\n" +
+	"\aRefusal\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x12\n" +
+	"\x04peer\x18\x04 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05route\x18\x05 \x01(\tR\x05route\x12\x16\n" +
+	"\x06method\x18\x06 \x01(\tR\x06method\x12\x12\n" +
+	"\x04path\x18\a \x01(\tR\x04path\x12\x16\n" +
+	"\x06status\x18\b \x01(\x05R\x06status\x12:\n" +
+	"\x06caller\x18\t \x01(\v2\".watchword.admin.v1.Refusal.CallerR\x06caller\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\x12\x12\n" +
+	"\x04rule\x18\v \x01(\tR\x04rule\x12I\n" +
+	"\venforcement\x18\f \x01(\x0e2'.watchword.admin.v1.Refusal.EnforcementR\venforcement\x1al\n" +
+	"\x06Caller\x12\x1a\n" +
+	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12\x14\n" +
+	"\x05other\x18\x04 \x01(\bR\x05other\"F\n" +
+	"\vEnforcement\x12\x1b\n" +
+	"\x17ENFORCEMENT_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bENFORCED\x10\x01\x12\f\n" +
+	"\bOBSERVED\x10\x022\xea\x06\n" +
 	"\fAdminService\x12L\n" +
 	"\x05Apply\x12 .watchword.admin.v1.ApplyRequest\x1a!.watchword.admin.v1.ApplyResponse\x12I\n" +
 	"\x04List\x12\x1f.watchword.admin.v1.ListRequest\x1a .watchword.admin.v1.ListResponse\x12O\n" +
@@ -1712,7 +2387,8 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"WaitInSync\x12%.watchword.admin.v1.WaitInSyncRequest\x1a&.watchword.admin.v1.WaitInSyncResponse0\x01\x12s\n" +
 	"\x12CreateClientSecret\x12-.watchword.admin.v1.CreateClientSecretRequest\x1a..watchword.admin.v1.CreateClientSecretResponse\x12[\n" +
 	"\n" +
-	"IssueToken\x12%.watchword.admin.v1.IssueTokenRequest\x1a&.watchword.admin.v1.IssueTokenResponseBFZDgithub.com/watchword-mesh/watchword/proto/watchword/admin/v1;adminv1b\x06proto3"
+	"IssueToken\x12%.watchword.admin.v1.IssueTokenRequest\x1a&.watchword.admin.v1.IssueTokenResponse\x12a\n" +
+	"\fListRefusals\x12'.watchword.admin.v1.ListRefusalsRequest\x1a(.watchword.admin.v1.ListRefusalsResponseBFZDgithub.com/watchword-mesh/watchword/proto/watchword/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_watchword_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -1726,80 +2402,105 @@ func file_watchword_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_watchword_admin_v1_admin_proto_rawDescData
 }
 
-var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(Change_Action)(0),                 // 0: watchword.admin.v1.Change.Action
-	(*Document)(nil),                   // 1: watchword.admin.v1.Document
-	(*ApplyRequest)(nil),               // 2: watchword.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 3: watchword.admin.v1.ApplyResponse
-	(*Generated)(nil),                  // 4: watchword.admin.v1.Generated
-	(*Change)(nil),                     // 5: watchword.admin.v1.Change
-	(*Faults)(nil),                     // 6: watchword.admin.v1.Faults
-	(*Fault)(nil),                      // 7: watchword.admin.v1.Fault
-	(*Reference)(nil),                  // 8: watchword.admin.v1.Reference
-	(*ListRequest)(nil),                // 9: watchword.admin.v1.ListRequest
-	(*ListResponse)(nil),               // 10: watchword.admin.v1.ListResponse
-	(*DeleteRequest)(nil),              // 11: watchword.admin.v1.DeleteRequest
-	(*DeleteResponse)(nil),             // 12: watchword.admin.v1.DeleteResponse
-	(*ListDataPlanesRequest)(nil),      // 13: watchword.admin.v1.ListDataPlanesRequest
-	(*ListDataPlanesResponse)(nil),     // 14: watchword.admin.v1.ListDataPlanesResponse
-	(*DataPlane)(nil),                  // 15: watchword.admin.v1.DataPlane
-	(*GetDataPlaneConfigRequest)(nil),  // 16: watchword.admin.v1.GetDataPlaneConfigRequest
-	(*GetDataPlaneConfigResponse)(nil), // 17: watchword.admin.v1.GetDataPlaneConfigResponse
-	(*SentResource)(nil),               // 18: watchword.admin.v1.SentResource
-	(*WaitInSyncRequest)(nil),          // 19: watchword.admin.v1.WaitInSyncRequest
-	(*WaitInSyncResponse)(nil),         // 20: watchword.admin.v1.WaitInSyncResponse
-	(*CreateClientSecretRequest)(nil),  // 21: watchword.admin.v1.CreateClientSecretRequest
-	(*CreateClientSecretResponse)(nil), // 22: watchword.admin.v1.CreateClientSecretResponse
-	(*IssueTokenRequest)(nil),          // 23: watchword.admin.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),         // 24: watchword.admin.v1.IssueTokenResponse
-	nil,                                // 25: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	(*structpb.Struct)(nil),            // 26: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 28: google.protobuf.Duration
+	(Refusal_Enforcement)(0),           // 1: watchword.admin.v1.Refusal.Enforcement
+	(*Document)(nil),                   // 2: watchword.admin.v1.Document
+	(*ApplyRequest)(nil),               // 3: watchword.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 4: watchword.admin.v1.ApplyResponse
+	(*Generated)(nil),                  // 5: watchword.admin.v1.Generated
+	(*Change)(nil),                     // 6: watchword.admin.v1.Change
+	(*Faults)(nil),                     // 7: watchword.admin.v1.Faults
+	(*Fault)(nil),                      // 8: watchword.admin.v1.Fault
+	(*Reference)(nil),                  // 9: watchword.admin.v1.Reference
+	(*ListRequest)(nil),                // 10: watchword.admin.v1.ListRequest
+	(*ListResponse)(nil),               // 11: watchword.admin.v1.ListResponse
+	(*KeySetStatus)(nil),               // 12: watchword.admin.v1.KeySetStatus
+	(*KeyStatus)(nil),                  // 13: watchword.admin.v1.KeyStatus
+	(*DeleteRequest)(nil),              // 14: watchword.admin.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 15: watchword.admin.v1.DeleteResponse
+	(*ListDataPlanesRequest)(nil),      // 16: watchword.admin.v1.ListDataPlanesRequest
+	(*ListDataPlanesResponse)(nil),     // 17: watchword.admin.v1.ListDataPlanesResponse
+	(*DataPlane)(nil),                  // 18: watchword.admin.v1.DataPlane
+	(*GetDataPlaneConfigRequest)(nil),  // 19: watchword.admin.v1.GetDataPlaneConfigRequest
+	(*GetDataPlaneConfigResponse)(nil), // 20: watchword.admin.v1.GetDataPlaneConfigResponse
+	(*SentResource)(nil),               // 21: watchword.admin.v1.SentResource
+	(*WaitInSyncRequest)(nil),          // 22: watchword.admin.v1.WaitInSyncRequest
+	(*WaitInSyncResponse)(nil),         // 23: watchword.admin.v1.WaitInSyncResponse
+	(*CreateClientSecretRequest)(nil),  // 24: watchword.admin.v1.CreateClientSecretRequest
+	(*CreateClientSecretResponse)(nil), // 25: watchword.admin.v1.CreateClientSecretResponse
+	(*IssueTokenRequest)(nil),          // 26: watchword.admin.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),         // 27: watchword.admin.v1.IssueTokenResponse
+	(*ListRefusalsRequest)(nil),        // 28: watchword.admin.v1.ListRefusalsRequest
+	(*ListRefusalsResponse)(nil),       // 29: watchword.admin.v1.ListRefusalsResponse
+	(*RefusalCount)(nil),               // 30: watchword.admin.v1.RefusalCount
+	(*Refusal)(nil),                    // 31: watchword.admin.v1.Refusal
+	nil,                                // 32: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	(*Refusal_Caller)(nil),             // 33: watchword.admin.v1.Refusal.Caller
+	(*structpb.Struct)(nil),            // 34: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 36: google.protobuf.Duration
 }
 var file_watchword_admin_v1_admin_proto_depIdxs = []int32{
-	1,  // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
-	25, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	5,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
-	4,  // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
+	2,  // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
+	32, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	6,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
+	5,  // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
 	0,  // 4: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
-	7,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
-	26, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
-	8,  // 7: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
-	5,  // 8: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
-	15, // 9: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	27, // 10: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
-	27, // 11: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
-	15, // 12: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
-	18, // 13: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
-	26, // 14: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
-	28, // 15: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
-	15, // 16: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
-	28, // 17: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
-	28, // 18: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
-	2,  // 19: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
-	9,  // 20: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
-	11, // 21: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
-	13, // 22: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
-	16, // 23: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
-	19, // 24: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
-	21, // 25: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
-	23, // 26: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
-	3,  // 27: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
-	10, // 28: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
-	12, // 29: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
-	14, // 30: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
-	17, // 31: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
-	20, // 32: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
-	22, // 33: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
-	24, // 34: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
-	27, // [27:35] is the sub-list for method output_type
-	19, // [19:27] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	8,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
+	34, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
+	13, // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
+	35, // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
+	35, // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
+	35, // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
+	35, // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
+	9,  // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
+	6,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
+	18, // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	35, // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
+	35, // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
+	18, // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
+	21, // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
+	34, // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
+	36, // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
+	18, // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
+	36, // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
+	36, // 23: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
+	1,  // 24: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	30, // 25: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
+	31, // 26: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
+	35, // 27: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
+	33, // 28: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	1,  // 29: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	35, // 30: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
+	35, // 31: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
+	33, // 32: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	1,  // 33: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	3,  // 34: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
+	10, // 35: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
+	14, // 36: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
+	16, // 37: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
+	19, // 38: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
+	22, // 39: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
+	24, // 40: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
+	26, // 41: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
+	28, // 42: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
+	4,  // 43: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
+	11, // 44: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
+	15, // 45: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
+	17, // 46: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
+	20, // 47: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
+	23, // 48: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
+	25, // 49: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
+	27, // 50: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
+	29, // 51: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
+	43, // [43:52] is the sub-list for method output_type
+	34, // [34:43] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_watchword_admin_v1_admin_proto_init() }
@@ -1812,8 +2513,8 @@ func file_watchword_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_admin_v1_admin_proto_rawDesc), len(file_watchword_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   25,
+			NumEnums:      2,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	AdminService_WaitInSync_FullMethodName         = "/watchword.admin.v1.AdminService/WaitInSync"
 	AdminService_CreateClientSecret_FullMethodName = "/watchword.admin.v1.AdminService/CreateClientSecret"
 	AdminService_IssueToken_FullMethodName         = "/watchword.admin.v1.AdminService/IssueToken"
+	AdminService_ListRefusals_FullMethodName       = "/watchword.admin.v1.AdminService/ListRefusals"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -53,6 +54,10 @@ type AdminServiceClient interface {
 	CreateClientSecret(ctx context.Context, in *CreateClientSecretRequest, opts ...grpc.CallOption) (*CreateClientSecretResponse, error)
 	// IssueToken issues what the token endpoint would issue to the service.
 	IssueToken(ctx context.Context, in *IssueTokenRequest, opts ...grpc.CallOption) (*IssueTokenResponse, error)
+	// ListRefusals says what data planes have refused, or would have refused if
+	// policies that are only observed were enforced. Each replica knows of the data
+	// planes that are connected to it, since it started.
+	ListRefusals(ctx context.Context, in *ListRefusalsRequest, opts ...grpc.CallOption) (*ListRefusalsResponse, error)
 }
 
 type adminServiceClient struct {
@@ -152,6 +157,16 @@ func (c *adminServiceClient) IssueToken(ctx context.Context, in *IssueTokenReque
 	return out, nil
 }
 
+func (c *adminServiceClient) ListRefusals(ctx context.Context, in *ListRefusalsRequest, opts ...grpc.CallOption) (*ListRefusalsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRefusalsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListRefusals_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -173,6 +188,10 @@ type AdminServiceServer interface {
 	CreateClientSecret(context.Context, *CreateClientSecretRequest) (*CreateClientSecretResponse, error)
 	// IssueToken issues what the token endpoint would issue to the service.
 	IssueToken(context.Context, *IssueTokenRequest) (*IssueTokenResponse, error)
+	// ListRefusals says what data planes have refused, or would have refused if
+	// policies that are only observed were enforced. Each replica knows of the data
+	// planes that are connected to it, since it started.
+	ListRefusals(context.Context, *ListRefusalsRequest) (*ListRefusalsResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -206,6 +225,9 @@ func (UnimplementedAdminServiceServer) CreateClientSecret(context.Context, *Crea
 }
 func (UnimplementedAdminServiceServer) IssueToken(context.Context, *IssueTokenRequest) (*IssueTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueToken not implemented")
+}
+func (UnimplementedAdminServiceServer) ListRefusals(context.Context, *ListRefusalsRequest) (*ListRefusalsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRefusals not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -365,6 +387,24 @@ func _AdminService_IssueToken_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ListRefusals_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRefusalsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListRefusals(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListRefusals_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListRefusals(ctx, req.(*ListRefusalsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -399,6 +439,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "IssueToken",
 			Handler:    _AdminService_IssueToken_Handler,
+		},
+		{
+			MethodName: "ListRefusals",
+			Handler:    _AdminService_ListRefusals_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

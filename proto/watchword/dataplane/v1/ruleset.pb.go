@@ -370,8 +370,11 @@ type Ruleset struct {
 	Consumers []*Consumer `protobuf:"bytes,6,rep,name=consumers,proto3" json:"consumers,omitempty"`
 	// What token rules look keys up in, sorted by name.
 	CredentialSets []*CredentialSet `protobuf:"bytes,7,rep,name=credential_sets,json=credentialSets,proto3" json:"credential_sets,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Request headers that are removed like those that the routes fill: of rules
+	// that have no usable key now. Lower case, sorted.
+	StrippedHeaders []string `protobuf:"bytes,8,rep,name=stripped_headers,json=strippedHeaders,proto3" json:"stripped_headers,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Ruleset) Reset() {
@@ -449,6 +452,13 @@ func (x *Ruleset) GetConsumers() []*Consumer {
 func (x *Ruleset) GetCredentialSets() []*CredentialSet {
 	if x != nil {
 		return x.CredentialSets
+	}
+	return nil
+}
+
+func (x *Ruleset) GetStrippedHeaders() []string {
+	if x != nil {
+		return x.StrippedHeaders
 	}
 	return nil
 }
@@ -2056,7 +2066,7 @@ var File_watchword_dataplane_v1_ruleset_proto protoreflect.FileDescriptor
 
 const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\n" +
-	"$watchword/dataplane/v1/ruleset.proto\x12\x16watchword.dataplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xa7\x03\n" +
+	"$watchword/dataplane/v1/ruleset.proto\x12\x16watchword.dataplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xd2\x03\n" +
 	"\aRuleset\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x128\n" +
 	"\aissuers\x18\x02 \x03(\v2\x1e.watchword.dataplane.v1.IssuerR\aissuers\x125\n" +
@@ -2064,7 +2074,8 @@ const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\ainbound\x18\x04 \x01(\v2\x1f.watchword.dataplane.v1.InboundR\ainbound\x12F\n" +
 	"\fown_subjects\x18\x05 \x01(\v2#.watchword.dataplane.v1.OwnSubjectsR\vownSubjects\x12>\n" +
 	"\tconsumers\x18\x06 \x03(\v2 .watchword.dataplane.v1.ConsumerR\tconsumers\x12N\n" +
-	"\x0fcredential_sets\x18\a \x03(\v2%.watchword.dataplane.v1.CredentialSetR\x0ecredentialSets\"=\n" +
+	"\x0fcredential_sets\x18\a \x03(\v2%.watchword.dataplane.v1.CredentialSetR\x0ecredentialSets\x12)\n" +
+	"\x10stripped_headers\x18\b \x03(\tR\x0fstrippedHeaders\"=\n" +
 	"\vOwnSubjects\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"\xf3\x01\n" +

@@ -1,0 +1,39 @@
+package accesslog
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics of the server. No label is a caller: strangers choose their number.
+type metrics struct {
+	refusals *prometheus.CounterVec
+	dropped  prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "watchword_refusals_total",
+			Help: "Requests that data planes reported as refused (enforcement is enforced), or as let through though a policy that is only observed would have refused them (observed).",
+		}, []string{"service", "reason", "enforcement"}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "watchword_refusal_entries_dropped_total",
+			Help: "Reported entries that were not counted: beyond the bound of a message, or about no refusal.",
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.refusals, m.dropped)
+	}
+	return m
+}
+
+// refused counts under the service that the ledger has counted under.
+func (m *metrics) refused(service string, r Refusal) {
+	m.refusals.WithLabelValues(service, string(r.Reason), Enforcement(r.Observed)).Inc()
+}
+
+// Enforcement is the word for whether a refusal was only observed.
+func Enforcement(observed bool) string {
+	if observed {
+		return "observed"
+	}
+	return "enforced"
+}
