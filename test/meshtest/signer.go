@@ -125,12 +125,19 @@ func (s *Signer) Token(t testing.TB, claims Claims) string {
 func (s *Signer) Sign(t testing.TB, header map[string]any, claims Claims) string {
 	t.Helper()
 	b64 := base64.RawURLEncoding
-	input := b64.EncodeToString([]byte(encode(header))) + "." + b64.EncodeToString([]byte(encode(claims)))
+	return s.Resign(t, b64.EncodeToString([]byte(encode(header)))+"."+b64.EncodeToString([]byte(encode(claims)))+".")
+}
+
+// Resign is the token with another signature, which must be of the algorithm
+// that its header has.
+func (s *Signer) Resign(t testing.TB, token string) string {
+	t.Helper()
+	input := token[:strings.LastIndex(token, ".")]
 	signature, err := s.signature([]byte(input))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return input + "." + b64.EncodeToString(signature)
+	return input + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
 func (s *Signer) signature(input []byte) ([]byte, error) {

@@ -26,6 +26,8 @@ const (
 	kongRSAKey   = "13d5814572e74a22b1a9a002f2d17c37"
 	kongRSAToken = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiIxM2Q1ODE0NTcyZTc0YTIyYjFhOWEwMDJmMmQxN2MzNyJ9.uNPTnDZXVShFYUSiii78Q-IAfhnc2ExjarZr_WVhGrHHBLweOBJxGJlAKZQEKE4rVd7D6hCtWSkvAAOu7BU34OnlxtQqB8ArGX58xhpIqHtFUkj882JQ9QD6_v2S2Ad-EmEx5402ge71VWEJ0-jyH2WvfxZ_pD90n5AG5rAbYNAIlm2Ew78q4w4GVSivpletUhcv31-U3GROsa7dl8rYMqx6gyo9oIIDcGoMh3bu8su5kQc5SQBFp1CcA5H8sHGfYs-Et5rCU2A6yKbyXtpHrd1Y9oMrZpEfQdgpLae0AfWRf6JutA9SPhst9-5rn4o3cdUmto_TBGqHsFmVyob8VQ"
 
+	kongAuth0 = "https://companyname.auth0.com/"
+
 	kongService = "example-service"
 	kongHost    = "example.com"
 )
@@ -108,7 +110,7 @@ func TestSeedKong(t *testing.T) {
 	bob := kongCaller("bob", "0dfc969b-02be-42ae-9d98-e04ed1c05850", "", "bob", kongRSAKey, kongRSAKey)
 	hs := &meshtest.Signer{Alg: "HS256", Secret: []byte(kongSecret)}
 	claims := meshtest.Claims{"iss": kongKey}
-	bobs := kongUser("username: bob, id: 0dfc969b-02be-42ae-9d98-e04ed1c05850", kongCredential(t, kongRSAKey, rs))
+	bobs := kongUser("username: bob, id: 0dfc969b-02be-42ae-9d98-e04ed1c05850", kongCredential(t, kongRSAKey, rs), kongCredential(t, kongAuth0, rs))
 	deploy := func(config string) { m.deploy(t, kong(t, kongConfig(config, kongAlice, bobs))) }
 
 	deploy("{}")
@@ -116,7 +118,9 @@ func TestSeedKong(t *testing.T) {
 		row{"the document's token", kongCall("/path?q=1", kongToken), allowed(alice)},
 		row{"in the query", kongCall("/path?jwt="+kongToken, ""), allowed(alice)},
 		row{"in a cookie that is not configured", meshtest.Call{Host: kongHost, Header: header("Cookie", "jwt="+kongToken)}, kongMissing},
-		row{"RS256", kongCall("/", rs.Token(t, meshtest.Claims{"iss": kongRSAKey})), allowed(bob)},
+		row{"the document's RS256 token, signed with our key", kongCall("/", rs.Resign(t, kongRSAToken)), allowed(bob)},
+		row{"a key that is a URL, as Auth0's", kongCall("/", rs.Token(t, meshtest.Claims{"iss": kongAuth0})),
+			allowed(bob, map[string]string{"X-Watchword-Issuer": kongAuth0, "X-Credential-Identifier": kongAuth0})},
 		row{"forged headers", meshtest.Call{Host: kongHost, Token: rs.Token(t, meshtest.Claims{"iss": kongRSAKey}), Header: http.Header{
 			"X-Consumer-Id": {"root"}, "X-Consumer-Custom-Id": {"root"}, "X-Consumer-Username": {"root"}, "X-Anonymous-Consumer": {"true"}, "X-Credential-Identifier": {"root"}}},
 			allowed(bob, map[string]string{"X-Anonymous-Consumer": ""})},
@@ -262,6 +266,7 @@ func TestSeedKongCredentials(t *testing.T) {
 	claims := meshtest.Claims{"iss": kongKey}
 	m.check(t, kongService,
 		row{"secret_is_base64", kongCall("/", meshtest.SignHS256([]byte("blob data"), "", claims)), allowed(kongCaller("alice", "one", "", "alice", kongKey, kongKey))},
+		row{"a credential that was deleted", kongCall("/", keys["HS256"].Token(t, meshtest.Claims{"iss": "key-HS256"})), kongUnknown},
 		row{"secret_is_base64, signed with the text", kongCall("/", meshtest.SignHS256([]byte("YmxvYiBkYXRh"), "", claims)), kongSignature},
 	)
 }
