@@ -162,6 +162,8 @@ func TestSeedFunctionComputePlaces(t *testing.T) {
 			c.Header["Nametofunction"] = []string{"Ned"}
 			return c
 		}(), allowed(cookie("a=b; cadmin=true; cid=jon")).withQuery("x=y&qname=Jon%20Snow").withForm("jwt=F-" + token + "&fname=Jon%20Snow")},
+		row{"claims of other types", fcCall("/", header("Cookie", "jwt=C-"+key.Token(t, meshtest.Claims{"name": []string{"Jon", "Snow"}, "admin": 1.5, "id": 7}))),
+			allowed(map[string]string{"Nametofunction": "WyJKb24iLCJTbm93Il0=", "Cookie": "jwt=C-" + key.Token(t, meshtest.Claims{"name": []string{"Jon", "Snow"}, "admin": 1.5, "id": 7}) + "; cadmin=1.500000; cid=7"}).withQuery("qname=WyJKb24iLCJTbm93Il0%3D")},
 		row{"expired", fcForm("/", "jwt=F-"+expired), refused(401, "token_expired", fcInvalid)},
 		row{"a blank for a cookie", fcForm("/", "jwt=F-"+key.Token(t, meshtest.Claims{"id": "Jon Snow"})), refused(401, "claim_malformed", fcInvalid)},
 	)

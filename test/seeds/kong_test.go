@@ -228,7 +228,11 @@ func TestSeedKongCredentials(t *testing.T) {
 	if _, ok := keys["PS512"].Private.(*rsa.PrivateKey); !ok {
 		t.Fatalf("the key for PS512 is %T", keys["PS512"].Private)
 	}
-	resp := m.deploy(t, kong(t, kongConfig("{}", kongUser("custom_id: only-this, id: one", secrets...), kongUser("username: only-that, id: two", "{}"))))
+	config := kongConfig("{}", kongUser("custom_id: only-this, id: one", secrets...), kongUser("username: only-that, id: two", "{}"))
+	resp := m.deploy(t, kong(t, config))
+	if again := m.deploy(t, kong(t, config)).GetGenerated(); len(again) > 0 {
+		t.Errorf("made when the same was applied again: %v, want nothing", again)
+	}
 	one := func(key string) map[string]string { return kongCaller("only-this", "one", "only-this", "", key, key) }
 	for alg, key := range keys {
 		token := key.Token(t, meshtest.Claims{"iss": "key-" + alg})
