@@ -293,6 +293,20 @@ func forwarded(r row) request {
 	return out
 }
 
+// keysOfAll makes a key for each algorithm; those of RSA share one pair.
+func keysOfAll(t *testing.T, newSigner func(*testing.T, string) *meshtest.Signer) map[string]*meshtest.Signer {
+	t.Helper()
+	out, pair := map[string]*meshtest.Signer{}, newSigner(t, "RS256")
+	for _, alg := range meshtest.Algorithms {
+		if strings.HasPrefix(alg, "RS") || strings.HasPrefix(alg, "PS") {
+			out[alg] = pair.Use(alg)
+		} else {
+			out[alg] = newSigner(t, alg)
+		}
+	}
+	return out
+}
+
 // header is one request header.
 func header(name, value string) http.Header { return http.Header{name: {value}} }
 

@@ -1,7 +1,6 @@
 package seeds
 
 import (
-	"crypto/rsa"
 	"fmt"
 	"net/http"
 	"strings"
@@ -217,16 +216,9 @@ func TestSeedKong(t *testing.T) {
 func TestSeedKongCredentials(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t)
-	pair := kongSigner(t, "RS256")
-	keys, secrets := map[string]*meshtest.Signer{}, []string{"{}"}
-	for _, alg := range meshtest.Algorithms {
-		if keys[alg] = pair.Use(alg); alg[1] != 'S' || alg[0] == 'E' || alg[0] == 'H' {
-			keys[alg] = kongSigner(t, alg)
-		}
-		secrets = append(secrets, kongCredential(t, "key-"+alg, keys[alg]))
-	}
-	if _, ok := keys["PS512"].Private.(*rsa.PrivateKey); !ok {
-		t.Fatalf("the key for PS512 is %T", keys["PS512"].Private)
+	keys, secrets := keysOfAll(t, kongSigner), []string{"{}"}
+	for alg, key := range keys {
+		secrets = append(secrets, kongCredential(t, "key-"+alg, key))
 	}
 	config := kongConfig("{}", kongUser("custom_id: only-this, id: one", secrets...), kongUser("username: only-that, id: two", "{}"))
 	resp := m.deploy(t, kong(t, config))

@@ -64,8 +64,8 @@ func asService(name, iss string) map[string]string {
 	return out
 }
 
-// forged changes claims of a token and leaves its signature.
-func forged(t *testing.T, token, name string, value any) string {
+// tampered changes a claim of a token and leaves its signature.
+func tampered(t *testing.T, token, name string, value any) string {
 	t.Helper()
 	text, err := json.Marshal(claimsOf(t, token).With(name, value))
 	if err != nil {
@@ -91,8 +91,8 @@ func TestSeedServiceToServiceSTS(t *testing.T) {
 		row{"no token", call(""), refused(401, "token_missing", "")},
 		row{"a token for C", call(forC), refused(403, "audience_mismatch", "")},
 		row{"a changed signature", call(flip(forB)), refused(401, "signature_invalid", "")},
-		row{"another sub", call(forged(t, forB, "sub", "spiffe://mesh.local/d")), refused(401, "signature_invalid", "")},
-		row{"another aud", call(forged(t, forC, "aud", "b")), refused(401, "signature_invalid", "")},
+		row{"another sub", call(tampered(t, forB, "sub", "spiffe://mesh.local/d")), refused(401, "signature_invalid", "")},
+		row{"another aud", call(tampered(t, forC, "aud", "b")), refused(401, "signature_invalid", "")},
 	)
 	// B takes A's token and poses as A before C.
 	m.check(t, "c",
@@ -155,14 +155,23 @@ func TestSeedServiceToServiceOtherSTS(t *testing.T) {
 	)
 
 	conn := &meshtest.Conn{Address: m.inbound["b"]}
-	rotated(t, m, conn, "b", a, func(s *meshtest.Signer) string { return s.Token(t, claims) }, deploy, first, second)
+	rotation{"b", a, func(s *meshtest.Signer) string { return s.Token(t, claims) }, deploy}.run(t, m, conn, first, second)
 }
 
-// rotated goes through a rotation from one key to the other, on a connection
-// that stays open: the other is added, then the one removed.
-func rotated(t *testing.T, m *mesh, conn *meshtest.Conn, service string, seen map[string]string, token func(*meshtest.Signer) string, deploy func(...*meshtest.Signer), one, other *meshtest.Signer) {
+// rotation of a key of whoever calls a service.
+type rotation struct {
+	service string
+	// seen is what the service sees of a call, token makes one's token, and deploy
+	// says which keys are trusted.
+	seen   map[string]string
+	token  func(*meshtest.Signer) string
+	deploy func(...*meshtest.Signer)
+}
+
+// run adds a key, then removes the one before, on a connection that stays open.
+func (r rotation) run(t *testing.T, m *mesh, conn *meshtest.Conn, one, other *meshtest.Signer) {
 	t.Helper()
-	yes, no := allowed(seen), refused(401, "key_unknown", "")
+	yes, no := allowed(r.seen), refused(401, "key_unknown", "")
 	for _, step := range []struct {
 		what       string
 		keys       []*meshtest.Signer
@@ -172,13 +181,13 @@ func rotated(t *testing.T, m *mesh, conn *meshtest.Conn, service string, seen ma
 		{"the new key is added", []*meshtest.Signer{one, other}, yes, yes},
 		{"the old key is removed", []*meshtest.Signer{other}, no, yes},
 	} {
-		deploy(step.keys...)
-		for what, r := range map[string]row{
-			"the old key": {call: meshtest.Call{Token: token(one)}, want: step.one},
-			"the new key": {call: meshtest.Call{Token: token(other)}, want: step.other},
+		r.deploy(step.keys...)
+		for what, call := range map[string]row{
+			"the old key": {call: meshtest.Call{Token: r.token(one)}, want: step.one},
+			"the new key": {call: meshtest.Call{Token: r.token(other)}, want: step.other},
 		} {
-			r.what = step.what + ": " + what
-			m.checkAnswer(t, service, r, conn.Do(t, r.call))
+			call.what = step.what + ": " + what
+			m.checkAnswer(t, r.service, call, conn.Do(t, call.call))
 		}
 	}
 }
@@ -245,7 +254,7 @@ func TestSeedServiceToServiceSelfIssued(t *testing.T) {
 	m.wantFault(t, "a shared secret", resource("Service", "a", selfIssued(secret)), "public")
 
 	conn := &meshtest.Conn{Address: m.inbound["b"], Protocol: meshtest.HTTP2}
-	rotated(t, m, conn, "b", a, func(s *meshtest.Signer) string { return s.Token(t, claims("a", "b")) }, deploy, keyA, nextA)
+	rotation{"b", a, func(s *meshtest.Signer) string { return s.Token(t, claims("a", "b")) }, deploy}.run(t, m, conn, keyA, nextA)
 }
 
 // sentTo is what `watchword xds` shows of the data plane of a service.
