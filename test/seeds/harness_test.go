@@ -1,7 +1,8 @@
 // Package seeds proves what the documents that this project serves say: each
 // one's own configuration is imported, its own tokens go through a real Envoy
 // that the control plane manages, and what comes out is what it says, to the
-// byte. Where a document can't be taken at its word, a comment says why.
+// byte; the Go data plane's reference has to decide the same. Where a document
+// can't be taken at its word, a comment says why.
 package seeds
 
 import (
@@ -30,6 +31,8 @@ type mesh struct {
 	echo    meshtest.Echo
 	inbound map[string]string
 	envoys  map[string]*meshtest.Envoy
+	// reference decides on each request that is checked, too.
+	reference reference
 }
 
 func startMesh(t *testing.T) *mesh {
@@ -93,6 +96,7 @@ func (m *mesh) apply(t *testing.T, yaml string, services ...string) *adminv1.App
 		}
 	}
 	m.waitFor(t, resp)
+	m.reference.load(t, m, yaml, resp)
 	return resp
 }
 
@@ -208,6 +212,7 @@ func (m *mesh) check(t *testing.T, service string, rows ...row) {
 
 func (m *mesh) checkAnswer(t *testing.T, service string, r row, got meshtest.Answer) {
 	t.Helper()
+	m.reference.check(t, service, r)
 	if r.want.status != 0 {
 		if diff := gocmp.Diff(refusal(service, r.want), answered(got)); diff != "" {
 			t.Errorf("%s: %s: -want +got:\n%s", r.what, r.call, diff)
