@@ -238,7 +238,7 @@ func TestSeedHigressFields(t *testing.T) {
 		return c
 	}
 	deploy(
-		[]string{`from_headers: [{name: X-Token, value_prefix: "Token "}]`, "from_params: [jwt]", "from_cookies: [session]", "clock_skew_seconds: 5"},
+		[]string{`from_headers: [{name: X-Token, value_prefix: "Token "}]`, "from_params: [jwt]", "from_cookies: [session]", "clock_skew_seconds: 20"},
 		[]string{"claims_to_headers:\n- {claim: userId, header: X-User}\n- {claim: level, header: X-Level, override: false}", "keep_token: false"},
 	)
 	token1, token2 := higressToken, key2.Token(t, claims2)
@@ -249,8 +249,8 @@ func TestSeedHigressFields(t *testing.T) {
 		row{"a default that holds no more: the header", meshtest.Call{Token: token1}, refused(401, "credential_unknown", higressFails)},
 		row{"a default that holds no more: the parameter", with("/?access_token=" + token1), refused(401, "credential_unknown", higressFails)},
 		row{"the prefix is missing", with("/", "X-Token", token1), refused(401, "token_missing", higressMissing)},
-		row{"a skew of 5 s: within", with("/?jwt=" + key1.Token(t, claims1.With("exp", time.Now().Add(-2*time.Second).Unix()))), allowed(one)},
-		row{"a skew of 5 s: beyond", with("/?jwt=" + key1.Token(t, claims1.With("exp", now.Add(-10*time.Second).Unix()))), refused(401, "token_expired", higressExpired)},
+		row{"a skew of 20 s: within", with("/?jwt=" + key1.Token(t, claims1.With("exp", time.Now().Add(-2*time.Second).Unix()))), allowed(one)},
+		row{"a skew of 20 s: beyond", with("/?jwt=" + key1.Token(t, claims1.With("exp", now.Add(-40*time.Second).Unix()))), refused(401, "token_expired", higressExpired)},
 
 		row{"claims to headers, and the token is removed", meshtest.Call{Token: token2},
 			allowed(two, map[string]string{"X-User": "1213234", "X-Level": "7", "Authorization": ""})},

@@ -132,7 +132,7 @@ func TestSeedServiceToServiceOtherSTS(t *testing.T) {
 	deploy := func(keys ...*meshtest.Signer) {
 		m.apply(t, resource("Service", "b", m.inboundOf(t, "b"))+
 			resource("Issuer", "sts", "issuer: "+iss, "keySet: {jwks: '"+meshtest.JWKS(keys...)+"'}")+
-			resource("AuthenticationPolicy", "b", "target: {services: [b]}", "jwtRules: [{issuer: sts, audiences: [b], clockSkew: 10s, maxLifetime: 10m}]"), "b")
+			resource("AuthenticationPolicy", "b", "target: {services: [b]}", "jwtRules: [{issuer: sts, audiences: [b], clockSkew: 30s, maxLifetime: 10m}]"), "b")
 	}
 	deploy(first)
 	claims := meshtest.NewClaims(iss, "service-a", "b")
