@@ -154,6 +154,7 @@ func (h *higress) policies(at node, rules []*policyv1.JwtRule, everywhere bool, 
 			answer(403, "Access Denied", "consumer_denied"),
 			answer(0, "Jwt verification fails"),
 		},
+		AllowScripts: slices.ContainsFunc(rules, rewritesCookie),
 	}
 	name := h.name("AuthenticationPolicy", h.gateway, "jwt")
 	switch {
@@ -171,6 +172,12 @@ func (h *higress) policies(at node, rules []*policyv1.JwtRule, everywhere bool, 
 		spec.Target.Routes = restricted
 	}
 	h.addAuthentication(name, spec)
+}
+
+// rewritesCookie says whether a token is to be removed from a cookie, which
+// Envoy does not do by itself.
+func rewritesCookie(r *policyv1.JwtRule) bool {
+	return len(r.GetFromCookies()) > 0 && !r.GetForwardOriginalToken()
 }
 
 // alike warns where one token can be that of several consumers. In Higress one

@@ -230,6 +230,23 @@ func (k *kong) anonymous(c object, spec *policyv1.AuthenticationPolicySpec) {
 	}
 	spec.Mode = policyv1.AuthenticationPolicySpec_PERMISSIVE
 	spec.AnonymousConsumer = consumer.name
+	k.bothTimes(at, spec.GetJwtRules()[0])
+}
+
+// bothTimes has exp and nbf checked where Kong checks one of them. A data plane
+// that looks at one alone refuses what fails it, also where all are to be let
+// in; a token that fails both checks together is none.
+func (k *kong) bothTimes(at node, rule *policyv1.JwtRule) {
+	const text = "beside anonymous, exp and nbf are looked at together: "
+	switch unchecked := policyv1.TimeCheck_NOT_CHECKED; {
+	case rule.GetExpiration() == rule.GetNotBefore():
+	case rule.GetNotBefore() == unchecked:
+		rule.NotBefore = policyv1.TimeCheck_IF_PRESENT
+		k.warn(at, text+"a token whose nbf is in the future is nobody's here (notBefore IF_PRESENT)")
+	case rule.GetExpiration() == unchecked:
+		rule.Expiration = policyv1.TimeCheck_IF_PRESENT
+		k.warn(at, text+"a token that has expired is nobody's here (expiration IF_PRESENT)")
+	}
 }
 
 func kongHeaders() []*policyv1.ConsumerHeader {

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -261,6 +262,14 @@ func (c *compiler) tokenRule(r *dataplanev1.TokenRule) *tokenRule {
 	for _, o := range r.GetOutputClaims() {
 		out.outputs = append(out.outputs, c.output(o))
 	}
+	// In a query, a cookie and a form they have an order: that of Envoy, which
+	// has to do with those of all rules in one.
+	slices.SortStableFunc(out.outputs, func(a, b output) int {
+		if a.place != b.place || a.place == inHeader {
+			return cmp.Compare(a.place, b.place)
+		}
+		return cmp.Compare(a.name, b.name)
+	})
 	for _, m := range r.GetConsumers() {
 		if m.GetConsumer() == "" {
 			c.fault("a match names no consumer")

@@ -52,6 +52,11 @@ x-watchword-caller: alice
 x-watchword-issuer: https://sts.example
 `,
 		},
+		"in a query and a cookie, the order of names": {
+			rules: rule(locations + `, "outputClaims": [{"claimPath": ["tier"], "query": "z"}, {"claimPath": ["tier"], "cookie": "z"}, {"claimPath": ["sub"], "query": "a"}, {"claimPath": ["sub"], "cookie": "a"}]`),
+			r:     get("/a", bearer(tok)),
+			want:  "GET /a?a=alice&z=gold\ncookie: a=alice; z=gold\nx-watchword-caller: alice\nx-watchword-issuer: https://sts.example\n",
+		},
 		"query, twice": {
 			rules: base,
 			r:     get("/a?t=" + tok + "&t=other&%74=third&z=%41"),

@@ -42,6 +42,7 @@ type Call struct {
 	Token string
 	// Header is sent beside it.
 	Header http.Header
+	Body   string
 }
 
 // String shows the call without its token.
@@ -98,7 +99,7 @@ func (c *Conn) Do(t testing.TB, call Call) Answer {
 	if c.client == nil {
 		c.Open(t)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), call.method(), "http://"+c.Address+"/"+strings.TrimPrefix(call.Path, "/"), nil)
+	req, err := http.NewRequestWithContext(t.Context(), call.method(), "http://"+c.Address+"/"+strings.TrimPrefix(call.Path, "/"), strings.NewReader(call.Body))
 	if err != nil {
 		t.Fatal(err)
 	}
