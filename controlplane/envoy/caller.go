@@ -18,7 +18,7 @@ func (v *verification) scope(places []place) *rbacconfigv3.Principal {
 		if len(here) == 0 {
 			continue
 		}
-		verified := metadataPrincipal(metadata(jwtNamespace, present(), v.byKey(mark)))
+		verified := metadataPrincipal(metadata(jwtNamespace, present(), v.byKey(mark), "alg"))
 		if len(here) == len(withMark(v.places, mark)) {
 			list = append(list, verified)
 			continue

@@ -56,6 +56,7 @@ func (p *plan) filters() []filter {
 			results = append(results, v.results()...)
 		}
 	}
+	list = append(list, permissive(p)...)
 	if len(results) > 0 {
 		list = append(list, filter{"watchword.results", filterState(results)})
 	}

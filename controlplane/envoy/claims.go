@@ -46,9 +46,9 @@ func observedClaimsFilter(p *plan) *rbacv3.RBAC {
 		v.limits(c, func(pl place) bool { return v.authentications[pl.treatment].GetObserve() })
 	}
 	if v := p.observed; v != nil {
-		all := func(place) bool { return true }
-		v.forgeries(c, all)
-		v.limits(c, all)
+		refusing := func(pl place) bool { return !v.permissive(pl) }
+		v.forgeries(c, refusing)
+		v.limits(c, refusing)
 	}
 	if len(c.policies) == 0 {
 		return nil
@@ -178,7 +178,7 @@ func (v *verification) forgedSubjects(c *claimPolicies, of func(place) bool) {
 // missingClaims: `exp` of 0 means "never" to Envoy, and so is none.
 func (v *verification) missingClaims(c *claimPolicies, of func(place) bool) {
 	required := func(t dataplanev1.TimeCheck) bool { return t == dataplanev1.TimeCheck_REQUIRED }
-	grouped(v, func(pl place) bool { return of(pl) && !v.native(pl) },
+	grouped(v, of,
 		func(r *dataplanev1.TokenRule) (bool, bool) { return true, required(expirationOf(r)) },
 		func(_ bool, who *rbacconfigv3.Principal) {
 			c.add(reason.ClaimMissing, both(who, not(v.claim(someTime(), "exp"))), nil)
@@ -235,12 +235,12 @@ func (v *verification) lifetimes(c *claimPolicies, of func(place) bool) {
 			endless := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_DoubleMatch{DoubleMatch: atLeast(1 << 53)}}
 			c.add(reason.LifetimeExceeded, both(who, v.claim(endless, "exp")), nil)
 		})
-	grouped(v, func(pl place) bool { return of(pl) && !v.native(pl) },
+	grouped(v, of,
 		func(r *dataplanev1.TokenRule) (time.Duration, bool) { return longestLife(r), r.GetMaxLifetime() != nil },
 		func(d time.Duration, who *rbacconfigv3.Principal) {
 			c.add(reason.LifetimeExceeded, who, v.later("exp", int64(d/time.Second)))
 		})
-	grouped(v, func(pl place) bool { return of(pl) && !v.native(pl) },
+	grouped(v, of,
 		func(r *dataplanev1.TokenRule) (bool, bool) {
 			return true, r.GetMaxLifetime() != nil && expirationOf(r) != dataplanev1.TimeCheck_REQUIRED
 		},

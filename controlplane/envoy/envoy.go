@@ -25,6 +25,7 @@
 //	watchword.select          keeps what jwt_authn looks its requirements up by
 //	watchword.observed.jwt.N  verifies, for what is only observed
 //	watchword.jwt.N           verifies
+//	watchword.permissive*     make a token count as none, where the mode lets all in
 //	watchword.results         copies what they found into filter state
 //	watchword.consumer        finds the consumer
 //	watchword.attribute.H     finds what of the consumer goes into header H

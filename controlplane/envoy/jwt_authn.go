@@ -9,7 +9,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
@@ -25,8 +24,8 @@ const (
 	cachedTokenSize = 4096
 )
 
-// noSkewCheck is so large a clock skew that neither exp nor nbf matter, which
-// Envoy has no switch for.
+// noSkewCheck is so large a clock skew, in seconds, that neither exp nor nbf matter
+// (up to an nbf of about the year 2150), which Envoy has no switch for.
 const noSkewCheck = 4_000_000_000
 
 // noCredential is what a token is looked up by whose key claim can't be read, or
@@ -122,9 +121,9 @@ func (b *jwtBuilder) place(in *instance, pl place) string {
 	return name
 }
 
-// native says whether Envoy itself has to find that a token has no exp, or lives
-// too long: where such a token counts as none, instead of being refused.
-func (v *verification) native(pl place) bool {
+// permissive says whether a token that is not as the rule wants it counts as none,
+// instead of being refused.
+func (v *verification) permissive(pl place) bool {
 	a := v.authentications[pl.treatment]
 	return a.GetMode() == dataplanev1.Authentication_PERMISSIVE && !a.GetObserve()
 }
@@ -146,12 +145,6 @@ func (v *verification) provider(in *instance, pl place, iss string, keys *jwtv3.
 		},
 		FailedStatusInMetadata: v.failedKey(pl.position),
 		JwtCacheConfig:         &jwtv3.JwtCacheConfig{JwtCacheSize: cachedTokens, JwtMaxTokenSize: cachedTokenSize},
-	}
-	if v.native(pl) {
-		p.RequireExpiration = r.GetExpiration() != dataplanev1.TimeCheck_IF_PRESENT && r.GetExpiration() != dataplanev1.TimeCheck_NOT_CHECKED
-		if r.GetMaxLifetime() != nil {
-			p.MaxLifetime = durationpb.New(longestLife(r))
-		}
 	}
 	v.locate(p, pl)
 	if v.enforces() {

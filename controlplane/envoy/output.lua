@@ -64,7 +64,7 @@ local function taken(h, id)
   local list = id and REMOVE[id]
   local jwt = list and h:streamInfo():dynamicMetadata():get("envoy.filters.http.jwt_authn")
   for _, r in ipairs(jwt and list or {}) do
-    if jwt[r.by] then return r.places end
+    if jwt[r.by] and jwt[r.by].alg then return r.places end
   end
   return {}
 end

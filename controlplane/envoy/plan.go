@@ -155,7 +155,7 @@ func newVerification(p *plan, metadataPrefix, statePrefix string, of func(*treat
 func (v *verification) mark() {
 	known := map[string]int{}
 	for i, pl := range v.places {
-		key := fmt.Sprint(pl.position, v.native(pl), v.authentications[pl.treatment].GetAllowScripts(), encoded(pl.rule))
+		key := fmt.Sprint(pl.position, v.permissive(pl), v.authentications[pl.treatment].GetAllowScripts(), encoded(pl.rule))
 		n, ok := known[key]
 		if !ok {
 			n = len(known)

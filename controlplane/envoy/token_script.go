@@ -60,10 +60,11 @@ func (v *verification) needsScript(pl place, l tokenPlace) bool {
 }
 
 // removedByScript says whether the script takes the token out, once the request
-// is let in. Envoy does so only for what it has read itself, and to take one out
-// of the query it decodes all of the query and does not encode it again.
+// is let in. Envoy does so only for what it has read itself, before it is known
+// whether the token counts; and to take one out of the query it decodes all of
+// the query and does not encode it again.
 func (v *verification) removedByScript(pl place) bool {
-	return v.removes(pl) && (v.scripted(pl) || len(pl.rule.GetFromParams()) > 0)
+	return v.removes(pl) && (v.scripted(pl) || v.permissive(pl) || len(pl.rule.GetFromParams()) > 0)
 }
 
 func (v *verification) removes(pl place) bool {

@@ -110,7 +110,10 @@ func observedVerifyFilter(p *plan) *rbacv3.RBAC {
 func (v *verification) verdict(n int) *onMatch {
 	a := v.authentications[n]
 	if a.GetMode() == dataplanev1.Authentication_PERMISSIVE {
-		return v.unlessTorn(n, allow("verified"))
+		if !v.enforces() {
+			return allow("verified")
+		}
+		return v.unlessTorn(n, allow("verified")) // there is none left: see permissive
 	}
 	end := deny(string(reason.TokenMissing))
 	if a.GetMode() == dataplanev1.Authentication_OPTIONAL {
@@ -128,8 +131,8 @@ func (v *verification) verdict(n int) *onMatch {
 	return v.unlessTorn(n, goOn(lookUp(v.verifiedState(), map[string]*onMatch{notVerified: end}, allow("verified"))))
 }
 
-// unlessTorn refuses, in every mode, a request of whose tokens a rule has verified
-// some and others not: the service may read another one than we do.
+// unlessTorn refuses a request of whose tokens a rule has verified some and others
+// not: the service may read another one than we do.
 func (v *verification) unlessTorn(n int, otherwise *onMatch) *onMatch {
 	var branches []branch
 	for _, pl := range v.at(n) {

@@ -231,12 +231,19 @@ var claimChecks = []claimCheck{
 // that counts as none, and the word of a refusal; what is only observed it
 // records.
 func (e *evaluation) judge(a *authentication, v *verified, observe bool) (*verified, reason.Word) {
+	permissive := a.mode == dataplanev1.Authentication_PERMISSIVE && !a.observe
 	var observed reason.Word
 	for i := range claimChecks {
 		check := &claimChecks[i]
 		why := check.wrong(e, v)
 		if why == "" {
 			continue
+		}
+		if permissive {
+			if e.rec != nil {
+				e.rec.add("claims", "the token counts as none", "%s: %s", check.word, why)
+			}
+			return nil, ""
 		}
 		enforced := check.hard || !observe
 		if e.rec != nil {
@@ -255,22 +262,6 @@ func (e *evaluation) judge(a *authentication, v *verified, observe bool) (*verif
 		e.rec.add("claims", "ok", "all %d checks", len(claimChecks))
 	}
 	return v, ""
-}
-
-// countsAsNone is the word for a token that a PERMISSIVE mode does not believe: it
-// has to end, and in time. An end that is no time at all is refused in every mode.
-func (e *evaluation) countsAsNone(v *verified) reason.Word {
-	word, why := reason.ClaimMissing, e.missingExpiration(v)
-	if exp, _ := v.claims["exp"].(float64); why == "" && exp < endless {
-		word, why = reason.LifetimeExceeded, e.exceededLifetime(v)
-	}
-	if why == "" {
-		return ""
-	}
-	if e.rec != nil {
-		e.rec.add("claims", "the token counts as none", "%s", why)
-	}
-	return word
 }
 
 func (e *evaluation) malformedOutput(v *verified) string {

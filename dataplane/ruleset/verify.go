@@ -121,7 +121,8 @@ func (e *evaluation) authenticate(a *authentication, observe bool) (*verified, r
 	if v != nil {
 		return e.judge(a, v, observe)
 	}
-	if torn {
+	permissive := a.mode == dataplanev1.Authentication_PERMISSIVE && !a.observe
+	if torn && !permissive {
 		if e.rec != nil {
 			e.rec.add("authentication", string(word), "of several tokens some verify and some don't: a service may read another one than we do")
 		}
@@ -143,12 +144,12 @@ func (e *evaluation) authenticate(a *authentication, observe bool) (*verified, r
 
 // tryRules takes the first rule that verifies. If there is none, the word is that
 // of the first rule that was for such a token, else of the first that saw one. A
-// rule that verifies some of its tokens and not others ends the search: in no
-// mode is such a request let in.
+// rule that verifies some of its tokens and not others ends the search: only
+// where everything is let in is such a request, without a caller.
 func (e *evaluation) tryRules(a *authentication) (v *verified, word reason.Word, torn bool) {
 	var unknown, other reason.Word
 	for i, r := range a.rules {
-		v, word, torn := e.try(r, a.mode == dataplanev1.Authentication_PERMISSIVE && !a.observe)
+		v, word, torn := e.try(r)
 		if e.rec != nil {
 			e.rec.rule(i, r, word)
 		}
@@ -180,7 +181,7 @@ func (e *evaluation) tryRules(a *authentication) (v *verified, word reason.Word,
 
 // try verifies all tokens at the places of a rule: a service may read another
 // one than we do. Envoy takes them from the back, so the first one counts.
-func (e *evaluation) try(r *tokenRule, permissive bool) (v *verified, word reason.Word, torn bool) {
+func (e *evaluation) try(r *tokenRule) (v *verified, word reason.Word, torn bool) {
 	all := e.locate(r)
 	if len(all) == 0 {
 		return nil, reason.TokenMissing, false
@@ -193,9 +194,6 @@ func (e *evaluation) try(r *tokenRule, permissive bool) (v *verified, word reaso
 		}
 		if word == "" {
 			v.credential, word = e.verify(r, v.token)
-		}
-		if word == "" && permissive {
-			word = e.countsAsNone(v)
 		}
 		if word != "" {
 			return nil, word, i < len(all)-1
@@ -362,9 +360,16 @@ func (r *tokenRule) key(t *token) (string, dataplanev1.KeyClaim_Source) {
 	return "", dataplanev1.KeyClaim_SOURCE_UNSPECIFIED
 }
 
+// farFuture is how far ahead, in seconds, even an nbf that is not looked at may be:
+// Envoy can't leave it out, but only allow for a very large clock skew.
+const farFuture = 4_000_000_000
+
 // checkTimes looks at nbf and exp, if both are to be looked at. Else claims.go
 // looks at the other one: Envoy's jwt_authn can only leave out both.
 func (e *evaluation) checkTimes(r *tokenRule, t *token) reason.Word {
+	if t.claims.seconds("nbf") > float64(e.now)+farFuture {
+		return reason.TokenNotYetValid
+	}
 	if r.expiration == dataplanev1.TimeCheck_NOT_CHECKED || r.notBefore == dataplanev1.TimeCheck_NOT_CHECKED {
 		return ""
 	}

@@ -89,14 +89,14 @@ var testCases = []testCase{
 	{name: "one good and one bad token", request: func(b *bench) ruleset.Request {
 		return get(ruleset.Field{Name: "Authorization", Value: "Bearer " + b.good()}, ruleset.Field{Name: "X-Token", Value: b.hs.token(header(nil), b.claims(map[string]any{"exp": now(-1000)}))})
 	}, want: reason.TokenExpired},
-	{name: "the same where all is let in", service: func(_ *bench, r *dataplanev1.Route, _ *dataplanev1.TokenRule) {
-		r.Authentication.Mode = dataplanev1.Authentication_PERMISSIVE
-	}, request: func(b *bench) ruleset.Request {
+	{name: "the same where all is let in", service: permissive, request: func(b *bench) ruleset.Request {
 		return get(ruleset.Field{Name: "Authorization", Value: "Bearer " + b.hs.token(header(nil), b.claims(map[string]any{"exp": now(-1000)}))}, ruleset.Field{Name: "X-Token", Value: b.good()})
-	}, want: reason.TokenExpired},
-	{name: "permissive", service: func(_ *bench, r *dataplanev1.Route, _ *dataplanev1.TokenRule) {
-		r.Authentication.Mode = dataplanev1.Authentication_PERMISSIVE
-	}, request: as(map[string]any{"exp": now(-1000)}), saw: map[string]string{"X-Watchword-Caller": "", "X-Sub": ""}},
+	}, saw: map[string]string{"X-Watchword-Caller": "", "X-Sub": ""}},
+	{name: "permissive, without end", service: permissive, request: as(map[string]any{"exp": absent}), saw: map[string]string{"X-Watchword-Caller": "", "X-Watchword-Issuer": "", "X-Sub": ""}},
+	{name: "permissive, critical", service: permissive, request: signed(map[string]any{"crit": []string{"x"}, "x": 1}), saw: map[string]string{"X-Watchword-Caller": "", "X-Sub": ""}},
+	{name: "permissive, from the future", service: permissive, request: as(map[string]any{"iat": now(1000)}), saw: map[string]string{"X-Watchword-Caller": "", "X-Sub": ""}},
+	{name: "permissive, and good", service: permissive, request: as(nil), saw: map[string]string{"X-Watchword-Caller": "alice", "X-Sub": "alice"}},
+	{name: "permissive", service: permissive, request: as(map[string]any{"exp": now(-1000)}), saw: map[string]string{"X-Watchword-Caller": "", "X-Sub": ""}},
 	{name: "optional without", service: optional, request: nothing},
 	{name: "optional with a bad one", service: optional, request: as(map[string]any{"exp": now(-1000)}), want: reason.TokenExpired},
 	{name: "forged headers", service: optional, request: func(*bench) ruleset.Request {
@@ -134,6 +134,10 @@ var testCases = []testCase{
 }
 
 func noOutputs(_ *bench, _ *dataplanev1.Route, rule *dataplanev1.TokenRule) { rule.OutputClaims = nil }
+
+func permissive(_ *bench, r *dataplanev1.Route, _ *dataplanev1.TokenRule) {
+	r.Authentication.Mode = dataplanev1.Authentication_PERMISSIVE
+}
 
 func optional(_ *bench, r *dataplanev1.Route, _ *dataplanev1.TokenRule) {
 	r.Authentication.Mode = dataplanev1.Authentication_OPTIONAL

@@ -526,6 +526,8 @@ func (w *world) spoil(t *rapid.T, label string, claims, header map[string]any, a
 		delete(header, "typ")
 	case 31:
 		delete(claims, "jti")
+	case 33:
+		claims["nbf"] = at(1 << 40)
 	case 32:
 		header["iss"] = claims["iss"]
 		delete(claims, "iss")
