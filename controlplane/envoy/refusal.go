@@ -28,9 +28,11 @@ var (
 // changed without draining connections. If it fails, the refusal is a bare 403.
 // A response that is not a refusal costs it a look at the status.
 func refusalScript(p *plan) *luav3.Lua {
-	statuses := luaTable{}
+	forbidden := luaTable{}
 	for _, w := range reason.All() {
-		statuses = append(statuses, luaEntry{string(w), fmt.Sprint(w.Status())})
+		if w.Status() == 403 {
+			forbidden = append(forbidden, luaEntry{string(w), "true"})
+		}
 	}
 	responses := luaTable{}
 	for _, t := range p.treatments {
@@ -42,7 +44,7 @@ func refusalScript(p *plan) *luav3.Lua {
 		"local STAGES = "+luaStrings(enforcedStatPrefixes),
 		"local OBSERVED = "+luaStrings(observedStatPrefixes),
 		fmt.Sprint("local OBSERVES = ", observes(p.rs)),
-		"local STATUS = "+statuses.String(),
+		"local FORBIDDEN = "+forbidden.String(),
 		"local TREATMENT = "+luaString(p.treatmentMetadata()),
 		"local RESPONSES = "+responses.String(),
 		"local REALM = "+luaString(p.rs.GetService()),

@@ -40,7 +40,7 @@ function envoy_on_response(h)
   if not w then return end
 
   local r = override(m, w)
-  local status = r.status or STATUS[w] or 403
+  local status = r.status or (FORBIDDEN[w] and 403 or 401)
   hs:remove("x-watchword-observed")
   hs:replace("x-watchword-reason", w)
   if status == 401 then hs:replace("www-authenticate", challenge(w)) end

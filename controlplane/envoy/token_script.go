@@ -240,10 +240,19 @@ func (t *scriptedTreatment) lua() string {
 	return luaTable{{"places", luaList(places)}, {"lookups", luaList(lookups)}}.String()
 }
 
-// luaFilter joins the parts of a script.
+// luaFilter joins the parts of a script. Every data plane gets it with every
+// change, so it goes without comments and blanks at the beginning of lines.
 func luaFilter(parts ...string) *luav3.Lua {
+	var lines []string
+	for _, p := range parts {
+		for line := range strings.Lines(p) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "--") {
+				lines = append(lines, line)
+			}
+		}
+	}
 	return &luav3.Lua{DefaultSourceCode: &corev3.DataSource{
-		Specifier: &corev3.DataSource_InlineString{InlineString: strings.Join(parts, "\n")},
+		Specifier: &corev3.DataSource_InlineString{InlineString: strings.Join(lines, "\n")},
 	}}
 }
 
