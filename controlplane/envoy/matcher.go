@@ -23,7 +23,7 @@ type (
 // action ends a search. Its name is what the RBAC filter writes to metadata and,
 // if it refuses, to the response code details.
 func action(name string, do rbacconfigv3.RBAC_Action) *onMatch {
-	return &onMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: xdsExtension(name, &rbacconfigv3.Action{Name: name, Action: do})}}
+	return &onMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: xdsExtension("action", &rbacconfigv3.Action{Name: name, Action: do})}}
 }
 
 func allow(name string) *onMatch { return action(name, rbacconfigv3.RBAC_ALLOW) }
