@@ -70,6 +70,8 @@ type checker struct {
 	identities map[[2]string]string
 	// The authentication policy that holds each place.
 	targets map[place]string
+	// The services that sign with each key, by its thumbprint, once one asks.
+	signers map[string][]string
 	// All services, and the callers that each authentication policy can tell, by
 	// its name and by where it holds, as far as they were asked for.
 	services []string

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/watchword-mesh/watchword/internal/jose"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
@@ -43,8 +44,33 @@ func (c *checker) selfIssued(s *policyv1.SelfIssued) {
 		c.fault("spec.selfIssued.keySet", "wants public keys: give jwks or pem")
 	default:
 		if c.fresh() {
-			_, faults := SelfIssuedKeys(s)
+			keys, faults := SelfIssuedKeys(s)
 			c.add(faults)
+			c.ownKeys(keys)
+		}
+	}
+}
+
+// ownKeys refuses a key that another service signs with, too: each could sign for
+// the other.
+func (c *checker) ownKeys(keys []jose.Key) {
+	if c.signers == nil {
+		c.signers = map[string][]string{}
+		for _, name := range c.services {
+			if s := c.state.Service(name).GetSelfIssued(); s != nil {
+				public, _ := SelfIssuedKeys(s)
+				for _, k := range public {
+					c.signers[k.Thumbprint()] = append(c.signers[k.Thumbprint()], name)
+				}
+			}
+		}
+	}
+	for _, k := range keys {
+		for _, other := range c.signers[k.Thumbprint()] {
+			if other != c.key.Name {
+				c.fault("spec.selfIssued.keySet", "Service %q signs with the same key (kid %q), so that each could sign for the other: give each its own", other, k.ID())
+				break
+			}
 		}
 	}
 }
