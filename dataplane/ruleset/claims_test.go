@@ -45,6 +45,10 @@ func TestClaimWordsByMode(t *testing.T) {
 		"no type":                 {nil, `{"alg":"HS256"}`, "type_not_allowed", "type_not_allowed", plain + "type_not_allowed"},
 		"soft before hard":        {[]any{"tenant", nil, "sub", "\n"}, hsHeader, "claim_missing", "claim_missing", "subject_malformed"},
 		"two soft ones":           {[]any{"tenant", nil, "iat", n + 100}, hsHeader, "claim_missing", "claim_missing", plain + "claim_missing"},
+		"blanks in a query":       {[]any{"q", " q ", "f", " f "}, hsHeader, none, none, none},
+		"blank before, in header": {[]any{"mail", " a@b"}, hsHeader, "claim_malformed", "claim_malformed", "claim_malformed"},
+		"tab after, in header":    {[]any{"mail", "a@b\t"}, hsHeader, "claim_malformed", "claim_malformed", "claim_malformed"},
+		"blank after sub":         {[]any{"sub", "alice "}, hsHeader, "subject_malformed", "subject_malformed", "subject_malformed"},
 		"no end":                  {[]any{"exp", json.Number("9007199254740992")}, hsHeader, "lifetime_exceeded", "lifetime_exceeded", plain + "lifetime_exceeded"},
 		"control for a query":     {[]any{"q", "\r\n\x00"}, hsHeader, "claim_malformed", "claim_malformed", "claim_malformed"},
 		"control for a form":      {[]any{"f", "\x7f"}, hsHeader, "claim_malformed", "claim_malformed", "claim_malformed"},
@@ -78,6 +82,7 @@ func TestForgedSubject(t *testing.T) {
 	check(t, ready(t, open), by("sts", "spiffe://mesh.local/a", secretB), "subject_forged")
 	check(t, ready(t, open), by("sts", "a", secretB), "allowed")
 	check(t, ready(t, open), get("/", bearer(sign(`{"alg":"HS256"}`, claimsOf("iss", "a\r\nb: c"), secretB))), "claim_malformed")
+	check(t, ready(t, open), get("/", bearer(sign(`{"alg":"HS256"}`, claimsOf("iss", " a"), secretB))), "claim_malformed")
 }
 
 // Which of the time checks are made, and where.

@@ -105,8 +105,8 @@ x-watchword-issuer: https://sts.example
 			want: "GET /a\nx-watchword-issuer: https://sts.example\n",
 		},
 		"blanks around a claim": {
-			rules: rule(outputs), r: get("/a", bearer(jwt("sub", "  alice b "))),
-			want: "GET /a\nx-sub: alice b\nx-watchword-caller: alice b\nx-watchword-issuer: https://sts.example\n",
+			rules: rule(`"outputClaims": [{"claimPath": ["note"], "query": "n"}]`), r: get("/a", bearer(jwt("note", " a b "))),
+			want: "GET /a?n=%20a%20b%20\nx-watchword-caller: alice\nx-watchword-issuer: https://sts.example\n",
 		},
 		"credential": {
 			rules: kongRule,
@@ -193,6 +193,16 @@ func TestForwardOutputPlaces(t *testing.T) {
 }
 
 const formFields = "content-type: application/x-www-form-urlencoded\ncontent-length: "
+
+// Headers that the ruleset lists are stripped too: a service trusts what another
+// policy of it once wrote.
+func TestStrippedHeaders(t *testing.T) {
+	rs := ready(t, strings.Replace(oneRoute("OFF", "", ""), `"routes"`, `"strippedHeaders": ["x-user-id"], "routes"`, 1))
+	d := check(t, rs, get("/", "X_User_Id: eve", "x-user-id: eve", "x-user: stays"), "allowed")
+	if want, got := "GET /\nx-user: stays\n", seen(d.Forward); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
 
 // A token is looked for after the headers that only we may set are gone.
 func TestTokenInStrippedHeader(t *testing.T) {

@@ -257,6 +257,17 @@ func TestTornTokens(t *testing.T) {
 	}
 }
 
+// A token that PERMISSIVE does not believe is as good as one that does not verify:
+// the next rule is asked.
+func TestPermissiveGoesOn(t *testing.T) {
+	ci := rule(`"issuer": "ci", "fromHeaders": [{"name": "x-ci"}]`)
+	rs := ready(t, oneRoute("PERMISSIVE", rule("")+","+ci, ""))
+	byCI := "x-ci: " + sign(`{"alg":"HS256"}`, claimsOf("iss", "https://ci.example", "sub", "carol"), secretB)
+	if d := check(t, rs, get("/", bearer(jwt("exp", nil)), byCI), "allowed"); d.Caller.Subject != "carol" {
+		t.Errorf("caller %+v, want carol", d.Caller)
+	}
+}
+
 // Tokens that name several credentials are refused where a credential is looked
 // up: Envoy looks once.
 func TestSeveralCredentials(t *testing.T) {
