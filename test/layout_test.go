@@ -34,8 +34,9 @@ var layout = []struct {
 	{"test/...", []string{"..."}},
 	{"deployments/...", []string{"..."}},
 
-	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "controlplane/importer", "proto/..."}},
-	{"controlplane", []string{"controlplane/...", "issuer/...", "internal/jose", "proto/..."}},
+	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "controlplane/importer", "controlplane/policytest", "dataplane/ruleset", "proto/..."}},
+	{"controlplane", []string{"controlplane/...", "dataplane/ruleset", "issuer/...", "internal/jose", "proto/..."}},
+	{"controlplane/policytest", []string{"controlplane/policy", "controlplane/compile", "dataplane/ruleset", "dataplane/reason", "issuer/sts", "issuer/token", "internal/jose", "proto/..."}},
 	{"controlplane/api", []string{"controlplane/policy", "controlplane/envoy", "proto/..."}},
 	{"controlplane/accesslog", []string{"controlplane/envoy", "dataplane/reason"}},
 	{"controlplane/xds", nil},
