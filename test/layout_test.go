@@ -80,7 +80,7 @@ var walls = []struct{ folder, mustNotLink, why string }{
 }
 
 // purePackages turn equal input into equal bytes.
-var purePackages = []string{"controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/policy", "dataplane/reason", "dataplane/ruleset"}
+var purePackages = []string{"controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/policy", "controlplane/policytest", "dataplane/reason", "dataplane/ruleset"}
 
 const (
 	noIO     = "does I/O; let the caller pass in the bytes"

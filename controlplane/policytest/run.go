@@ -150,7 +150,7 @@ func orNone(s string) string {
 func headerValues(d *ruleset.Decision, name string) []string {
 	fields := d.Forward.Header
 	if !d.Allowed {
-		fields = refusalHeader(d)
+		fields = d.RefusalHeader()
 	}
 	var out []string
 	for _, f := range fields {
@@ -159,23 +159,6 @@ func headerValues(d *ruleset.Decision, name string) []string {
 		}
 	}
 	return out
-}
-
-// refusalHeader is the header section of a refusal.
-func refusalHeader(d *ruleset.Decision) []ruleset.Field {
-	grpcStatus := ""
-	if d.GRPCStatus != 0 {
-		grpcStatus = strconv.Itoa(d.GRPCStatus)
-	}
-	all := []ruleset.Field{
-		{Name: "content-type", Value: d.ContentType},
-		{Name: "grpc-message", Value: d.GRPCMessage},
-		{Name: "grpc-status", Value: grpcStatus},
-		{Name: "www-authenticate", Value: d.WWWAuthenticate},
-		{Name: reason.Header, Value: string(d.Reason)},
-		{Name: reason.ObservedHeader, Value: string(d.Observed)},
-	}
-	return slices.DeleteFunc(all, func(f ruleset.Field) bool { return f.Value == "" })
 }
 
 func ptr(s string) *string { return &s }

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -58,5 +59,24 @@ func TestResponses(t *testing.T) {
 				t.Errorf("%s, fields\n%s(-want +got):\n%s", tt.r.Path, fieldsOf(tt.r), diff)
 			}
 		})
+	}
+}
+
+// The header section of a refusal has what there is to say, and no empty field.
+func TestRefusalHeader(t *testing.T) {
+	rs := ready(t, strings.Replace(oneRoute("STRICT", rule(""), `, "authorization": {"restricted": true}`), `"mode":`, `"observe": true, "mode":`, 1))
+	for name, tt := range map[string]struct{ contentType, want string }{
+		"HTTP": {"text/plain", "content-type: application/json\nx-watchword-reason: consumer_denied\nx-watchword-observed: token_missing\n"},
+		"gRPC": {"application/grpc", "content-type: application/grpc\ngrpc-message: consumer_denied\ngrpc-status: 7\nx-watchword-reason: consumer_denied\nx-watchword-observed: token_missing\n"},
+	} {
+		d := rs.Evaluate(get("/", "content-type: "+tt.contentType), now)
+		if diff := cmp.Diff(tt.want, fieldsOf(Request{Header: d.RefusalHeader()})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	d := ready(t, oneRoute("STRICT", rule(""), "")).Evaluate(get("/"), now)
+	want := "content-type: application/json\nwww-authenticate: Bearer realm=\"orders\"\nx-watchword-reason: token_missing\n"
+	if diff := cmp.Diff(want, fieldsOf(Request{Header: d.RefusalHeader()})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

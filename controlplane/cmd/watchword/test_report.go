@@ -96,17 +96,8 @@ func (c *console) printTest(t testView) {
 		for _, d := range t.Differences {
 			rows = append(rows, append(plain(d.Field), cell{d.Got, []color.Attribute{color.FgRed}}, cell{text: d.Want}))
 		}
-		c.tableAfter("  ", []string{"EXPECT", "GOT", "WANT"}, rows)
+		c.tableAfter(indent, []string{"EXPECT", "GOT", "WANT"}, rows)
 	}
-	c.printSteps(t.Steps)
+	c.printSteps(indent, t.Steps)
 	fmt.Fprintln(c.out)
-}
-
-// printSteps shows the steps of an evaluation below each other.
-func (c *console) printSteps(steps []stepView) {
-	var rows [][]cell
-	for _, s := range steps {
-		rows = append(rows, plain(s.Name, s.Outcome, s.Detail))
-	}
-	c.tableAfter("  ", []string{"STEP", "OUTCOME", "WHY"}, rows)
 }
