@@ -44,6 +44,8 @@ type loop struct {
 	// have keys of ([]string), for keyUnknown.
 	verifiedBy sync.Map
 	routes     routeNames
+	// published is for Explain.
+	published publishedRulesets
 
 	// Only the loop's goroutine touches these.
 	keys     verificationKeys // replaced, never changed
@@ -241,11 +243,13 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 			delete(l.rulesets, t.service)
 			l.verifiedBy.Delete(t.service)
 			l.routes.set(t.service, nil)
+			l.published.set(t.service, nil)
 			out[t.service] = nil
 		case t.resources != nil:
 			l.rulesets[t.service] = t.ruleset
 			l.verifiedBy.Store(t.service, issuerNames(t.ruleset))
 			l.routes.set(t.service, t.ruleset.GetRoutes())
+			l.published.set(t.service, t.ruleset)
 			for _, r := range t.resources {
 				out[t.service] = append(out[t.service], xds.Resource(r))
 			}

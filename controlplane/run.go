@@ -181,6 +181,7 @@ func (r *replica) assemble(token string, pepper []byte) {
 		Preview:       preview{loop: r.loop},
 		KeySets:       keySets{fetcher: r.fetcher},
 		Refusals:      refusals{log: r.refusals},
+		Explainer:     explainer{rulesets: &r.loop.published, dataPlanes: dataPlanes{xds: r.xds}, now: time.Now},
 		NewUID:        uuid.NewString,
 		NewSecret:     api.NewSecret,
 		Logger:        r.Logger.Named("api"),

@@ -99,6 +99,7 @@ type Config struct {
 	Preview       Preview
 	KeySets       KeySets
 	Refusals      Refusals
+	Explainer     Explainer
 	// Token is the admin credential. Empty refuses every call.
 	Token string
 	// NewUID gives a new resource, consumer or credential its identity.

@@ -21,6 +21,9 @@ type Document struct {
 	// Source names the text in faults, such as a file.
 	Source  string
 	Content string
+	// Nodes are read in place of Content: resources that stand in a document of
+	// another kind.
+	Nodes []*yaml.Node
 }
 
 // Object is one resource as it was read, with the lines of its fields.
@@ -82,8 +85,23 @@ func repeated(objects []*Object) []Fault {
 func parseSource(d Document) ([]*Object, []Fault) {
 	var objects []*Object
 	var faults []Fault
+	add := func(resources []*yaml.Node) {
+		for _, resource := range resources {
+			if len(faults) >= maxFaults {
+				return
+			}
+			o, f := parseObject(d.Source, resource)
+			faults = append(faults, f...)
+			if o != nil {
+				objects = append(objects, o)
+			}
+		}
+	}
+	if add(d.Nodes); d.Nodes != nil {
+		return objects, faults
+	}
 	dec := yaml.NewDecoder(bytes.NewReader([]byte(d.Content)))
-	for {
+	for len(faults) < maxFaults {
 		var n yaml.Node
 		err := dec.Decode(&n)
 		if errors.Is(err, io.EOF) {
@@ -96,17 +114,9 @@ func parseSource(d Document) ([]*Object, []Fault) {
 		if isNull(&n) {
 			continue
 		}
-		for _, resource := range list(n.Content[0]) {
-			if len(faults) >= maxFaults {
-				return objects, faults
-			}
-			o, f := parseObject(d.Source, resource)
-			faults = append(faults, f...)
-			if o != nil {
-				objects = append(objects, o)
-			}
-		}
+		add(list(n.Content[0]))
 	}
+	return objects, faults
 }
 
 // list takes a document that is a list of resources, as `get -o json` prints

@@ -178,13 +178,13 @@ func claimText(v any) string {
 	return ""
 }
 
-// control says whether a text can't be the value of a header (RFC 9110 section
-// 5.5).
 // blankEnds says whether a text begins or ends with blanks, which are no part of
 // the value of a header (RFC 9110 section 5.5): the service would be told of
 // another.
 func blankEnds(s string) bool { return strings.Trim(s, " \t") != s }
 
+// control says whether a text can't be the value of a header (RFC 9110 section
+// 5.5).
 func control(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] == 0x7f {

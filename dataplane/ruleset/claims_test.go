@@ -13,9 +13,9 @@ import (
 // would make a lie of what is forwarded refuses always.
 func TestClaimWordsByMode(t *testing.T) {
 	rules := rule(`"maxLifetime": "600s", "types": ["at+jwt"], "requiredClaims": ["tenant"], "notBefore": "REQUIRED",
-	 "outputClaims": [{"claimPath": ["mail"], "header": "x-mail"}, {"claimPath": ["a", "b"], "cookie": "ab"}, {"claimPath": ["q"], "query": "q"}]`)
+	 "outputClaims": [{"claimPath": ["mail"], "header": "x-mail"}, {"claimPath": ["a", "b"], "cookie": "ab"}, {"claimPath": ["q"], "query": "q"}, {"claimPath": ["f"], "form": "f"}]`)
 	n := now.Unix()
-	good := []any{"tenant", "t", "nbf", n, "mail", "a@b", "a", map[string]any{"b": "c"}, "q", "\n"}
+	good := []any{"tenant", "t", "nbf", n, "mail", "a@b", "a", map[string]any{"b": "c"}, "q", "; é", "f", "; é"}
 	const none, plain = "allowed", "allowed, observed "
 	for name, tt := range map[string]struct {
 		changes                    []any
@@ -45,7 +45,13 @@ func TestClaimWordsByMode(t *testing.T) {
 		"no type":                 {nil, `{"alg":"HS256"}`, "type_not_allowed", "type_not_allowed", plain + "type_not_allowed"},
 		"soft before hard":        {[]any{"tenant", nil, "sub", "\n"}, hsHeader, "claim_missing", "claim_missing", "subject_malformed"},
 		"two soft ones":           {[]any{"tenant", nil, "iat", n + 100}, hsHeader, "claim_missing", "claim_missing", plain + "claim_missing"},
-		"control for query only":  {[]any{"q", "\r\n\x00"}, hsHeader, none, none, none},
+		"blanks in a query":       {[]any{"q", " q ", "f", " f "}, hsHeader, none, none, none},
+		"blank before, in header": {[]any{"mail", " a@b"}, hsHeader, "claim_malformed", "claim_malformed", "claim_malformed"},
+		"tab after, in header":    {[]any{"mail", "a@b\t"}, hsHeader, "claim_malformed", "claim_malformed", "claim_malformed"},
+		"blank after sub":         {[]any{"sub", "alice "}, hsHeader, "subject_malformed", "subject_malformed", "subject_malformed"},
+		"no end":                  {[]any{"exp", json.Number("9007199254740992")}, hsHeader, "lifetime_exceeded", "lifetime_exceeded", plain + "lifetime_exceeded"},
+		"control for a query":     {[]any{"q", "\r\n\x00"}, hsHeader, "claim_malformed", "claim_malformed", "claim_malformed"},
+		"control for a form":      {[]any{"f", "\x7f"}, hsHeader, "claim_malformed", "claim_malformed", "claim_malformed"},
 		"everything in one claim": {[]any{"mail", "\r\nx-evil: 1"}, hsHeader, "claim_malformed", "claim_malformed", "claim_malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -76,6 +82,7 @@ func TestForgedSubject(t *testing.T) {
 	check(t, ready(t, open), by("sts", "spiffe://mesh.local/a", secretB), "subject_forged")
 	check(t, ready(t, open), by("sts", "a", secretB), "allowed")
 	check(t, ready(t, open), get("/", bearer(sign(`{"alg":"HS256"}`, claimsOf("iss", "a\r\nb: c"), secretB))), "claim_malformed")
+	check(t, ready(t, open), get("/", bearer(sign(`{"alg":"HS256"}`, claimsOf("iss", " a"), secretB))), "claim_malformed")
 }
 
 // Which of the time checks are made, and where.
@@ -103,6 +110,27 @@ func TestTimeChecks(t *testing.T) {
 		{"IF_PRESENT", "IF_PRESENT", []any{"exp", 0}, "allowed"},
 	} {
 		rs := ready(t, oneRoute("STRICT", rule(fmt.Sprintf(`"expiration": %q, "notBefore": %q`, tt.expiration, tt.notBefore)), ""))
+		check(t, rs, get("/", bearer(jwt(tt.changes...))), tt.want)
+	}
+}
+
+// A token without an end lives longer than any limit, if its end is not required
+// or not looked at.
+func TestLifetimeWithoutEnd(t *testing.T) {
+	for _, tt := range []struct {
+		expiration string
+		changes    []any
+		want       string
+	}{
+		{"REQUIRED", []any{"exp", nil}, "claim_missing"},
+		{"IF_PRESENT", []any{"exp", nil}, "lifetime_exceeded"},
+		{"IF_PRESENT", []any{"exp", 0}, "lifetime_exceeded"},
+		{"IF_PRESENT", []any{"exp", 0.5}, "lifetime_exceeded"},
+		{"IF_PRESENT", nil, "allowed"},
+		{"NOT_CHECKED", []any{"exp", nil}, "lifetime_exceeded"},
+		{"NOT_CHECKED", []any{"exp", 1}, "allowed"},
+	} {
+		rs := ready(t, oneRoute("STRICT", rule(fmt.Sprintf(`"expiration": %q, "maxLifetime": "600s"`, tt.expiration)), ""))
 		check(t, rs, get("/", bearer(jwt(tt.changes...))), tt.want)
 	}
 }

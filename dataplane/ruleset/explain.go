@@ -112,11 +112,21 @@ func (m *requestMatch) why(p part, v *view) string {
 	return ""
 }
 
-func (r *recorder) location(l location, all []found) {
+// where is a location in words.
+func (l location) where() string {
 	where := fmt.Sprintf("%s %s", l.place, l.name)
 	if l.prefix != "" {
 		where += fmt.Sprintf(" with prefix %q", l.prefix)
 	}
+	return where
+}
+
+func (r *recorder) assumed(f found) {
+	r.add("token", "given", "taken to be in %s: %d bytes", f.at.where(), len(f.text))
+}
+
+func (r *recorder) location(l location, all []found) {
+	where := l.where()
 	if len(all) == 0 {
 		r.add("token", "not there", "%s", where)
 	}

@@ -131,3 +131,31 @@ func TestEvaluateClaims(t *testing.T) {
 		})
 	}
 }
+
+// A token that is not in the request yet is verified as one that is, wherever the
+// rule looks first, and is nowhere in the steps or in what goes on.
+func TestExplainToken(t *testing.T) {
+	rs := ready(t, oneRoute("STRICT", rule(`"fromCookies": [{"name": "c"}], "fromParams": [{"name": "t"}], "forwardOriginalToken": true`), ""))
+	for name, tt := range map[string]struct{ token, want string }{
+		"right":    {jwt(), "allowed"},
+		"expired":  {jwt("exp", 1), "token_expired"},
+		"forged":   {sign(hsHeader, claimsOf(), secretB), "signature_invalid"},
+		"garbage":  {"garbage-of-a-token", "token_malformed"},
+		"unsigned": {strings.TrimRight(jwt(), "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"), "token_malformed"},
+		"empty":    {"", "token_malformed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, steps := rs.ExplainToken(get("/?t=of+no+interest"), tt.token, now)
+			text := showSteps(steps)
+			if got := verdict(d); got != tt.want {
+				t.Errorf("ExplainToken(%s) = %s, want %s\n%s", tt.token, got, tt.want, text)
+			}
+			if where := "given                taken to be in query parameter t:"; !strings.Contains(text, where) {
+				t.Errorf("no step says %q:\n%s", where, text)
+			}
+			if tt.token != "" && strings.Contains(text+seen(d.Forward), tt.token) {
+				t.Errorf("the token is shown:\n%s\n%s", text, seen(d.Forward))
+			}
+		})
+	}
+}

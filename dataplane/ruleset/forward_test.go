@@ -110,8 +110,8 @@ x-watchword-issuer: https://sts.example
 			want: "GET /a\nx-watchword-issuer: https://sts.example\n",
 		},
 		"blanks around a claim": {
-			rules: rule(outputs), r: get("/a", bearer(jwt("sub", "  alice b "))),
-			want: "GET /a\nx-sub: alice b\nx-watchword-caller: alice b\nx-watchword-issuer: https://sts.example\n",
+			rules: rule(`"outputClaims": [{"claimPath": ["note"], "query": "n"}]`), r: get("/a", bearer(jwt("note", " a b "))),
+			want: "GET /a?n=%20a%20b%20\nx-watchword-caller: alice\nx-watchword-issuer: https://sts.example\n",
 		},
 		"credential": {
 			rules: kongRule,
@@ -125,6 +125,16 @@ x-name: bob
 x-credential-identifier: key-bob
 x-watchword-issuer: key-bob
 x-watchword-consumer: bob
+`,
+		},
+		"credential of a service": {
+			rules: kongRule,
+			more:  `"consumerHeaders": [{"attribute": "CREDENTIAL", "header": "x-credential-identifier"}, {"attribute": "NAME", "header": "x-name"}],`,
+			r:     get("/a", bearer(sign(hsHeader, `{"iss":"key-pay","sub":"spiffe://mesh.local/payments"}`, secretA)), "x-name: eve"),
+			want: `GET /a
+x-credential-identifier: key-pay
+x-watchword-caller: spiffe://mesh.local/payments
+x-watchword-issuer: key-pay
 `,
 		},
 	} {
@@ -152,13 +162,50 @@ func TestForwardWithoutToken(t *testing.T) {
 	spoofed := []string{"x-sub: 1", "X_ROLES: 2", "x-payload: 3", "x-anon: 4", "x-watchword-consumer: 5", "x-mail: stays", "x-watchword-: stays", "x-cred: 6", bearer("broken")}
 	const stays = "x-mail: stays\nx-watchword-: stays\nauthorization: Bearer broken\n"
 	for path, want := range map[string]string{
-		"/off?a=1":        "GET /off?a=1\n" + stays,
+		"/off?a=1&b":      "GET /off?b\n" + stays,
+		"/off?n+m=1":      "GET /off\n" + stays, // that of the last route
 		"/permissive?a=1": "GET /permissive\n" + stays + "x-anon: true\nx-watchword-consumer: anybody\n",
 	} {
 		d := check(t, rs, get(path, spoofed...), "allowed")
 		if diff := cmp.Diff(want, seen(d.Forward)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", path, diff)
 		}
+	}
+}
+
+// What a caller says in the place of a claim goes away: in a query and a cookie on
+// every route, as in a header, and in a form where a rule fills that field (other
+// forms are never read). What is only observed takes nothing away.
+func TestForwardOutputPlaces(t *testing.T) {
+	out := func(name string) string {
+		return `"outputClaims": [{"claimPath": ["n"], "query": "q` + name + `"}, {"claimPath": ["n"], "cookie": "c` + name + `"}, {"claimPath": ["n"], "form": "f` + name + `"}, {"claimPath": ["n"], "header": "h` + name + `"}]`
+	}
+	rs := ready(t, service(`{"match": {"paths": ["/off"]}, "authentication": {"mode": "OFF"},
+	  "observedAuthentication": {"mode": "STRICT", "rules": [`+rule(out("3"))+`]}},
+	 {"match": {"paths": ["/1"]}, "authentication": {"mode": "OPTIONAL", "rules": [`+rule(out("1"))+`]}},
+	 {"match": {}, "authentication": {"mode": "OPTIONAL", "rules": [`+rule(out("2"))+`]}}`))
+	for path, want := range map[string]string{
+		"/off": "POST /off?q3=c\ncookie: c3=c\nh3: c\n" + formFields + "999\n\nf1=a&f2=b&f3=c",
+		"/1":   "POST /1?q3=c\ncookie: c3=c\nh3: c\n" + formFields + "9\n\nf2=b&f3=c",
+		"/2":   "POST /2?q3=c\ncookie: c3=c\nh3: c\n" + formFields + "9\n\nf1=a&f3=c",
+	} {
+		r := post(path+"?q1=a&q2=b&q3=c", "f1=a&f2=b&f3=c", "cookie: c1=a; c2=b; c3=c", "h1: a", "h2: b", "h3: c")
+		d := check(t, rs, r, "allowed"+map[string]string{"/off": ", observed token_missing"}[path])
+		if diff := cmp.Diff(want, seen(d.Forward)); diff != "" {
+			t.Errorf("request\n%s\n(-want +got):\n%s", seen(r), diff)
+		}
+	}
+}
+
+const formFields = "content-type: application/x-www-form-urlencoded\ncontent-length: "
+
+// Headers that the ruleset lists are stripped too: a service trusts what another
+// policy of it once wrote.
+func TestStrippedHeaders(t *testing.T) {
+	rs := ready(t, strings.Replace(oneRoute("OFF", "", ""), `"routes"`, `"strippedHeaders": ["x-user-id"], "routes"`, 1))
+	d := check(t, rs, get("/", "X_User_Id: eve", "x-user-id: eve", "x-user: stays"), "allowed")
+	if want, got := "GET /\nx-user: stays\n", seen(d.Forward); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -58,7 +58,11 @@ type found struct {
 // locate finds what is at the places of a rule.
 func (e *evaluation) locate(r *tokenRule) []found {
 	if e.assumed != nil {
-		return []found{{at: r.locations[0]}}
+		f := found{r.locations[0], e.assumed.text()}
+		if e.rec != nil {
+			e.rec.assumed(f)
+		}
+		return []found{f}
 	}
 	var out []found
 	for _, l := range r.locations {

@@ -3,6 +3,7 @@ package ruleset
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/watchword-mesh/watchword/dataplane/reason"
@@ -83,4 +84,22 @@ func (d *Decision) answerGRPC(message string) {
 		d.GRPCMessage = string(d.Reason)
 	}
 	d.Status, d.Body, d.ContentType = 200, "", "application/grpc"
+}
+
+// RefusalHeader is the header section of the response to a request that is
+// refused; for gRPC with what it has in its trailers.
+func (d *Decision) RefusalHeader() []Field {
+	grpcStatus := ""
+	if d.GRPCStatus != 0 {
+		grpcStatus = strconv.Itoa(d.GRPCStatus)
+	}
+	all := []Field{
+		{"content-type", d.ContentType},
+		{"grpc-message", d.GRPCMessage},
+		{"grpc-status", grpcStatus},
+		{"www-authenticate", d.WWWAuthenticate},
+		{reason.Header, string(d.Reason)},
+		{reason.ObservedHeader, string(d.Observed)},
+	}
+	return slices.DeleteFunc(all, func(f Field) bool { return f.Value == "" })
 }

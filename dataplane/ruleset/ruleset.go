@@ -146,12 +146,21 @@ func (rs *Ruleset) Explain(req Request, now time.Time) (Decision, []Step) {
 // taken to be at the first place of each rule; tokens in the request are not
 // looked at.
 func (rs *Ruleset) EvaluateClaims(req Request, claims []byte, header map[string]any, now time.Time) Decision {
-	return rs.evaluate(req, &assumed{header, claims}, now, nil)
+	return rs.evaluate(req, &assumed{header: header, claims: claims}, now, nil)
 }
 
 // ExplainClaims is EvaluateClaims, and tells each step of the way.
 func (rs *Ruleset) ExplainClaims(req Request, claims []byte, header map[string]any, now time.Time) (Decision, []Step) {
 	rec := new(recorder)
-	d := rs.evaluate(req, &assumed{header, claims}, now, rec)
+	d := rs.evaluate(req, &assumed{header: header, claims: claims}, now, rec)
+	return d, rec.steps
+}
+
+// ExplainToken is Explain with a token that is not in the request yet: it is
+// taken to be at the first place of each rule, and tokens in the request are not
+// looked at. It is verified like any other; an empty one is malformed.
+func (rs *Ruleset) ExplainToken(req Request, token string, now time.Time) (Decision, []Step) {
+	rec := new(recorder)
+	d := rs.evaluate(req, &assumed{signed: &token}, now, rec)
 	return d, rec.steps
 }

@@ -236,6 +236,50 @@ func TestSeveralTokens(t *testing.T) {
 	}
 }
 
+// Where one token of a rule verifies and another one then does not, a service could
+// read the one that we have refused: no mode lets that in, and no later rule is
+// asked. Tokens are taken from the back, so that a failure of the last one tells
+// nothing about the others, to Envoy too.
+func TestTornTokens(t *testing.T) {
+	ci := rule(`"issuer": "ci", "fromHeaders": [{"name": "x-ci"}]`)
+	rules := rule(`"fromHeaders": [{"name": "x-a"}], "fromParams": [{"name": "t"}]`) + "," + ci
+	good, expired := "/?t="+jwt(), "x-a: "+jwt("exp", 1)
+	byCI := "x-ci: " + sign(`{"alg":"HS256"}`, claimsOf("iss", "https://ci.example"), secretB)
+	for _, mode := range []string{"STRICT", "OPTIONAL", "PERMISSIVE"} {
+		enforced := ready(t, oneRoute(mode, rules, ""))
+		observing := ready(t, strings.Replace(oneRoute(mode, rules, ""), `"mode":`, `"observe": true, "mode":`, 1))
+		for _, rs := range []*Ruleset{enforced, observing} {
+			check(t, rs, get(good, expired), "token_expired")
+			check(t, rs, get(good, expired, byCI), "token_expired")
+			check(t, rs, get(good, "x-a: "+jwt("iss", "x")), "issuer_unknown")
+			check(t, rs, get("/?t="+jwt("exp", 1), "x-a: "+jwt(), byCI), "allowed")
+		}
+	}
+}
+
+// A token that PERMISSIVE does not believe is as good as one that does not verify:
+// the next rule is asked.
+func TestPermissiveGoesOn(t *testing.T) {
+	ci := rule(`"issuer": "ci", "fromHeaders": [{"name": "x-ci"}]`)
+	rs := ready(t, oneRoute("PERMISSIVE", rule("")+","+ci, ""))
+	byCI := "x-ci: " + sign(`{"alg":"HS256"}`, claimsOf("iss", "https://ci.example", "sub", "carol"), secretB)
+	if d := check(t, rs, get("/", bearer(jwt("exp", nil)), byCI), "allowed"); d.Caller.Subject != "carol" {
+		t.Errorf("caller %+v, want carol", d.Caller)
+	}
+}
+
+// Tokens that name several credentials are refused where a credential is looked
+// up: Envoy looks once.
+func TestSeveralCredentials(t *testing.T) {
+	bob, pay := sign(hsHeader, `{"iss":"key-bob"}`, secretB), sign(hsHeader, `{"iss":"key-pay","sub":"spiffe://mesh.local/payments"}`, secretA)
+	again := sign(`{"alg":"HS256"}`, `{"iss":"key-bob","jti":"2"}`, secretB)
+	rs := ready(t, oneRoute("STRICT", kongRule, ""))
+	check(t, rs, get("/?jwt="+again, bearer(bob)), "allowed")
+	check(t, rs, get("/?jwt="+pay, bearer(bob)), "credential_unknown")
+	check(t, rs, get("/?jwt="+bob, bearer(pay)), "credential_unknown")
+	check(t, rs, get("/?jwt="+sign(hsHeader, `{}`, secretB), bearer(bob)), "credential_unknown")
+}
+
 // What a mode makes of a token that is missing or does not verify.
 func TestModes(t *testing.T) {
 	for mode, want := range map[string][4]string{ // missing, unknown, bad, good

@@ -10,9 +10,18 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// variable is the environment variable of a flag.
-func variable(flag string) string {
-	return "WATCHWORD_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+// ownVariable annotates a flag whose variable is not that of its name.
+const ownVariable = "watchword_variable"
+
+// variableOf is the environment variable of a flag; empty if it has none.
+func variableOf(f *pflag.Flag) string {
+	switch own := f.Annotations[ownVariable]; {
+	case f.Name == "help":
+		return ""
+	case len(own) > 0:
+		return own[0]
+	}
+	return "WATCHWORD_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 }
 
 // describeEnvironment adds to the help of each flag that the command declares
@@ -20,8 +29,8 @@ func variable(flag string) string {
 func describeEnvironment(cmd *cobra.Command) {
 	describe := func(f *pflag.Flag) {
 		// A command's persistent flags can be among its own flags already.
-		if f.Name != "help" && !strings.Contains(f.Usage, "[$"+variable(f.Name)) {
-			f.Usage += " [$" + variable(f.Name) + "]"
+		if v := variableOf(f); v != "" && !strings.Contains(f.Usage, "[$"+v) {
+			f.Usage += " [$" + v + "]"
 		}
 	}
 	cmd.Flags().VisitAll(describe)
@@ -33,12 +42,12 @@ func describeEnvironment(cmd *cobra.Command) {
 func readEnvironment(cmd *cobra.Command) error {
 	var faults []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		value := os.Getenv(variable(f.Name))
-		if f.Name == "help" || f.Changed || value == "" {
+		v := variableOf(f)
+		if v == "" || f.Changed || os.Getenv(v) == "" {
 			return
 		}
-		if err := cmd.Flags().Set(f.Name, value); err != nil {
-			faults = append(faults, fmt.Errorf("environment variable %s: %w", variable(f.Name), err))
+		if err := cmd.Flags().Set(f.Name, os.Getenv(v)); err != nil {
+			faults = append(faults, fmt.Errorf("environment variable %s: %w", v, err))
 		}
 	})
 	return errors.Join(faults...)

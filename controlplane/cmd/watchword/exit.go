@@ -26,7 +26,7 @@ var exitCodes = []struct {
 	meaning string
 }{
 	{exitOK, "done"},
-	{exitFailed, "failed for a reason that is none of the following"},
+	{exitFailed, "failed for a reason that is none of the following (test: a test failed)"},
 	{exitUsage, "wrong usage: unknown command, flag or value; import: no such configuration"},
 	{exitRefused, "the input was refused; nothing was changed (import: not all was carried over)"},
 	{exitConflict, "conflict: the update names an old revision, or does not fit what is stored"},

@@ -1,122 +1,146 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"regexp"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"github.com/spf13/cobra"
 
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
 
-// explain turns the status of a call into words and an exit code. Errors that
-// have both already stay as they are.
-func (o *options) explain(err error) error {
-	var f *failure
-	var usage usageError
-	if err == nil || errors.As(err, &f) || errors.As(err, &usage) {
+type explainFlags struct {
+	service, tokenFile string
+	method, host, path string
+	headers, form      []string
+}
+
+func newExplainCommand(o *options) *cobra.Command {
+	var flags explainFlags
+	cmd := &cobra.Command{
+		Use:   "explain --service SERVICE [--token-file FILE|-]",
+		Short: "Show step by step why a service lets a request in or refuses it",
+		Long: `Decides on a request as the data planes of a service do, with the policies and
+keys that the control plane has published, and shows what each step compared and
+why it ended as it did. Nothing is sent to the service.
+
+The token is taken to be where each rule of the service looks first. Without
+--token-file the request has none but those in its headers, path and form. The
+token goes to the control plane only, which neither keeps nor shows it.
+
+The exit code is 0 whatever the verdict is. On this command --token-file is the
+token to explain; the admin token is named by --admin-token-file.`,
+		Example: `  watchword explain --service orders --token-file token.txt --path /orders/1
+  watchword token --service web --audience orders | watchword explain --service orders --token-file -
+  watchword explain --service orders --method POST --header "x-request-id: 1" --form a=b`,
+		Args: noArguments("; see --service and --token-file"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runExplain(cmd, o, &flags) },
+	}
+	o.addServiceFlag(cmd, &flags.service, "`SERVICE` that gets the request")
+	f := cmd.Flags()
+	f.StringVar(&flags.tokenFile, "token-file", "", "`FILE` with the token to explain, or - for standard input (default no token)")
+	// The variable of the name is that of the admin token, which must not be sent
+	// as a token to explain.
+	must(f.SetAnnotation("token-file", ownVariable, []string{""}))
+	f.StringVar(&o.tokenFile, "admin-token-file", "", "`FILE` with the admin token (default DATA-DIR/admin.token)")
+	must(f.SetAnnotation("admin-token-file", ownVariable, []string{"WATCHWORD_TOKEN_FILE"}))
+	f.StringVar(&flags.method, "method", "", "`METHOD` of the request (default GET, or POST with --form)")
+	f.StringVar(&flags.host, "host", "", "`HOST` of the request (default SERVICE)")
+	f.StringVar(&flags.path, "path", "", "`PATH` of the request, with its query (default /)")
+	f.StringArrayVar(&flags.headers, "header", nil, "a header of the request, as `NAME:VALUE`; may be repeated")
+	f.StringArrayVar(&flags.form, "form", nil, "a field of a form in the body, as `NAME=VALUE`; may be repeated")
+	must(cmd.MarkFlagFilename("token-file"))
+	must(cmd.MarkFlagFilename("admin-token-file"))
+	return cmd
+}
+
+func runExplain(cmd *cobra.Command, o *options, flags *explainFlags) error {
+	con := o.console(cmd)
+	if con.format == formatName {
+		return usagef("an explanation has no name; leave out -o, or use json or yaml")
+	}
+	request, err := flags.request(cmd.InOrStdin())
+	if err != nil {
 		return err
 	}
-	s, ok := status.FromError(err)
-	if !ok {
-		return err
-	}
-	message := errors.New(oneLine(s.Message()))
-	switch s.Code() {
-	case codes.InvalidArgument:
-		return refusal(s, message)
-	case codes.ResourceExhausted:
-		return &failure{code: exitRefused, err: message, hint: "if it is too large, apply fewer documents at once"}
-	case codes.FailedPrecondition, codes.Aborted, codes.AlreadyExists:
-		return &failure{code: exitConflict, err: message, hint: conflictHint(s.Message())}
-	case codes.Unavailable:
-		return o.notReachable(s.Message())
-	case codes.DeadlineExceeded:
-		return &failure{code: exitUnreachable, err: fmt.Errorf("no answer from %s in %s", o.address(), o.timeout),
-			hint: "see the log of `watchword serve`, or allow more time with --timeout"}
-	case codes.Unauthenticated:
-		return &failure{code: exitUnreachable, err: fmt.Errorf("%s refused the admin token: %w", o.address(), message),
-			hint: "use the token of that control plane: --data-dir names its folder, --token-file the file"}
-	case codes.Unimplemented:
-		return &failure{code: exitFailed, err: fmt.Errorf("%s does not know this call: %w", o.address(), message),
-			hint: "it is another version; this is watchword " + buildVersion().Version}
-	case codes.Canceled:
-		return &failure{code: exitFailed, err: errors.New("interrupted")}
-	}
-	return &failure{code: exitFailed, err: message}
-}
-
-// refusal lists the faults of an INVALID_ARGUMENT, one a line.
-func refusal(s *status.Status, message error) error {
-	for _, detail := range s.Details() {
-		if faults, ok := detail.(*adminv1.Faults); ok && len(faults.GetFaults()) > 0 {
-			return faultList(faults.GetFaults())
+	return o.withClient(cmd, func(ctx context.Context, c *client) error {
+		response, err := c.Explain(ctx, request)
+		if err != nil {
+			return err
 		}
-	}
-	return &failure{code: exitRefused, err: message}
+		return con.printExplanation(explanationOf(response))
+	})
 }
 
-func faultList(faults []*adminv1.Fault) error {
-	f := &failure{code: exitRefused, err: fmt.Errorf("%s; nothing was changed", count(len(faults), "fault"))}
-	for _, fault := range faults {
-		f.lines = append(f.lines, faultLine(fault))
+func (f *explainFlags) request(stdin io.Reader) (*adminv1.ExplainRequest, error) {
+	request := &adminv1.ExplainRequest{Service: f.service, Method: f.method, Host: f.host, Path: f.path}
+	var err error
+	// No error has the text: it may be a token that stands in the wrong place.
+	if request.Headers, err = fields("--header", ":", "NAME:VALUE", f.headers); err != nil {
+		return nil, err
 	}
-	return f
+	if request.Form, err = fields("--form", "=", "NAME=VALUE", f.form); err != nil {
+		return nil, err
+	}
+	if f.tokenFile != "" {
+		request.Token, err = readToken(stdin, f.tokenFile)
+	}
+	return request, err
 }
 
-// faultLine is file:line: Kind/name: field: message, without what is unknown.
-func faultLine(f *adminv1.Fault) string {
-	var parts []string
-	place := f.GetSource()
-	if place != "" && f.GetLine() > 0 {
-		place = fmt.Sprintf("%s:%d", place, f.GetLine())
-	}
-	for _, part := range []string{place, f.GetResource(), f.GetField(), f.GetMessage()} {
-		if part != "" {
-			parts = append(parts, part)
+func fields(flag, separator, form string, list []string) ([]*adminv1.ExplainField, error) {
+	var out []*adminv1.ExplainField
+	for i, text := range list {
+		name, value, ok := strings.Cut(text, separator)
+		if name = strings.TrimSpace(name); !ok || name == "" {
+			return nil, usagef("%s number %d: want %s", flag, i+1, form)
 		}
+		if separator == ":" {
+			value = strings.TrimSpace(value)
+		}
+		out = append(out, &adminv1.ExplainField{Name: name, Value: value})
 	}
-	return strings.Join(parts, ": ")
+	return out, nil
 }
 
-// conflictHint is the way out of an old revision; other conflicts say theirs
-// themselves.
-func conflictHint(message string) string {
-	if strings.Contains(message, "revision") {
-		return "read it again with `watchword get KIND NAME -o yaml`; without metadata.revision the last writer wins"
-	}
-	return ""
-}
+// beforeToken is what stands before a token that was copied with its header.
+var beforeToken = regexp.MustCompile(`(?i)^\s*(authorization:)?\s*bearer\s`)
 
-// notReachable says what was tried, and how to have it there.
-func (o *options) notReachable(message string) error {
-	// gRPC puts its own layers before the cause.
-	_, cause, dialing := strings.Cut(message, "Error while dialing: ")
-	if dialing {
-		message = strings.TrimSuffix(cause, `"`)
-	} else if !strings.Contains(message, "error reading from server") && !strings.Contains(message, "connection error") {
-		// It answered: what it needs itself is not there.
-		return &failure{code: exitUnreachable, err: fmt.Errorf("the control plane at %s can't do this now: %s", o.address(), oneLine(message)),
-			hint: "try again; the log of `watchword serve` may say more"}
+// largestTokenFile is more than any header can hold.
+const largestTokenFile = 1 << 20
+
+// readToken reads a token, also one that is still in the form of a header.
+func readToken(stdin io.Reader, path string) (string, error) {
+	r, name := stdin, "standard input"
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", fmt.Errorf("reading the token: %w", err)
+		}
+		defer f.Close()
+		r, name = f, path
 	}
-	f := &failure{code: exitUnreachable, err: fmt.Errorf("control plane not reachable at %s: %s", o.address(), oneLine(message))}
+	text, err := io.ReadAll(io.LimitReader(r, largestTokenFile+1))
+	if err != nil {
+		return "", fmt.Errorf("reading the token: %w", err)
+	}
+	token := strings.TrimSpace(beforeToken.ReplaceAllString(string(text), ""))
 	switch {
-	case strings.HasPrefix(o.address(), "unix:") && len(o.address()) > len("unix:")+100:
-		f.hint = "the path of a Unix socket can't have more than about 100 bytes: use a shorter --data-dir, or --server HOST:PORT"
-	case o.server != "":
-		f.hint = "is `watchword serve` running there? --server or WATCHWORD_SERVER names another place"
-	default:
-		f.hint = fmt.Sprintf("is `watchword serve` running? start it with --data-dir %s, or name its folder with --data-dir or its address with --server", o.dataDir)
+	case token == "":
+		return "", &failure{code: exitRefused, err: fmt.Errorf("%s holds no token", name), hint: "leave out --token-file to explain a request without one"}
+	case len(text) > largestTokenFile:
+		return "", &failure{code: exitRefused, err: errors.New(name + " is too large to be a token")}
+	case !isText(token):
+		return "", &failure{code: exitRefused, err: errors.New(name + " is not text, and no token")}
 	}
-	return f
+	return token, nil
 }
 
-// count is "1 fault" or "2 faults".
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
+func isText(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f || r == '\ufffd' })
 }

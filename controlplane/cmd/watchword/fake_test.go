@@ -360,6 +360,41 @@ func (f *fakeAdmin) ListRefusals(_ context.Context, r *adminv1.ListRefusalsReque
 	return response, nil
 }
 
+// Explain answers by the token, and tells of the request what it got.
+func (f *fakeAdmin) Explain(_ context.Context, r *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
+	if r.GetService() == "nope" {
+		return nil, status.Error(codes.NotFound, `there is no Service "nope"`)
+	}
+	request := fmt.Sprintf("%s %s%s %v %v", r.GetMethod(), r.GetHost(), r.GetPath(), pairs(r.GetHeaders()), pairs(r.GetForm()))
+	response := &adminv1.ExplainResponse{
+		Revision: 57, Time: timestamppb.New(time.Unix(1_800_000_000, 0)), Route: "admin", DataPlanes: fakePlanes(),
+		Steps: []*adminv1.ExplainStep{{Name: "route", Outcome: "selected", Detail: request}},
+	}
+	switch r.GetToken() {
+	case "good":
+		response.Allowed, response.Observed, response.ObservedRule = true, "consumer_denied", "later/0"
+		response.Caller = &adminv1.ExplainCaller{Issuer: "watchword", Iss: "http://sts", Subject: "spiffe://mesh.local/web"}
+		response.Steps = append(response.Steps,
+			&adminv1.ExplainStep{Name: "signature", Outcome: "ok", Detail: `verified by key "k1" (ES256)`},
+			&adminv1.ExplainStep{Name: "forward", Outcome: "added", Detail: `header x-watchword-caller: "\x1b[31m"`})
+		response.DataPlanes = response.DataPlanes[:1]
+	case "idle":
+		response.Allowed, response.DataPlanes = true, nil
+	default:
+		response.Reason, response.Rule = "consumer_denied", "admin/1"
+		response.Refusal = &adminv1.ExplainRefusal{Status: 403, Body: "{}", Headers: []*adminv1.ExplainField{{Name: "content-type", Value: "application/json"}, {Name: "x-watchword-reason", Value: "consumer_denied"}}}
+	}
+	return response, nil
+}
+
+func pairs(list []*adminv1.ExplainField) []string {
+	var out []string
+	for _, f := range list {
+		out = append(out, f.GetName()+"="+f.GetValue())
+	}
+	return out
+}
+
 func (f *fakeAdmin) CreateClientSecret(_ context.Context, r *adminv1.CreateClientSecretRequest) (*adminv1.CreateClientSecretResponse, error) {
 	return &adminv1.CreateClientSecretResponse{ClientId: r.GetService(), ClientSecret: fakeSecret}, nil
 }

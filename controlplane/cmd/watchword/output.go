@@ -129,7 +129,10 @@ type cell struct {
 
 // table prints columns of the width that they need. Widths are counted before
 // colours are added, which text/tabwriter can't do.
-func (c *console) table(header []string, rows [][]cell) {
+func (c *console) table(header []string, rows [][]cell) { c.tableAfter("", header, rows) }
+
+// tableAfter is a table with something before each line.
+func (c *console) tableAfter(before string, header []string, rows [][]cell) {
 	widths := make([]int, len(header))
 	all := [][]cell{plain(header...)}
 	all = append(all, rows...)
@@ -144,6 +147,7 @@ func (c *console) table(header []string, rows [][]cell) {
 	}
 	for _, row := range all {
 		var line strings.Builder
+		line.WriteString(before)
 		for i, field := range row {
 			line.WriteString(c.paint(field.text, field.color...))
 			if i < len(row)-1 {

@@ -52,3 +52,17 @@ func TestProgressRedraws(t *testing.T) {
 		t.Errorf("progress (-want +got):\n%s", d)
 	}
 }
+
+// Tests that take long say how far they are, every two seconds.
+func TestTestProgress(t *testing.T) {
+	var out strings.Builder
+	start := time.Unix(1_800_000_000, 0)
+	p := newTestProgress(&console{err: &out}, 9, start)
+	for n := range 5 {
+		p.done(n+1, n/2, start.Add(time.Duration(n)*1100*time.Millisecond))
+	}
+	p.clear()
+	if want := "3 of 9 tests, 1 failed\n5 of 9 tests, 2 failed\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}

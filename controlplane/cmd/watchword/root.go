@@ -38,7 +38,7 @@ func newRootCommand(o *options) *cobra.Command {
 		Short: "Control plane for service-to-service authentication with JWTs",
 		Long: `Watchword keeps the policies that say which service may call which, issues the
 tokens that services call each other with, and tells every Envoy what to accept.
-` + "`watchword serve`" + ` is the control plane; all other commands talk to it.`,
+` + "`watchword serve`" + ` is the control plane; most other commands talk to it.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -51,8 +51,8 @@ tokens that services call each other with, and tells every Envoy what to accept.
 	root.SetHelpCommandGroupID(groupServer)
 	root.SetCompletionCommandGroupID(groupServer)
 	o.addFlags(root)
-	addCommands(root, groupPolicies, newApplyCommand(o), newDiffCommand(o), newGetCommand(o), newDeleteCommand(o), newImportCommand(o))
-	addCommands(root, groupPlanes, newStatusCommand(o), newRefusalsCommand(o), newXDSCommand(o), newEnvoyCommand(o))
+	addCommands(root, groupPolicies, newApplyCommand(o), newDiffCommand(o), newGetCommand(o), newDeleteCommand(o), newImportCommand(o), newTestCommand(o))
+	addCommands(root, groupPlanes, newStatusCommand(o), newRefusalsCommand(o), newExplainCommand(o), newXDSCommand(o), newEnvoyCommand(o))
 	addCommands(root, groupTokens, newClientSecretCommand(o), newTokenCommand(o))
 	addCommands(root, groupServer, newServeCommand(), newVersionCommand(o))
 	root.AddCommand(newExitCodesTopic())

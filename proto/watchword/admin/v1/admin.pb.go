@@ -2141,6 +2141,521 @@ func (x *Refusal) GetEnforcement() Refusal_Enforcement {
 	return Refusal_ENFORCEMENT_UNSPECIFIED
 }
 
+// ExplainRequest is a request to a service.
+type ExplainRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Default GET, or POST with a form.
+	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// Host, with the port if there is one. Default the name of the service.
+	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// With the query. Default "/".
+	Path    string          `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	Headers []*ExplainField `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty"`
+	// Fields of a form, in the body.
+	Form []*ExplainField `protobuf:"bytes,6,rep,name=form,proto3" json:"form,omitempty"`
+	// A token that is not in the request yet: it is taken to be where each rule of
+	// the service looks first, and tokens in the request are not looked at. Empty
+	// looks at those in the request. It is not kept, not logged and not in the
+	// answer.
+	Token         string `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ExplainRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetHeaders() []*ExplainField {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *ExplainRequest) GetForm() []*ExplainField {
+	if x != nil {
+		return x.Form
+	}
+	return nil
+}
+
+func (x *ExplainRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type ExplainField struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainField) Reset() {
+	*x = ExplainField{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainField) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainField) ProtoMessage() {}
+
+func (x *ExplainField) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainField.ProtoReflect.Descriptor instead.
+func (*ExplainField) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ExplainField) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainField) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision whose configuration was explained, and when.
+	Revision int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Time     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	Steps    []*ExplainStep         `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
+	Allowed  bool                   `protobuf:"varint,4,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// Why it is refused, and the authorization rule (POLICY/0) that refuses, if it
+	// is one.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Rule   string `protobuf:"bytes,6,opt,name=rule,proto3" json:"rule,omitempty"`
+	// What would be refused if policies that are only observed were enforced.
+	Observed     string `protobuf:"bytes,7,opt,name=observed,proto3" json:"observed,omitempty"`
+	ObservedRule string `protobuf:"bytes,8,opt,name=observed_rule,json=observedRule,proto3" json:"observed_rule,omitempty"`
+	// Name of the route; empty for the rest of the service.
+	Route string `protobuf:"bytes,9,opt,name=route,proto3" json:"route,omitempty"`
+	// The caller, as far as it is known.
+	Caller *ExplainCaller `protobuf:"bytes,10,opt,name=caller,proto3" json:"caller,omitempty"`
+	// What the caller of a refused request is told.
+	Refusal *ExplainRefusal `protobuf:"bytes,11,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// The connected data planes of the service: those that are not in sync may
+	// decide in another way.
+	DataPlanes    []*DataPlane `protobuf:"bytes,12,rep,name=data_planes,json=dataPlanes,proto3" json:"data_planes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ExplainResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ExplainResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetSteps() []*ExplainStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *ExplainResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetObserved() string {
+	if x != nil {
+		return x.Observed
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetObservedRule() string {
+	if x != nil {
+		return x.ObservedRule
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetCaller() *ExplainCaller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetRefusal() *ExplainRefusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetDataPlanes() []*DataPlane {
+	if x != nil {
+		return x.DataPlanes
+	}
+	return nil
+}
+
+type ExplainStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as route, audience or signature; "observed " before it where nothing is
+	// enforced.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// A reason word where it was refused.
+	Outcome string `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// What was looked at, and what it was compared with.
+	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainStep) Reset() {
+	*x = ExplainStep{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainStep) ProtoMessage() {}
+
+func (x *ExplainStep) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainStep.ProtoReflect.Descriptor instead.
+func (*ExplainStep) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ExplainStep) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainStep) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *ExplainStep) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type ExplainCaller struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Issuer whose keys verified the token, and the claims iss and sub.
+	Issuer  string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Iss     string `protobuf:"bytes,2,opt,name=iss,proto3" json:"iss,omitempty"`
+	Subject string `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Name of the service that signed for itself.
+	Service  string `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
+	Consumer string `protobuf:"bytes,5,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	// Key of the credential that verified the token.
+	Credential string `protobuf:"bytes,6,opt,name=credential,proto3" json:"credential,omitempty"`
+	// There is no verified token, and consumer stands for that.
+	Anonymous     bool `protobuf:"varint,7,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainCaller) Reset() {
+	*x = ExplainCaller{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainCaller) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainCaller) ProtoMessage() {}
+
+func (x *ExplainCaller) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainCaller.ProtoReflect.Descriptor instead.
+func (*ExplainCaller) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ExplainCaller) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *ExplainCaller) GetIss() string {
+	if x != nil {
+		return x.Iss
+	}
+	return ""
+}
+
+func (x *ExplainCaller) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *ExplainCaller) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ExplainCaller) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *ExplainCaller) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *ExplainCaller) GetAnonymous() bool {
+	if x != nil {
+		return x.Anonymous
+	}
+	return false
+}
+
+type ExplainRefusal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of HTTP; 200 for gRPC, whose status is in the header grpc-status.
+	Status        int32           `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	Headers       []*ExplainField `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty"`
+	Body          string          `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRefusal) Reset() {
+	*x = ExplainRefusal{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRefusal) ProtoMessage() {}
+
+func (x *ExplainRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRefusal.ProtoReflect.Descriptor instead.
+func (*ExplainRefusal) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ExplainRefusal) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *ExplainRefusal) GetHeaders() []*ExplainField {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *ExplainRefusal) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
 // Caller is who the token names, which was verified.
 type Refusal_Caller struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -2155,7 +2670,7 @@ type Refusal_Caller struct {
 
 func (x *Refusal_Caller) Reset() {
 	*x = Refusal_Caller{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2682,7 @@ func (x *Refusal_Caller) String() string {
 func (*Refusal_Caller) ProtoMessage() {}
 
 func (x *Refusal_Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +2891,51 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\vEnforcement\x12\x1b\n" +
 	"\x17ENFORCEMENT_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bENFORCED\x10\x01\x12\f\n" +
-	"\bOBSERVED\x10\x022\xea\x06\n" +
+	"\bOBSERVED\x10\x02\"\xf2\x01\n" +
+	"\x0eExplainRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x12:\n" +
+	"\aheaders\x18\x05 \x03(\v2 .watchword.admin.v1.ExplainFieldR\aheaders\x124\n" +
+	"\x04form\x18\x06 \x03(\v2 .watchword.admin.v1.ExplainFieldR\x04form\x12\x14\n" +
+	"\x05token\x18\a \x01(\tR\x05token\"8\n" +
+	"\fExplainField\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xea\x03\n" +
+	"\x0fExplainResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x125\n" +
+	"\x05steps\x18\x03 \x03(\v2\x1f.watchword.admin.v1.ExplainStepR\x05steps\x12\x18\n" +
+	"\aallowed\x18\x04 \x01(\bR\aallowed\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04rule\x18\x06 \x01(\tR\x04rule\x12\x1a\n" +
+	"\bobserved\x18\a \x01(\tR\bobserved\x12#\n" +
+	"\robserved_rule\x18\b \x01(\tR\fobservedRule\x12\x14\n" +
+	"\x05route\x18\t \x01(\tR\x05route\x129\n" +
+	"\x06caller\x18\n" +
+	" \x01(\v2!.watchword.admin.v1.ExplainCallerR\x06caller\x12<\n" +
+	"\arefusal\x18\v \x01(\v2\".watchword.admin.v1.ExplainRefusalR\arefusal\x12>\n" +
+	"\vdata_planes\x18\f \x03(\v2\x1d.watchword.admin.v1.DataPlaneR\n" +
+	"dataPlanes\"S\n" +
+	"\vExplainStep\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"\xc7\x01\n" +
+	"\rExplainCaller\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x10\n" +
+	"\x03iss\x18\x02 \x01(\tR\x03iss\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12\x18\n" +
+	"\aservice\x18\x04 \x01(\tR\aservice\x12\x1a\n" +
+	"\bconsumer\x18\x05 \x01(\tR\bconsumer\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x06 \x01(\tR\n" +
+	"credential\x12\x1c\n" +
+	"\tanonymous\x18\a \x01(\bR\tanonymous\"x\n" +
+	"\x0eExplainRefusal\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\x05R\x06status\x12:\n" +
+	"\aheaders\x18\x02 \x03(\v2 .watchword.admin.v1.ExplainFieldR\aheaders\x12\x12\n" +
+	"\x04body\x18\x03 \x01(\tR\x04body2\xbe\a\n" +
 	"\fAdminService\x12L\n" +
 	"\x05Apply\x12 .watchword.admin.v1.ApplyRequest\x1a!.watchword.admin.v1.ApplyResponse\x12I\n" +
 	"\x04List\x12\x1f.watchword.admin.v1.ListRequest\x1a .watchword.admin.v1.ListResponse\x12O\n" +
@@ -2388,7 +2947,8 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x12CreateClientSecret\x12-.watchword.admin.v1.CreateClientSecretRequest\x1a..watchword.admin.v1.CreateClientSecretResponse\x12[\n" +
 	"\n" +
 	"IssueToken\x12%.watchword.admin.v1.IssueTokenRequest\x1a&.watchword.admin.v1.IssueTokenResponse\x12a\n" +
-	"\fListRefusals\x12'.watchword.admin.v1.ListRefusalsRequest\x1a(.watchword.admin.v1.ListRefusalsResponseBFZDgithub.com/watchword-mesh/watchword/proto/watchword/admin/v1;adminv1b\x06proto3"
+	"\fListRefusals\x12'.watchword.admin.v1.ListRefusalsRequest\x1a(.watchword.admin.v1.ListRefusalsResponse\x12R\n" +
+	"\aExplain\x12\".watchword.admin.v1.ExplainRequest\x1a#.watchword.admin.v1.ExplainResponseBFZDgithub.com/watchword-mesh/watchword/proto/watchword/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_watchword_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -2403,7 +2963,7 @@ func file_watchword_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(Change_Action)(0),                 // 0: watchword.admin.v1.Change.Action
 	(Refusal_Enforcement)(0),           // 1: watchword.admin.v1.Refusal.Enforcement
@@ -2437,70 +2997,86 @@ var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(*ListRefusalsResponse)(nil),       // 29: watchword.admin.v1.ListRefusalsResponse
 	(*RefusalCount)(nil),               // 30: watchword.admin.v1.RefusalCount
 	(*Refusal)(nil),                    // 31: watchword.admin.v1.Refusal
-	nil,                                // 32: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	(*Refusal_Caller)(nil),             // 33: watchword.admin.v1.Refusal.Caller
-	(*structpb.Struct)(nil),            // 34: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 36: google.protobuf.Duration
+	(*ExplainRequest)(nil),             // 32: watchword.admin.v1.ExplainRequest
+	(*ExplainField)(nil),               // 33: watchword.admin.v1.ExplainField
+	(*ExplainResponse)(nil),            // 34: watchword.admin.v1.ExplainResponse
+	(*ExplainStep)(nil),                // 35: watchword.admin.v1.ExplainStep
+	(*ExplainCaller)(nil),              // 36: watchword.admin.v1.ExplainCaller
+	(*ExplainRefusal)(nil),             // 37: watchword.admin.v1.ExplainRefusal
+	nil,                                // 38: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	(*Refusal_Caller)(nil),             // 39: watchword.admin.v1.Refusal.Caller
+	(*structpb.Struct)(nil),            // 40: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 41: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 42: google.protobuf.Duration
 }
 var file_watchword_admin_v1_admin_proto_depIdxs = []int32{
 	2,  // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
-	32, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	38, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
 	6,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
 	5,  // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
 	0,  // 4: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
 	8,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
-	34, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
+	40, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
 	13, // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
-	35, // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
-	35, // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
-	35, // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
-	35, // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
+	41, // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
+	41, // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
+	41, // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
+	41, // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
 	9,  // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
 	6,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
 	18, // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	35, // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
-	35, // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
+	41, // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
+	41, // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
 	18, // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
 	21, // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
-	34, // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
-	36, // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
+	40, // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
+	42, // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
 	18, // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
-	36, // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
-	36, // 23: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
+	42, // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
+	42, // 23: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
 	1,  // 24: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
 	30, // 25: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
 	31, // 26: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
-	35, // 27: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
-	33, // 28: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	41, // 27: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
+	39, // 28: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
 	1,  // 29: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	35, // 30: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
-	35, // 31: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
-	33, // 32: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	41, // 30: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
+	41, // 31: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
+	39, // 32: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
 	1,  // 33: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	3,  // 34: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
-	10, // 35: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
-	14, // 36: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
-	16, // 37: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
-	19, // 38: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
-	22, // 39: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
-	24, // 40: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
-	26, // 41: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
-	28, // 42: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
-	4,  // 43: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
-	11, // 44: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
-	15, // 45: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
-	17, // 46: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
-	20, // 47: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
-	23, // 48: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
-	25, // 49: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
-	27, // 50: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
-	29, // 51: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
-	43, // [43:52] is the sub-list for method output_type
-	34, // [34:43] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	33, // 34: watchword.admin.v1.ExplainRequest.headers:type_name -> watchword.admin.v1.ExplainField
+	33, // 35: watchword.admin.v1.ExplainRequest.form:type_name -> watchword.admin.v1.ExplainField
+	41, // 36: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	35, // 37: watchword.admin.v1.ExplainResponse.steps:type_name -> watchword.admin.v1.ExplainStep
+	36, // 38: watchword.admin.v1.ExplainResponse.caller:type_name -> watchword.admin.v1.ExplainCaller
+	37, // 39: watchword.admin.v1.ExplainResponse.refusal:type_name -> watchword.admin.v1.ExplainRefusal
+	18, // 40: watchword.admin.v1.ExplainResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	33, // 41: watchword.admin.v1.ExplainRefusal.headers:type_name -> watchword.admin.v1.ExplainField
+	3,  // 42: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
+	10, // 43: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
+	14, // 44: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
+	16, // 45: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
+	19, // 46: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
+	22, // 47: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
+	24, // 48: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
+	26, // 49: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
+	28, // 50: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
+	32, // 51: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
+	4,  // 52: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
+	11, // 53: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
+	15, // 54: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
+	17, // 55: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
+	20, // 56: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
+	23, // 57: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
+	25, // 58: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
+	27, // 59: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
+	29, // 60: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
+	34, // 61: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
+	52, // [52:62] is the sub-list for method output_type
+	42, // [42:52] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_watchword_admin_v1_admin_proto_init() }
@@ -2514,7 +3090,7 @@ func file_watchword_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_admin_v1_admin_proto_rawDesc), len(file_watchword_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   32,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
