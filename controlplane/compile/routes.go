@@ -29,7 +29,7 @@ func (c *compiler) routes(name string, match *dataplanev1.RequestMatch) []*datap
 }
 
 // held is what holds for a route. What is enforced is only observed where no
-// policy is enforced.
+// policy is enforced and this one could refuse something.
 type held struct {
 	enforced, observed policy.AuthenticationPolicy
 	observe            bool
@@ -39,7 +39,7 @@ func (c *compiler) held(route string) held {
 	enforced, observed := c.in.Policies.AuthenticationFor(c.service, route)
 	switch {
 	case enforced.Name == "" && observed.Name != "":
-		return held{enforced: observed, observe: true}
+		return held{enforced: observed, observe: observed.Spec.GetMode() != policyv1.AuthenticationPolicySpec_PERMISSIVE}
 	case enforced.Name == "":
 		enforced.Spec = byDefault
 	}

@@ -237,15 +237,15 @@ func TestSeveralTokens(t *testing.T) {
 }
 
 // Where one token of a rule verifies and another one then does not, a service could
-// read the one that we have refused: no mode lets that in, and no later rule is
-// asked. Tokens are taken from the back, so that a failure of the last one tells
+// read the one that we have refused: no later rule is asked, and but for PERMISSIVE,
+// which then knows no caller, no mode lets that in. Tokens are taken from the back, so that a failure of the last one tells
 // nothing about the others, to Envoy too.
 func TestTornTokens(t *testing.T) {
 	ci := rule(`"issuer": "ci", "fromHeaders": [{"name": "x-ci"}]`)
 	rules := rule(`"fromHeaders": [{"name": "x-a"}], "fromParams": [{"name": "t"}]`) + "," + ci
 	good, expired := "/?t="+jwt(), "x-a: "+jwt("exp", 1)
 	byCI := "x-ci: " + sign(`{"alg":"HS256"}`, claimsOf("iss", "https://ci.example"), secretB)
-	for _, mode := range []string{"STRICT", "OPTIONAL", "PERMISSIVE"} {
+	for _, mode := range []string{"STRICT", "OPTIONAL"} {
 		enforced := ready(t, oneRoute(mode, rules, ""))
 		observing := ready(t, strings.Replace(oneRoute(mode, rules, ""), `"mode":`, `"observe": true, "mode":`, 1))
 		for _, rs := range []*Ruleset{enforced, observing} {
@@ -255,15 +255,24 @@ func TestTornTokens(t *testing.T) {
 			check(t, rs, get("/?t="+jwt("exp", 1), "x-a: "+jwt(), byCI), "allowed")
 		}
 	}
+	rs := ready(t, oneRoute("PERMISSIVE", rules, ""))
+	for _, fields := range [][]string{{expired}, {expired, byCI}, {"x-a: " + jwt("iss", "x")}} {
+		if d := check(t, rs, get(good, fields...), "allowed"); d.Caller != (Caller{}) {
+			t.Errorf("%q: caller %+v of a torn token", fields, d.Caller)
+		}
+	}
 }
 
-// A token that PERMISSIVE does not believe is as good as one that does not verify:
-// the next rule is asked.
-func TestPermissiveGoesOn(t *testing.T) {
+// A token that PERMISSIVE does not believe counts as none, but was its rule's: no
+// other rule is asked, as Envoy asks them all before it judges claims.
+func TestPermissiveStopsAtClaims(t *testing.T) {
 	ci := rule(`"issuer": "ci", "fromHeaders": [{"name": "x-ci"}]`)
 	rs := ready(t, oneRoute("PERMISSIVE", rule("")+","+ci, ""))
 	byCI := "x-ci: " + sign(`{"alg":"HS256"}`, claimsOf("iss", "https://ci.example", "sub", "carol"), secretB)
-	if d := check(t, rs, get("/", bearer(jwt("exp", nil)), byCI), "allowed"); d.Caller.Subject != "carol" {
+	if d := check(t, rs, get("/", bearer(jwt("exp", nil)), byCI), "allowed"); d.Caller != (Caller{}) {
+		t.Errorf("caller %+v, want none", d.Caller)
+	}
+	if d := check(t, rs, get("/", bearer(jwt("exp", 1)), byCI), "allowed"); d.Caller.Subject != "carol" {
 		t.Errorf("caller %+v, want carol", d.Caller)
 	}
 }
