@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/watchword-mesh/watchword/dataplane/reason"
 	"github.com/watchword-mesh/watchword/dataplane/ruleset"
@@ -97,6 +98,23 @@ var attacks = []attack{
 	{testCase: testCase{name: "one of them bad", service: everywhere, request: with(func(token string) ruleset.Request {
 		return get(field("X-Token", token), field("X-Token", "x.y.z"))
 	}), want: reason.TokenMalformed}},
+
+	// Claims that become something else on their way.
+	{testCase: testCase{name: "scope with a line break", service: scoped, request: as(map[string]any{"scope": "a\r\nx-evil: 1"}), want: reason.ClaimMalformed}},
+	{testCase: testCase{name: "scope that would be two cookies", service: scoped, request: as(map[string]any{"scope": "a;admin=1"}), want: reason.ClaimMalformed}},
+	{testCase: testCase{name: "scope of two in a cookie", service: scoped, request: as(map[string]any{"scope": "a b"}), want: reason.ClaimMalformed}},
+	{testCase: testCase{name: "scope of one", service: scoped, request: as(map[string]any{"scope": "a"}), saw: map[string]string{"X-Scope": "a", "Cookie": "scope=a"}}},
+	{testCase: testCase{name: "scope of another", service: scoped, request: as(map[string]any{"scope": "ab"}), want: reason.ConsumerDenied}},
+	{testCase: testCase{name: "list of scopes", service: scoped, request: as(map[string]any{"scope": []string{"b", "a"}})}},
+}
+
+// scoped wants scope a, and hands it on.
+func scoped(b *bench, r *dataplanev1.Route, rule *dataplanev1.TokenRule) {
+	everywhere(b, r, rule)
+	rule.OutputClaims = []*dataplanev1.OutputClaim{{ClaimPath: []string{"scope"}, Header: "x-scope"}, {ClaimPath: []string{"scope"}, Cookie: "scope"}, {ClaimPath: []string{"scope"}, Query: "scope"}}
+	r.Authorization = &dataplanev1.Authorization{Restricted: true, Allow: []*dataplanev1.AuthorizationRule{{Name: "p/0", When: []*dataplanev1.ClaimMatch{
+		{ClaimPath: []string{"scope"}, Op: dataplanev1.ClaimMatch_IN, Values: []*structpb.Value{structpb.NewStringValue("x.y"), structpb.NewStringValue("a")}},
+	}}}}
 }
 
 // What was tried against the chain: Envoy and the reference agree, and the service
