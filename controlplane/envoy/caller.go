@@ -209,8 +209,8 @@ func (v *verification) claimHolds(m *dataplanev1.ClaimMatch) *predicate {
 	}
 	exists := allOf([]*predicate{value(present()), noneOf(value(null()))})
 	var in []*predicate
-	for _, one := range m.GetValues() {
-		in = append(in, value(valueMatch(one)), value(listHas(valueMatch(one))))
+	for _, one := range valueMatches(m) {
+		in = append(in, value(one))
 	}
 	switch m.GetOp() {
 	case dataplanev1.ClaimMatch_EXISTS:

@@ -133,16 +133,13 @@ func (v *verification) enforces() bool { return v.metadataPrefix == "watchword_"
 func (v *verification) provider(in *instance, pl place, iss string, keys *jwtv3.JwtProvider_LocalJwks) *jwtv3.JwtProvider {
 	r := pl.rule
 	p := &jwtv3.JwtProvider{
-		Issuer:              iss,
-		Audiences:           r.GetAudiences(),
-		JwksSourceSpecifier: keys,
-		ClockSkewSeconds:    clockSkew(r),
-		Forward:             !v.removes(pl) || v.removedByScript(pl),
-		PayloadInMetadata:   v.payloadKey(),
-		HeaderInMetadata:    v.byKey(pl.mark),
-		NormalizePayloadInMetadata: &jwtv3.JwtProvider_NormalizePayload{
-			SpaceDelimitedClaims: []string{"scope"},
-		},
+		Issuer:                 iss,
+		Audiences:              r.GetAudiences(),
+		JwksSourceSpecifier:    keys,
+		ClockSkewSeconds:       clockSkew(r),
+		Forward:                !v.removes(pl) || v.removedByScript(pl),
+		PayloadInMetadata:      v.payloadKey(),
+		HeaderInMetadata:       v.byKey(pl.mark),
 		FailedStatusInMetadata: v.failedKey(pl.position),
 		JwtCacheConfig:         &jwtv3.JwtCacheConfig{JwtCacheSize: cachedTokens, JwtMaxTokenSize: cachedTokenSize},
 	}

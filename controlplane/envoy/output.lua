@@ -3,26 +3,57 @@
 -- what the caller sent there under their names. Cookies that could be read as two
 -- were refused before.
 
-local function unescape(s)
-  return (s:gsub("+", " "):gsub("%%(%x%x)", function(x) return string.char(tonumber(x, 16)) end))
-end
-
 local function escape(s)
   return (s:gsub("[^%w._*-]", function(c) return string.format("%%%02X", c:byte()) end))
 end
 
-local function same(s) return s end
-
--- text without the parts that have one of the names, with those of add
-local function changed(text, separator, remove, add, read, write)
-  local out = {}
-  for part in text:gmatch("[^" .. separator .. "]+") do
-    part = part:match("^%s*(.-)%s*$")
-    if part ~= "" and not remove[read(part:match("^([^=]*)"))] then out[#out + 1] = part end
-  end
-  for _, a in ipairs(add) do out[#out + 1] = write(a.name) .. "=" .. write(a.value) end
-  return table.concat(out, separator == ";" and "; " or separator)
+local function trim(s)
+  local to = #s
+  while to > 0 and (s:byte(to) == 32 or s:byte(to) == 9) do to = to - 1 end
+  return s:sub(s:find("[^ \t]") or 1, to)
 end
+
+-- the name of a pair of a query or a form
+local function pair_name(part) return unescape(part:match("^[^=]*")) end
+
+-- the name of a cookie as most servers read it: without blanks
+local function cookie_name(part) return trim(part:match("^[^=]*")) end
+
+-- whether any part has one of the names
+local function has(text, separator, names, name_of)
+  for part in parts(text, separator) do
+    if part ~= "" and names[name_of(part)] then return true end
+  end
+  return false
+end
+
+-- a query or a form without the pairs of some names
+local function without_pairs(text, names)
+  if not has(text, "&", names, pair_name) then return text end
+  local out, some = {}, false
+  for part in parts(text, "&") do
+    if part == "" and some or part ~= "" and not names[pair_name(part)] then out[#out + 1], some = part, true end
+  end
+  return table.concat(out, "&")
+end
+
+local function without_cookies(text, names)
+  if not has(text, ";", names, cookie_name) then return text end
+  local out = {}
+  for part in parts(text, ";") do
+    local from = part:find("[^ ]")
+    if from and not names[cookie_name(part)] then out[#out + 1] = part:sub(from) end
+  end
+  return table.concat(out, "; ")
+end
+
+local function with(text, separator, add, write)
+  local out = {text ~= "" and text or nil}
+  for _, a in ipairs(add) do out[#out + 1] = write(a.name) .. "=" .. write(a.value) end
+  return table.concat(out, separator)
+end
+
+local function same(s) return s end
 
 -- what there is to do for one kind: names that go, and values that come
 local function work(hs, list)
@@ -37,26 +68,19 @@ local function work(hs, list)
   return w
 end
 
--- whether the first of a name begins with a prefix
-local function begins(text, separator, name, prefix, read)
-  for part in text:gmatch("[^" .. separator .. "]+") do
-    local k, v = part:match("^%s*([^=]*)=?(.-)%s*$")
-    if read(k) == name then return read(v:match('^"(.*)"$') or v):sub(1, #prefix) == prefix end
-  end
-  return false
-end
-
 -- whether there was a token at a place
 local function found(hs, p)
   if p.kind == "header" then
-    local v = hs:get(p.name)
-    return v ~= nil and v:sub(1, #p.prefix) == p.prefix
-  elseif p.kind == "param" then
-    return begins(hs:get(":path"):match("^[^?]*%??(.*)$"), "&", p.name, p.prefix, unescape)
-  elseif p.kind == "cookie" then
-    return begins(hs:get("cookie") or "", ";", p.name, p.prefix, same)
+    for _, v in ipairs(lines(hs, p.name)) do
+      if begins(v, p.prefix) then return true end
+    end
+    return false
+  elseif p.kind == "form" then
+    return true -- other fields of a form by that name are none of the service's business
   end
-  return true -- other fields of a form by that name are none of the service's business
+  local v
+  if p.kind == "cookie" then v = cookie(hs, p.name) else v = pair(query(hs), p.name) end
+  return v ~= nil and begins(v, p.prefix)
 end
 
 -- the places of the token, if the rule that verified it has it taken out
@@ -85,21 +109,19 @@ function envoy_on_request(h)
   end
 
   if works.param.any then
-    local before = hs:get(":path")
-    local path, query = before:match("^([^?]*)%??(.*)$")
-    query = changed(query, "&", works.param.remove, works.param.add, unescape, escape)
-    local after = query == "" and path or path .. "?" .. query
-    if after ~= before then hs:replace(":path", after) end
+    local before, path = query(hs)
+    local after = with(without_pairs(before, works.param.remove), "&", works.param.add, escape)
+    if after ~= before then hs:replace(":path", after == "" and path or path .. "?" .. after) end
   end
   if works.cookie.any then
-    local before = hs:get("cookie")
-    local after = changed(before or "", ";", works.cookie.remove, works.cookie.add, same, same)
-    if after ~= "" then hs:replace("cookie", after) elseif before then hs:remove("cookie") end
+    local before = table.concat(lines(hs, "cookie"), "; ")
+    local after = with(without_cookies(before, works.cookie.remove), "; ", works.cookie.add, same)
+    if after ~= before then hs:remove("cookie") end
+    if after ~= before and after ~= "" then hs:add("cookie", after) end
   end
-  local kind = hs:get("content-type")
-  if not works.form.any or not kind or not kind:lower():find("^application/x%-www%-form%-urlencoded") then return end
+  if not works.form.any or not is_form(hs) then return end
   local body = h:body(true) -- also of a request without one
   local before = body:getBytes(0, body:length())
-  local after = changed(before, "&", works.form.remove, works.form.add, unescape, escape)
+  local after = with(without_pairs(before, works.form.remove), "&", works.form.add, escape)
   if after ~= before then h:headers():replace("content-length", body:setBytes(after)) end
 end

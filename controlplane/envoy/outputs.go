@@ -162,7 +162,7 @@ func outputScript(p *plan) *luav3.Lua {
 		"local COOKIES = "+luaList(cookies),
 		"local FORMS = "+forms.String(),
 		"local REMOVE = "+removals.String(),
-		outputLua)
+		fieldsLua, outputLua)
 }
 
 func (p *plan) luaOutput(o output) string {

@@ -2,11 +2,15 @@ package envoy
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
+	"strings"
 
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/watchword-mesh/watchword/dataplane/reason"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
@@ -197,11 +201,34 @@ func (p *plan) claimMatch(m *dataplanev1.ClaimMatch) *rbacconfigv3.Principal {
 
 func (v *verification) claimIn(m *dataplanev1.ClaimMatch) *rbacconfigv3.Principal {
 	var list []*rbacconfigv3.Principal
-	for _, value := range m.GetValues() {
-		one := valueMatch(value)
-		list = append(list, v.claim(one, m.GetClaimPath()...), v.claim(listHas(one), m.GetClaimPath()...))
+	for _, one := range valueMatches(m) {
+		list = append(list, v.claim(one, m.GetClaimPath()...))
 	}
 	return anyPrincipal(list)
+}
+
+// valueMatches match a claim that is one of the values, or a list that holds one.
+// `scope` as a string is a list with blanks between (RFC 8693 section 4.2). Envoy
+// could make one of it, and then no filter could tell what the string was that
+// goes to a header or a cookie.
+func valueMatches(m *dataplanev1.ClaimMatch) []*matcherv3.ValueMatcher {
+	isScope := slices.Equal(m.GetClaimPath(), []string{"scope"})
+	var out []*matcherv3.ValueMatcher
+	var scopes []string
+	for _, value := range m.GetValues() {
+		one := valueMatch(value)
+		out = append(out, listHas(one))
+		switch text, isText := value.GetKind().(*structpb.Value_StringValue); {
+		case !isScope || !isText || strings.Trim(text.StringValue, " ") == "":
+			out = append(out, one)
+		case !strings.Contains(text.StringValue, " "):
+			scopes = append(scopes, regexp.QuoteMeta(text.StringValue))
+		}
+	}
+	if len(scopes) > 0 {
+		out = append(out, matchValue(matchRegex(`(?s)(?:.* )?(?:`+strings.Join(scopes, "|")+`)(?: .*)?`)))
+	}
+	return out
 }
 
 func listHas(one *matcherv3.ValueMatcher) *matcherv3.ValueMatcher {

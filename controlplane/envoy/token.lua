@@ -1,44 +1,6 @@
 -- Puts tokens that Envoy can't read itself into headers of ours, and says by
 -- which credential a token wants to be verified. Nothing here grants anything.
 
-local function unescape(s, plus)
-  if plus then s = s:gsub("+", " ") end
-  return (s:gsub("%%(%x%x)", function(x) return string.char(tonumber(x, 16)) end))
-end
-
--- pairs of a query or a form, in order
-local function fields(s, plus)
-  local out = {}
-  for part in s:gmatch("[^&]+") do
-    local k, v = part:match("^([^=]*)=?(.*)$")
-    out[#out + 1] = {name = unescape(k, plus), raw = v, plus = plus}
-  end
-  return out
-end
-
-local function crumbs(s)
-  local out = {}
-  for part in s:gmatch("[^;]+") do
-    part = part:match("^%s*(.-)%s*$")
-    local k, v = part:match("^([^=]*)=?(.*)$")
-    out[#out + 1] = {name = k, raw = v:match('^"(.*)"$') or v, crumb = true}
-  end
-  return out
-end
-
--- the first of a name
-local function find(list, name)
-  for _, f in ipairs(list) do
-    if f.name == name then return f.crumb and f.raw or unescape(f.raw, f.plus) end
-  end
-  return nil
-end
-
-local function strip(value, prefix)
-  if not value or value:sub(1, #prefix) ~= prefix then return nil end
-  return value:sub(#prefix + 1)
-end
-
 -- the end of the JSON string that begins before i, and whether it has escapes
 local function string_end(s, i)
   local escaped = false
@@ -107,19 +69,40 @@ local function key(h, token, lookup)
   for _, source in ipairs(lookup.sources) do
     local text = part(h, source == "header" and header or payload)
     local v = text and member(text, lookup.claim)
-    if v then return KEYS[lookup.header][v] and v or NONE end
+    if v and v ~= "" then return KEYS[lookup.header][v] and v or NONE end
   end
   return NONE
 end
 
-local function needs_form(h, need)
+local function needs_form(hs, need)
   for _, p in ipairs(need.places) do
-    if p.kind == "form" then
-      local t = h:headers():get("content-type")
-      return t ~= nil and t:lower():find("^application/x%-www%-form%-urlencoded") ~= nil
-    end
+    if p.kind == "form" then return is_form(hs) end
   end
   return false
+end
+
+-- what is at a place: of a header all lines, else the first of the name
+local function values(hs, p, form)
+  if p.kind == "header" then return lines(hs, p.name) end
+  local v
+  if p.kind == "cookie" then
+    v = cookie(hs, p.name)
+  else
+    v = pair(p.kind == "param" and query(hs) or p.kind == "form" and form or "", p.name)
+  end
+  return {v}
+end
+
+-- the tokens at a place; what no token has could not be in a header
+local function tokens(hs, p, form)
+  local out = {}
+  for _, v in ipairs(values(hs, p, form)) do
+    if begins(v, p.prefix) then
+      v = v:sub(#p.prefix + 1)
+      out[#out + 1] = v:find("^[%w._~+/=-]+$") and v or "malformed"
+    end
+  end
+  return out
 end
 
 function envoy_on_request(h)
@@ -128,31 +111,23 @@ function envoy_on_request(h)
   local need = id and NEEDS[id]
   if not need then return end
 
-  local form
-  if needs_form(h, need) then
+  local form = ""
+  if needs_form(h:headers(), need) then
     local body = h:body()
-    if body and body:length() > 0 then form = fields(body:getBytes(0, body:length()), true) end
+    if body and body:length() > 0 then form = body:getBytes(0, body:length()) end
   end
   local hs = h:headers() -- after body(), which ends the life of objects from before it
-  local query = hs:get(":path"):match("^[^?]*%??(.*)$")
-  local cookie = hs:get("cookie")
-  local lists = {param = fields(query, false), cookie = cookie and crumbs(cookie) or {}, form = form or {}}
-  local tokens = {}
-
+  local found = {}
   for i, p in ipairs(need.places) do
-    local v = p.kind == "header" and hs:get(p.name) or p.kind ~= "header" and find(lists[p.kind], p.name)
-    v = strip(v, p.prefix)
-    -- what no token has could not be in a header
-    if v and not v:find("^[%w._~+/=-]+$") then v = "malformed" end
-    tokens[i] = v
-    if v and p.header then hs:replace(p.header, v) end
+    found[i] = tokens(hs, p, form)
+    for _, v in ipairs(p.header and found[i] or {}) do hs:add(p.header, v) end
   end
 
   for _, l in ipairs(need.lookups) do
     local one
     for _, i in ipairs(l.places) do
-      if tokens[i] then
-        local k = key(h, tokens[i], l)
+      for _, v in ipairs(found[i]) do
+        local k = key(h, v, l)
         one = (not one or one == k) and k or NONE -- all tokens want the same credential, or none
       end
     end

@@ -195,6 +195,9 @@ func (s *tokenScript) add(t *scriptedTreatment, v *verification, pl place) {
 	t.lookups = append(t.lookups, sl)
 }
 
+//go:embed fields.lua
+var fieldsLua string
+
 //go:embed token.lua
 var tokenLua string
 
@@ -217,7 +220,7 @@ func (s *tokenScript) filter(p *plan) *luav3.Lua {
 		"local NONE = "+luaString(noCredential),
 		"local KEYS = "+keys.String(),
 		"local NEEDS = "+needs.String(),
-		tokenLua)
+		fieldsLua, tokenLua)
 }
 
 func (t *scriptedTreatment) lua() string {

@@ -127,31 +127,30 @@ func (f *forwarded) remove(l location, why string) {
 	}
 }
 
+// removeCookie takes out a cookie however servers may read its name: most leave
+// out blanks around it, and some take one that has no value.
 func (f *forwarded) removeCookie(name string) (changed bool) {
-	if _, ok := firstCookie(f.Header, name); !ok {
-		return false
+	named := func(c string) bool {
+		k, _, _ := strings.Cut(c, "=")
+		return strings.Trim(k, " \t") == name
 	}
 	out := f.Header[:0]
 	for _, h := range f.Header {
 		if strings.EqualFold(h.Name, "cookie") {
-			if h.Value = withoutCookie(h.Value, name); h.Value == "" {
-				continue
+			kept := slices.Collect(cookies(h.Value))
+			if before := len(kept); before > 0 {
+				if kept = slices.DeleteFunc(kept, named); len(kept) < before {
+					h.Value, changed = strings.Join(kept, "; "), true
+				}
+				if len(kept) == 0 {
+					continue
+				}
 			}
 		}
 		out = append(out, h)
 	}
 	f.Header = out
-	return true
-}
-
-func withoutCookie(field, name string) string {
-	var kept []string
-	for c := range cookies(field) {
-		if k, _, ok := strings.Cut(c, "="); !ok || k != name {
-			kept = append(kept, c)
-		}
-	}
-	return strings.Join(kept, "; ")
+	return changed
 }
 
 // setBody keeps the length true that the request states.

@@ -198,7 +198,10 @@ func decode(s string) string {
 
 // isForm says whether the body has fields (WHATWG URL section 5).
 func isForm(r Request) bool {
-	mediaType, _, _ := strings.Cut(header(r.Header, "content-type"), ";")
+	mediaType := header(r.Header, "content-type")
+	if i := strings.IndexAny(mediaType, ";,"); i >= 0 { // a comma, where there are two
+		mediaType = mediaType[:i]
+	}
 	return strings.EqualFold(strings.Trim(mediaType, " \t"), "application/x-www-form-urlencoded")
 }
 

@@ -255,7 +255,7 @@ func (w *world) places(t *rapid.T, label string, r *dataplanev1.TokenRule) {
 
 func (w *world) outputs(t *rapid.T, label string, r *dataplanev1.TokenRule) {
 	for i := range rapid.IntRange(0, 2).Draw(t, label+" outputs") {
-		o := &dataplanev1.OutputClaim{ClaimPath: pick(t, fmt.Sprint(label, " output claim ", i), [][]string{{"sub"}, {"n"}, {"flag"}, {"realm", "role"}, {"https://x.example/y.z"}, {"list"}, {"evil"}})}
+		o := &dataplanev1.OutputClaim{ClaimPath: pick(t, fmt.Sprint(label, " output claim ", i), [][]string{{"sub"}, {"n"}, {"flag"}, {"realm", "role"}, {"https://x.example/y.z"}, {"list"}, {"evil"}, {"scope"}})}
 		switch rapid.IntRange(0, 4).Draw(t, fmt.Sprint(label, " output to ", i)) {
 		case 0:
 			o.Header = fmt.Sprint("x-out-", i)
@@ -323,7 +323,7 @@ func (w *world) claimMatch(t *rapid.T, label string) *dataplanev1.ClaimMatch {
 		Op:        dataplanev1.ClaimMatch_Operator(rapid.IntRange(1, 4).Draw(t, label+" op")),
 	}
 	if m.Op == dataplanev1.ClaimMatch_IN || m.Op == dataplanev1.ClaimMatch_NOT_IN {
-		for _, v := range some(t, label+" values", []any{"x", "admin", "orders:read", 7.0, true, "7"}, 1, 3) {
+		for _, v := range some(t, label+" values", []any{"x", "admin", "orders:read", "x y", "", " ", 7.0, true, "7"}, 1, 3) {
 			value, _ := structpb.NewValue(v)
 			m.Values = append(m.Values, value)
 		}
@@ -429,7 +429,7 @@ func (w *world) token(t *rapid.T, label string, now time.Time) string {
 	at := func(seconds int64) any { return now.Unix() + seconds }
 	claims := map[string]any{
 		"iss": iss, "sub": pick(t, label+" sub", subjects), "aud": pick(t, label+" aud", audiences), "exp": at(300), "iat": at(-5), "jti": "j", "app": who, "nbf": at(-5),
-		"n": pick(t, label+" n", []any{7, 8, 1.5, -3, "7"}), "flag": chance(t, label+" flag", 2), "scope": pick(t, label+" scope", []string{"", "x admin", "orders:read"}),
+		"n": pick(t, label+" n", []any{7, 8, 1.5, -3, "7"}), "flag": chance(t, label+" flag", 2), "scope": pick(t, label+" scope", []string{"", "x admin", "orders:read", " x  y ", "xx;y"}),
 		"list": pick(t, label+" list", []any{[]string{"x", "y"}, []any{1, true}, "x", nil}), "realm": map[string]any{"role": pick(t, label+" role", []any{"admin", 7, []string{"admin"}})},
 		"https://x.example/y.z": pick(t, label+" uri", []any{"x", "a b;c=\"d\"", true, " x"}),
 	}
