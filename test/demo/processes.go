@@ -178,11 +178,16 @@ func (e *exitError) Error() string {
 
 // cli runs a command of the product and returns what it printed.
 func (m *mesh) cli(ctx context.Context, args ...string) (string, error) {
+	return m.cliReading(ctx, "", args...)
+}
+
+// cliReading runs a command with something on its standard input.
+func (m *mesh) cliReading(ctx context.Context, input string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, m.watchword, append(slices.Clip(args), "--data-dir", m.dataDir())...)
 	cmd.Env = environment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var out, said strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &said
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &said
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {

@@ -73,6 +73,8 @@ var story = []step{
 	{section: "Why, and what if",
 		say: "orders' Envoy has reported what it refused",
 		do:  refusals{service: "orders", enforcement: "enforced", want: []string{"audience_mismatch", "consumer_denied", "token_missing"}}, want: `audience_mismatch, consumer_denied, token_missing`},
+	{say: "the control plane explains one of them, step by step",
+		do: explain{service: "orders", token: reportsForOrders}, want: `consumer_denied: restricted, and no allow rule matches`},
 	{say: "a policy is tried out: observed, not enforced",
 		do: apply{file: "changes/observed.yaml"}, want: `revision *: 1 of 1 in sync, *`},
 	{say: "what it would refuse goes on",
