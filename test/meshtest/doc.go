@@ -10,14 +10,11 @@ package meshtest
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -38,30 +35,6 @@ func Eventually(t testing.TB, f func() error) {
 			t.Fatalf("not within %s: %v", Patience, err)
 		}
 	}
-}
-
-// Below the ports that Linux gives to outgoing connections: one that was free
-// a moment ago is not taken by chance while the process that has it restarts.
-const firstPort, lastPort = 12000, 32000
-
-var nextPort atomic.Int64
-
-func init() { nextPort.Store(rand.Int64N(lastPort - firstPort)) }
-
-// FreePort is a port of loopback that nobody listens on, and that no other
-// call in this process gets.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	for range lastPort - firstPort {
-		port := firstPort + int(nextPort.Add(1)%(lastPort-firstPort))
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			_ = l.Close()
-			return port
-		}
-	}
-	t.Fatalf("no free port between %d and %d", firstPort, lastPort)
-	return 0
 }
 
 // FreeAddress is a FreePort with its host.
