@@ -1,6 +1,8 @@
 package parity
 
 import (
+	"bytes"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +107,34 @@ var attacks = []attack{
 	{testCase: testCase{name: "scope of two in a cookie", service: scoped, request: as(map[string]any{"scope": "a b"}), want: reason.ClaimMalformed}},
 	{testCase: testCase{name: "scope of one", service: scoped, request: as(map[string]any{"scope": "a"}), saw: map[string]string{"X-Scope": "a", "Cookie": "scope=a"}}},
 	{testCase: testCase{name: "scope of another", service: scoped, request: as(map[string]any{"scope": "ab"}), want: reason.ConsumerDenied}},
+	{testCase: testCase{name: "key claim in a string of another kind", service: credentials, request: issued(`'x':'"iss":"k2"','iss':'k1'`), want: reason.TokenMalformed}},
+	{testCase: testCase{name: "key claim in the header and in single quotes", service: named, request: func(b *bench) ruleset.Request {
+		claims := bytes.Replace(b.claims(map[string]any{"iss": "k1"}), []byte(`"iss":"k1"`), []byte(`'iss':'k1'`), 1)
+		return bearer(b.hs.token(header(map[string]any{"iss": "k2"}), claims))
+	}, want: reason.TokenMalformed}},
+	{testCase: testCase{name: "key claim in the header alone", service: named, request: func(b *bench) ruleset.Request {
+		return bearer(b.hs.token(header(map[string]any{"iss": "k2"}), b.claims(map[string]any{"iss": absent})))
+	}, saw: map[string]string{"X-Watchword-Consumer": "bob"}}},
+	{testCase: testCase{name: "key claim twice", service: credentials, request: issued(`"iss":"k2","iss":"k1"`), want: reason.TokenMalformed}},
+	{testCase: testCase{name: "key claim in escapes", service: named, request: issued(`"\u0069ss":"zo\u00eb\u0020\ud83d\ude00"`), saw: map[string]string{"X-Watchword-Consumer": "bob"}}},
+	{testCase: testCase{name: "half an escape", service: named, request: issued(`"iss":"\ud83dk2"`), want: reason.TokenMalformed}},
+	{testCase: testCase{name: "an escape that is escaped", service: named, request: issued(`"iss":"\\u006b2"`), want: reason.CredentialUnknown}},
 	{testCase: testCase{name: "list of scopes", service: scoped, request: as(map[string]any{"scope": []string{"b", "a"}})}},
+}
+
+// named finds the credential by iss, in the header where the claims have none.
+func named(b *bench, r *dataplanev1.Route, rule *dataplanev1.TokenRule) {
+	credentials(b, r, rule)
+	rule.KeyClaim.Sources = append(rule.KeyClaim.Sources, dataplanev1.KeyClaim_HEADER)
+	set := b.rs.CredentialSets[0]
+	set.Credentials = append(set.Credentials, &dataplanev1.Credential{Key: "zo\u00eb \U0001f600", Keys: keysOf([]*signer{b.hs}), Consumer: "bob"})
+}
+
+// issued signs claims with what is written in front of the others.
+func issued(text string) func(b *bench) ruleset.Request {
+	return func(b *bench) ruleset.Request {
+		return bearer(b.hs.token(header(nil), []byte("{"+text+`,"aud":"orders","exp":`+strconv.FormatInt(now(300), 10)+"}")))
+	}
 }
 
 // scoped wants scope a, and hands it on.
