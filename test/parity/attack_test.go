@@ -119,6 +119,18 @@ var attacks = []attack{
 	{testCase: testCase{name: "key claim in escapes", service: named, request: issued(`"\u0069ss":"zo\u00eb\u0020\ud83d\ude00"`), saw: map[string]string{"X-Watchword-Consumer": "bob"}}},
 	{testCase: testCase{name: "half an escape", service: named, request: issued(`"iss":"\ud83dk2"`), want: reason.TokenMalformed}},
 	{testCase: testCase{name: "an escape that is escaped", service: named, request: issued(`"iss":"\\u006b2"`), want: reason.CredentialUnknown}},
+	{testCase: testCase{name: "claims of a second token", service: forged, request: two(map[string]any{"o": "v"}, map[string]any{"o": "w;admin=1", "sub": "spiffe://mesh/web"}),
+		saw: map[string]string{"X-O": "v", "X-Also": "v", "X-Sub": "alice", "Cookie": "cout=v"}}, path: "/?out=v&q%5B0%5D-%25a=v"},
+	{testCase: testCase{name: "claims that only a second token has", service: forged, request: two(map[string]any{"sub": absent}, map[string]any{"o": "w\r\nx-evil: 1", "sub": "spiffe://mesh/web"}),
+		saw: map[string]string{"X-O": "", "X-Also": "", "X-Sub": "", "Cookie": ""}}, path: "/"},
+	{testCase: testCase{name: "claims of a second token, without scripts", service: func(b *bench, _ *dataplanev1.Route, rule *dataplanev1.TokenRule) {
+		b.rs.OwnSubjects = &dataplanev1.OwnSubjects{Prefix: "spiffe://mesh/", Issuer: "https://sts.example"}
+		rule.PayloadHeader = "x-payload"
+	}, request: two(map[string]any{"o": "a,b"}, map[string]any{"o": "a\x00b", "sub": "spiffe://mesh/web"}), saw: map[string]string{"X-O": "a,b", "X-Sub": "alice"}}},
+	{testCase: testCase{name: "claims of a second token, of no consequence", service: func(b *bench, r *dataplanev1.Route, rule *dataplanev1.TokenRule) {
+		forged(b, r, rule)
+		r.Authentication.Mode = dataplanev1.Authentication_PERMISSIVE
+	}, request: two(map[string]any{"sub": "a\nb", "o": "v"}, map[string]any{"o": "w"}), saw: map[string]string{"X-O": "", "X-Also": "", "X-Sub": "", "Cookie": ""}}},
 	{testCase: testCase{name: "list of scopes", service: scoped, request: as(map[string]any{"scope": []string{"b", "a"}})}},
 }
 
@@ -128,6 +140,20 @@ func named(b *bench, r *dataplanev1.Route, rule *dataplanev1.TokenRule) {
 	rule.KeyClaim.Sources = append(rule.KeyClaim.Sources, dataplanev1.KeyClaim_HEADER)
 	set := b.rs.CredentialSets[0]
 	set.Credentials = append(set.Credentials, &dataplanev1.Credential{Key: "zo\u00eb \U0001f600", Keys: keysOf([]*signer{b.hs}), Consumer: "bob"})
+}
+
+// forged is everywhere, with the subject, which may not be one of the mesh.
+func forged(b *bench, r *dataplanev1.Route, rule *dataplanev1.TokenRule) {
+	everywhere(b, r, rule)
+	rule.OutputClaims = append(rule.OutputClaims, &dataplanev1.OutputClaim{ClaimPath: []string{"sub"}, Header: "x-sub"})
+	b.rs.OwnSubjects = &dataplanev1.OwnSubjects{Prefix: "spiffe://mesh/", Issuer: "https://sts.example"}
+}
+
+// two tokens; the first is who calls.
+func two(first, second map[string]any) func(b *bench) ruleset.Request {
+	return func(b *bench) ruleset.Request {
+		return get(field("Authorization", "Bearer "+b.hs.token(header(nil), b.claims(first))), field("X-Token", b.hs.token(header(nil), b.claims(second))))
+	}
 }
 
 // issued signs claims with what is written in front of the others.
