@@ -2,6 +2,7 @@ package parity
 
 import (
 	"bytes"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -230,5 +231,28 @@ func TestNoRequestIsSlow(t *testing.T) {
 				t.Errorf("status %d after %v", got.Status, took)
 			}
 		})
+	}
+}
+
+// What is accepted reaches Envoy: one that refuses a ruleset goes on with the last
+// one, and with its keys.
+func TestEnvoyTakesManyRules(t *testing.T) {
+	b := newBench()
+	rule := b.rs.Routes[0].Authentication.Rules[0]
+	rule.OutputClaims = nil
+	for i := range 100 {
+		r := proto.CloneOf(rule)
+		r.FromHeaders = []*dataplanev1.TokenLocation{location(fmt.Sprint("x-t-", i), ""), location(fmt.Sprint("x-u-", i), "")}
+		b.rs.Routes[0].Authentication.Rules = append(b.rs.Routes[0].Authentication.Rules, r)
+	}
+	p := startProxy(t)
+	reference := b.load(t, p)
+	for _, name := range []string{"x-none", "x-t-0", "x-u-99"} {
+		for _, token := range []string{"x.y", b.good(), b.hs.token(header(nil), b.claims(map[string]any{"iss": "other"}))} {
+			req := get(field(name, token))
+			if got, want, same := compare(t, p, reference, req); !same {
+				t.Errorf("disagreement (-reference +Envoy):\n%s\n%s", cmp.Diff(want, got), show(req))
+			}
+		}
 	}
 }
