@@ -40,11 +40,20 @@ func (v *verification) hasClaim(name string) *expression {
 	return x
 }
 
-func (v *verification) payload() *expression {
-	all := field(&expression{&exprv1alpha1.Expr{ExprKind: &exprv1alpha1.Expr_IdentExpr{
-		IdentExpr: &exprv1alpha1.Expr_Ident{Name: "metadata"},
-	}}}, "filter_metadata")
-	return field(call("_[_]", all, text(jwtNamespace)), v.payloadKey())
+func (v *verification) payload() *expression { return field(jwtMetadata(), v.payloadKey()) }
+
+// jwtMetadata is what jwt_authn has written.
+func jwtMetadata() *expression {
+	return call("_[_]", field(identifier("metadata"), "filter_metadata"), text(jwtNamespace))
+}
+
+// requestHeader is a header of the request, which has to be there.
+func requestHeader(name string) *expression {
+	return call("_[_]", field(identifier("request"), "headers"), text(name))
+}
+
+func identifier(name string) *expression {
+	return &expression{&exprv1alpha1.Expr{ExprKind: &exprv1alpha1.Expr_IdentExpr{IdentExpr: &exprv1alpha1.Expr_Ident{Name: name}}}}
 }
 
 func field(of *expression, name string) *expression {
@@ -63,10 +72,7 @@ func call(function string, args ...*expression) *expression {
 
 // now is in whole seconds of Unix time.
 func now() *expression {
-	request := &expression{&exprv1alpha1.Expr{ExprKind: &exprv1alpha1.Expr_IdentExpr{
-		IdentExpr: &exprv1alpha1.Expr_Ident{Name: "request"},
-	}}}
-	return call("double", call("int", field(request, "time")))
+	return call("double", call("int", field(identifier("request"), "time")))
 }
 
 func text(s string) *expression {

@@ -75,8 +75,8 @@ func (p *plan) filters() []filter {
 	)
 	list = append(list, observedAuthorization(p)...)
 	return append(list,
-		filter{"watchword.output", outputMutations(p)},
 		filter{"watchword.output.script", outputScript(p)},
+		filter{"watchword.output", outputMutations(p)},
 		filter{"watchword.identity", identityHeaders(p)},
 	)
 }

@@ -92,6 +92,37 @@ func (v *verification) forgeries(c *claimPolicies, of func(place) bool) {
 		critical = append(critical, metadataPrincipal(metadata(jwtNamespace, present(), v.byKey(i), "crit")))
 	}
 	c.add(reason.TokenMalformed, both(who, anyPrincipal(critical)), nil)
+	v.otherKeys(c, of)
+}
+
+// otherKeys refuses tokens that jwt_authn reads as naming another credential than
+// the one that has verified them: what is not quite JSON can be read in two ways,
+// by the script one and by Envoy the other, and so the holder of one credential
+// would sign with the key claim of another.
+func (v *verification) otherKeys(c *claimPolicies, of func(place) bool) {
+	for _, in := range v.instances {
+		var places []place
+		for _, pl := range in.places {
+			if in.lookup && of(pl) {
+				places = append(places, pl)
+			}
+		}
+		if len(places) == 0 {
+			continue
+		}
+		kc, selected := places[0].rule.GetKeyClaim(), requestHeader(v.keyHeader(in))
+		who := []*rbacconfigv3.Principal{v.scope(places)}
+		for _, source := range kc.GetSources() { // the first that says something counts
+			key := v.payloadKey()
+			if source == dataplanev1.KeyClaim_HEADER {
+				key = v.byKey(places[0].mark)
+			}
+			says := metadataPrincipal(metadata(jwtNamespace, matchValue(matchRegex("(?s).+")), key, kc.GetName()))
+			c.add(reason.TokenMalformed, allPrincipals(append(slices.Clone(who), says)), call("_!=_", field(field(jwtMetadata(), key), kc.GetName()), selected))
+			who = append(who, not(says))
+		}
+		c.add(reason.TokenMalformed, allPrincipals(who), nil)
+	}
 }
 
 // limits are what the rule itself asks for.

@@ -148,9 +148,7 @@ func (v *verification) provider(in *instance, pl place, iss string, keys *jwtv3.
 		for _, o := range r.GetOutputClaims() {
 			p.ClaimToHeaders = append(p.ClaimToHeaders, claimToHeader(o.GetClaimPath(), v.plan.outputHeader(outputOf(o), in)))
 		}
-		if h := r.GetPayloadHeader(); h != "" {
-			p.ForwardPayloadHeader = v.plan.outputHeader(output{toHeader, h}, in)
-		}
+		p.ForwardPayloadHeader = v.payloadHeader(in, r)
 	}
 	return p
 }

@@ -93,8 +93,34 @@ local function taken(h, id)
   return {}
 end
 
+-- whether a claim is there to be copied
+local function says(claims, path)
+  local v = claims
+  for _, name in ipairs(path) do
+    if type(v) ~= "table" then return false end
+    v = v[name]
+  end
+  return v ~= nil and v ~= ""
+end
+
+-- leaves of the claims of several tokens those that count: what was copied last
+local function single(h, hs)
+  for _, r in ipairs(SEVERAL) do
+    if hs:getNumValues(r.count) > 1 then
+      local jwt = h:streamInfo():dynamicMetadata():get("envoy.filters.http.jwt_authn") or {}
+      for _, header in ipairs(jwt[r.by] and r.headers or {}) do
+        local n = hs:getNumValues(header.name)
+        local v = n > 0 and says(jwt[PAYLOAD], header.path) and hs:getAtIndex(header.name, n - 1)
+        hs:remove(header.name)
+        if v then hs:add(header.name, v) end
+      end
+    end
+  end
+end
+
 function envoy_on_request(h)
   local hs = h:headers()
+  single(h, hs)
   local m = h:streamInfo():dynamicMetadata():get("envoy.filters.http.rbac")
   local id = m and m[TREATMENT]
   local works = {param = work(hs, PARAMETERS), cookie = work(hs, COOKIES), form = work(hs, id and FORMS[id] or {})}

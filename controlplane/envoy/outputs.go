@@ -123,8 +123,9 @@ func outputMutations(p *plan) *headermutationv3.HeaderMutation {
 //go:embed output.lua
 var outputLua string
 
-// outputScript takes tokens out of the request that Envoy can't, and puts claims
-// into the query, cookies and forms; nil if there is nothing to do. (For the
+// outputScript takes tokens out of the request that Envoy can't, puts claims into
+// the query, cookies and forms, and leaves of each only what counts; nil if there
+// is nothing to do. (For the
 // query there is a filter of Envoy's, which adds a parameter without a value
 // where the claim is absent.) What a caller sent under the name of an output is
 // removed on every route; a form is looked at only where the route fills it.
@@ -153,7 +154,8 @@ func outputScript(p *plan) *luav3.Lua {
 			removals = append(removals, luaEntry{t.id, luaList(r)})
 		}
 	}
-	if len(parameters)+len(cookies)+len(forms)+len(removals) == 0 {
+	several := p.severals()
+	if len(parameters)+len(cookies)+len(forms)+len(removals)+len(several) == 0 {
 		return nil
 	}
 	return luaFilter(
@@ -162,6 +164,8 @@ func outputScript(p *plan) *luav3.Lua {
 		"local COOKIES = "+luaList(cookies),
 		"local FORMS = "+forms.String(),
 		"local REMOVE = "+removals.String(),
+		"local SEVERAL = "+luaList(several),
+		"local PAYLOAD = "+luaString(payloadKey),
 		fieldsLua, outputLua)
 }
 

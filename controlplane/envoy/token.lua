@@ -15,14 +15,35 @@ end
 
 local plain = {['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f", n = "\n", r = "\r", t = "\t"}
 
+local function utf8(n)
+  local function byte(base, shift) return base + math.floor(n / shift) % 64 end
+  if n < 0x80 then return string.char(n) end
+  if n < 0x800 then return string.char(byte(0xC0, 64), byte(0x80, 1)) end
+  if n < 0x10000 then return string.char(byte(0xE0, 4096), byte(0x80, 64), byte(0x80, 1)) end
+  return string.char(byte(0xF0, 262144), byte(0x80, 4096), byte(0x80, 64), byte(0x80, 1))
+end
+
+-- the character that is escaped before i, and where it ends; nil for half of one
+local function escaped(s, i)
+  local n = tonumber(s:match("^%x%x%x%x", i) or "", 16)
+  if not n or n >= 0xDC00 and n <= 0xDFFF then return nil end
+  if n < 0xD800 or n > 0xDFFF then return utf8(n), i + 4 end
+  local low = tonumber(s:match("^\\u(%x%x%x%x)", i + 4) or "", 16)
+  if not low or low < 0xDC00 or low > 0xDFFF then return nil end
+  return utf8(0x10000 + (n - 0xD800) * 0x400 + low - 0xDC00), i + 10
+end
+
 local function decode(s)
-  local ok = true
-  s = s:gsub("\\u00([0-7]%x)", function(x) return string.char(tonumber(x, 16)) end)
-  s = s:gsub("\\(.)", function(c)
-    ok = ok and plain[c] ~= nil
-    return plain[c]
-  end)
-  return ok and s or nil
+  local out, i = {}, 1
+  while true do
+    local j = s:find("\\", i, true)
+    out[#out + 1] = s:sub(i, j and j - 1 or -1)
+    if not j then return table.concat(out) end
+    local c = s:sub(j + 1, j + 1)
+    out[#out + 1], i = plain[c], j + 2
+    if c == "u" then out[#out + 1], i = escaped(s, j + 2) end
+    if not i or c ~= "u" and not plain[c] then return nil end
+  end
 end
 
 -- the string at the top of a JSON object under a name

@@ -32,6 +32,5 @@ var KnownDifferences = []Difference{
 	{"signature_size", "Envoy verifies ECDSA signatures that are padded with zeros; here they have the size of the curve (RFC 7518 section 3.4)"},
 
 	// What goes on to the service; the decision is the same.
-	{"outputs_of_all_tokens", "where a rule finds several tokens, Envoy copies the claims of each, so that the header is there twice; here only those of the first, which is the caller"},
 	{"claim_json", "a list or an object is copied as JSON in base64; it is the same value, and Envoy has another order of members, other escapes and other spellings of large numbers"},
 }

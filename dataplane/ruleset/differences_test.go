@@ -12,7 +12,7 @@ func TestKnownDifferences(t *testing.T) {
 	seg := strings.Split(good, ".")
 	signed := func(header, claims string) Request { return get("/", bearer(sign(header, claims, secretA))) }
 	add := func(member string) string { return strings.TrimSuffix(claimsOf(), "}") + "," + member + "}" }
-	forwardOnly := map[string]bool{"outputs_of_all_tokens": true, "claim_json": true}
+	forwardOnly := map[string]bool{"claim_json": true}
 	cases := map[string][]struct {
 		r    Request
 		want string

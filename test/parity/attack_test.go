@@ -1,6 +1,9 @@
 package parity
 
 import (
+	"bytes"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +108,60 @@ var attacks = []attack{
 	{testCase: testCase{name: "scope of two in a cookie", service: scoped, request: as(map[string]any{"scope": "a b"}), want: reason.ClaimMalformed}},
 	{testCase: testCase{name: "scope of one", service: scoped, request: as(map[string]any{"scope": "a"}), saw: map[string]string{"X-Scope": "a", "Cookie": "scope=a"}}},
 	{testCase: testCase{name: "scope of another", service: scoped, request: as(map[string]any{"scope": "ab"}), want: reason.ConsumerDenied}},
+	{testCase: testCase{name: "key claim in a string of another kind", service: credentials, request: issued(`'x':'"iss":"k2"','iss':'k1'`), want: reason.TokenMalformed}},
+	{testCase: testCase{name: "key claim in the header and in single quotes", service: named, request: func(b *bench) ruleset.Request {
+		claims := bytes.Replace(b.claims(map[string]any{"iss": "k1"}), []byte(`"iss":"k1"`), []byte(`'iss':'k1'`), 1)
+		return bearer(b.hs.token(header(map[string]any{"iss": "k2"}), claims))
+	}, want: reason.TokenMalformed}},
+	{testCase: testCase{name: "key claim in the header alone", service: named, request: func(b *bench) ruleset.Request {
+		return bearer(b.hs.token(header(map[string]any{"iss": "k2"}), b.claims(map[string]any{"iss": absent})))
+	}, saw: map[string]string{"X-Watchword-Consumer": "bob"}}},
+	{testCase: testCase{name: "key claim twice", service: credentials, request: issued(`"iss":"k2","iss":"k1"`), want: reason.TokenMalformed}},
+	{testCase: testCase{name: "key claim in escapes", service: named, request: issued(`"\u0069ss":"zo\u00eb\u0020\ud83d\ude00"`), saw: map[string]string{"X-Watchword-Consumer": "bob"}}},
+	{testCase: testCase{name: "half an escape", service: named, request: issued(`"iss":"\ud83dk2"`), want: reason.TokenMalformed}},
+	{testCase: testCase{name: "an escape that is escaped", service: named, request: issued(`"iss":"\\u006b2"`), want: reason.CredentialUnknown}},
+	{testCase: testCase{name: "claims of a second token", service: forged, request: two(map[string]any{"o": "v"}, map[string]any{"o": "w;admin=1", "sub": "spiffe://mesh/web"}),
+		saw: map[string]string{"X-O": "v", "X-Also": "v", "X-Sub": "alice", "Cookie": "cout=v"}}, path: "/?out=v&q%5B0%5D-%25a=v"},
+	{testCase: testCase{name: "claims that only a second token has", service: forged, request: two(map[string]any{"sub": absent}, map[string]any{"o": "w\r\nx-evil: 1", "sub": "spiffe://mesh/web"}),
+		saw: map[string]string{"X-O": "", "X-Also": "", "X-Sub": "", "Cookie": ""}}, path: "/"},
+	{testCase: testCase{name: "claims of a second token, without scripts", service: func(b *bench, _ *dataplanev1.Route, rule *dataplanev1.TokenRule) {
+		b.rs.OwnSubjects = &dataplanev1.OwnSubjects{Prefix: "spiffe://mesh/", Issuer: "https://sts.example"}
+		rule.PayloadHeader = "x-payload"
+	}, request: two(map[string]any{"o": "a,b"}, map[string]any{"o": "a\x00b", "sub": "spiffe://mesh/web"}), saw: map[string]string{"X-O": "a,b", "X-Sub": "alice"}}},
+	{testCase: testCase{name: "claims of a second token, of no consequence", service: func(b *bench, r *dataplanev1.Route, rule *dataplanev1.TokenRule) {
+		forged(b, r, rule)
+		r.Authentication.Mode = dataplanev1.Authentication_PERMISSIVE
+	}, request: two(map[string]any{"sub": "a\nb", "o": "v"}, map[string]any{"o": "w"}), saw: map[string]string{"X-O": "", "X-Also": "", "X-Sub": "", "Cookie": ""}}},
 	{testCase: testCase{name: "list of scopes", service: scoped, request: as(map[string]any{"scope": []string{"b", "a"}})}},
+}
+
+// named finds the credential by iss, in the header where the claims have none.
+func named(b *bench, r *dataplanev1.Route, rule *dataplanev1.TokenRule) {
+	credentials(b, r, rule)
+	rule.KeyClaim.Sources = append(rule.KeyClaim.Sources, dataplanev1.KeyClaim_HEADER)
+	set := b.rs.CredentialSets[0]
+	set.Credentials = append(set.Credentials, &dataplanev1.Credential{Key: "zo\u00eb \U0001f600", Keys: keysOf([]*signer{b.hs}), Consumer: "bob"})
+}
+
+// forged is everywhere, with the subject, which may not be one of the mesh.
+func forged(b *bench, r *dataplanev1.Route, rule *dataplanev1.TokenRule) {
+	everywhere(b, r, rule)
+	rule.OutputClaims = append(rule.OutputClaims, &dataplanev1.OutputClaim{ClaimPath: []string{"sub"}, Header: "x-sub"})
+	b.rs.OwnSubjects = &dataplanev1.OwnSubjects{Prefix: "spiffe://mesh/", Issuer: "https://sts.example"}
+}
+
+// two tokens; the first is who calls.
+func two(first, second map[string]any) func(b *bench) ruleset.Request {
+	return func(b *bench) ruleset.Request {
+		return get(field("Authorization", "Bearer "+b.hs.token(header(nil), b.claims(first))), field("X-Token", b.hs.token(header(nil), b.claims(second))))
+	}
+}
+
+// issued signs claims with what is written in front of the others.
+func issued(text string) func(b *bench) ruleset.Request {
+	return func(b *bench) ruleset.Request {
+		return bearer(b.hs.token(header(nil), []byte("{"+text+`,"aud":"orders","exp":`+strconv.FormatInt(now(300), 10)+"}")))
+	}
 }
 
 // scoped wants scope a, and hands it on.
@@ -175,5 +231,28 @@ func TestNoRequestIsSlow(t *testing.T) {
 				t.Errorf("status %d after %v", got.Status, took)
 			}
 		})
+	}
+}
+
+// What is accepted reaches Envoy: one that refuses a ruleset goes on with the last
+// one, and with its keys.
+func TestEnvoyTakesManyRules(t *testing.T) {
+	b := newBench()
+	rule := b.rs.Routes[0].Authentication.Rules[0]
+	rule.OutputClaims = nil
+	for i := range 100 {
+		r := proto.CloneOf(rule)
+		r.FromHeaders = []*dataplanev1.TokenLocation{location(fmt.Sprint("x-t-", i), ""), location(fmt.Sprint("x-u-", i), "")}
+		b.rs.Routes[0].Authentication.Rules = append(b.rs.Routes[0].Authentication.Rules, r)
+	}
+	p := startProxy(t)
+	reference := b.load(t, p)
+	for _, name := range []string{"x-none", "x-t-0", "x-u-99"} {
+		for _, token := range []string{"x.y", b.good(), b.hs.token(header(nil), b.claims(map[string]any{"iss": "other"}))} {
+			req := get(field(name, token))
+			if got, want, same := compare(t, p, reference, req); !same {
+				t.Errorf("disagreement (-reference +Envoy):\n%s\n%s", cmp.Diff(want, got), show(req))
+			}
+		}
 	}
 }

@@ -107,19 +107,18 @@ func TestKnownDifferences(t *testing.T) {
 		return v
 	}
 	witnesses := map[string]ruleset.Request{
-		"prefix_anywhere":       get(ruleset.Field{Name: "Authorization", Value: "Foo Bearer " + b.good()}),
-		"text_before_token":     get(ruleset.Field{Name: "Authorization", Value: "Bearer ;; " + b.good()}),
-		"empty_segments":        bearer("." + b.good()),
-		"base64":                bearer(b.good() + "="),
-		"json_syntax":           bearer(b.hs.token(header(nil), []byte(strings.TrimSuffix(claims, "}")+",}"))),
-		"json_null":             bearer(b.hs.token(header(nil), []byte("null"))),
-		"json_depth":            bearer(b.hs.token(header(nil), b.claims(map[string]any{"d": deep(50)}))),
-		"token_size":            bearer(b.hs.token(header(nil), b.claims(map[string]any{"d": strings.Repeat("x", 20_000)}))),
-		"typ_not_text":          bearer(b.hs.token(header(map[string]any{"typ": 7}), b.claims(nil))),
-		"b64_header":            bearer(b.hs.token(header(map[string]any{"b64": true}), b.claims(nil))),
-		"signature_size":        bearer(b.padded()),
-		"outputs_of_all_tokens": get(ruleset.Field{Name: "Authorization", Value: "Bearer " + b.good()}, ruleset.Field{Name: "X-Token", Value: b.hs.token(header(nil), b.claims(map[string]any{"sub": "bob"}))}),
-		"claim_json":            bearer(b.hs.token(header(nil), b.claims(map[string]any{"o": map[string]any{"b": "<", "a": 1e20}}))),
+		"prefix_anywhere":   get(ruleset.Field{Name: "Authorization", Value: "Foo Bearer " + b.good()}),
+		"text_before_token": get(ruleset.Field{Name: "Authorization", Value: "Bearer ;; " + b.good()}),
+		"empty_segments":    bearer("." + b.good()),
+		"base64":            bearer(b.good() + "="),
+		"json_syntax":       bearer(b.hs.token(header(nil), []byte(strings.TrimSuffix(claims, "}")+",}"))),
+		"json_null":         bearer(b.hs.token(header(nil), []byte("null"))),
+		"json_depth":        bearer(b.hs.token(header(nil), b.claims(map[string]any{"d": deep(50)}))),
+		"token_size":        bearer(b.hs.token(header(nil), b.claims(map[string]any{"d": strings.Repeat("x", 20_000)}))),
+		"typ_not_text":      bearer(b.hs.token(header(map[string]any{"typ": 7}), b.claims(nil))),
+		"b64_header":        bearer(b.hs.token(header(map[string]any{"b64": true}), b.claims(nil))),
+		"signature_size":    bearer(b.padded()),
+		"claim_json":        bearer(b.hs.token(header(nil), b.claims(map[string]any{"o": map[string]any{"b": "<", "a": 1e20}}))),
 	}
 	listed := map[string]bool{}
 	for _, d := range ruleset.KnownDifferences {

@@ -335,8 +335,7 @@ func (w *world) claimMatch(t *rapid.T, label string) *dataplanev1.ClaimMatch {
 // shows.
 type request struct {
 	ruleset.Request
-	lax    []string
-	tokens int
+	lax []string
 }
 
 func (w *world) request(t *rapid.T, now time.Time) request {
@@ -360,7 +359,6 @@ func (w *world) request(t *rapid.T, now time.Time) request {
 	if len(places) == 0 && !chance(t, "no token", 3) {
 		places = []int{0}
 	}
-	r.tokens = len(places)
 	for i, n := range places {
 		token := w.token(t, fmt.Sprint("token ", i), now)
 		if chance(t, fmt.Sprint("lax ", i), 30) {
