@@ -11,17 +11,17 @@ import (
 )
 
 // ambiguousPath matches what reaches one resource under two names, or two
-// under one, depending on who reads it: empty segments, dot segments (also
-// with parameters, as servlet containers have them), backslashes, fragments,
-// escapes of separators and of characters that need none (RFC 3986 section
-// 6.2.2.2), the same escaped twice, broken escapes, escaped control characters,
-// over-long UTF-8, and what does not begin with a slash, except the `*` of
-// OPTIONS. The query is not looked at.
+// under one, depending on who reads it: empty segments, dot segments, parameters
+// of segments (RFC 3986 section 3.3; servlet containers leave them out, so that
+// /admin;x is /admin), backslashes, fragments, escapes of separators and of
+// characters that need none (RFC 3986 section 6.2.2.2), the same escaped twice,
+// broken escapes, escaped control characters, over-long UTF-8, and what does not
+// begin with a slash, except the `*` of OPTIONS. The query is not looked at.
 const ambiguousPath = `(?i)(?:` +
 	`[^/*].*|\*.+|` +
 	`[^?]*(?:` +
-	`[\\#]|//|/\.\.?(?:(?:[/?;]|%3b).*|$)|` +
-	`%(?:2[def]|3[0-9]|4[1-9a-f]|5[0-9acf]|6[1-9a-f]|7[0-9ae]|7f|[01][0-9a-f]|c[01]|25(?:2[ef]|5c)|[^0-9a-f].*|.[^0-9a-f].*|.?$)` +
+	`[\\#;]|//|/\.\.?(?:[/?].*|$)|` +
+	`%(?:2[def]|3[0-9b]|4[1-9a-f]|5[0-9acf]|6[1-9a-f]|7[0-9ae]|7f|[01][0-9a-f]|c[01]|25(?:2[ef]|5c)|[^0-9a-f].*|.[^0-9a-f].*|.?$)` +
 	`).*)`
 
 // plainAuthority is a host, or an IP address, and perhaps a port: what every

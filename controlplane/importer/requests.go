@@ -8,7 +8,7 @@ import (
 // What routes and rules can say of a request; policy.Check has the same.
 var (
 	hostForm   = regexp.MustCompile(`^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
-	pathForm   = regexp.MustCompile(`^/[A-Za-z0-9._~!$&'()+,;=:@%/-]*\*?$`)
+	pathForm   = regexp.MustCompile(`^/[A-Za-z0-9._~!$&'()+,=:@%/-]*\*?$`)
 	methodForm = regexp.MustCompile(`^[A-Z][A-Z-]{0,31}$`)
 )
 
@@ -22,7 +22,7 @@ func host(s string) (string, bool) {
 // prefix that ends with a slash.
 func path(s string) bool {
 	body, wild := strings.CutSuffix(s, "*")
-	return pathForm.MatchString(s) && !strings.Contains(s, "//") && !strings.Contains(body, "*") && (!wild || strings.HasSuffix(body, "/"))
+	return pathForm.MatchString(s) && !strings.Contains(s, "//") && !strings.Contains(strings.ToUpper(s), "%3B") && !strings.Contains(body, "*") && (!wild || strings.HasSuffix(body, "/"))
 }
 
 const (

@@ -240,6 +240,8 @@ func (c *checker) path(field, p string) {
 		c.fault(field, `%q: "*" may only be last, after a slash, such as "/orders/*"`, clip(p))
 	case strings.Contains(p, "//") || strings.Contains(p+"/", "/./") || strings.Contains(p+"/", "/../"):
 		c.fault(field, "%q can never match: paths are normalised first, so that //, /./ and /../ are gone", clip(p))
+	case strings.Contains(p, ";") || strings.Contains(p, "%3B"):
+		c.fault(field, "%q can never match: servers leave out parameters such as ;v=1 or take them for text, so that requests with a semicolon are refused where paths are looked at", clip(p))
 	case !canonicalEscapes(p):
 		c.fault(field, "%q can never match: escapes are two upper-case hex digits, and only of characters that need one", clip(p))
 	}

@@ -259,11 +259,12 @@ func only(s string, in func(byte) bool) bool {
 
 // ambiguousPath says whether a path (with its query, which is not looked at)
 // reaches one resource under two names, or two under one, depending on who reads
-// it: empty segments, dot segments (also with parameters, as servlet containers
-// have them), backslashes, fragments, escapes of separators and of characters
-// that need none (RFC 3986 section 6.2.2.2), the same escaped twice, broken
-// escapes, escaped control characters, over-long UTF-8, and what does not begin
-// with a slash, except the `*` of OPTIONS.
+// it: empty segments, dot segments, parameters of segments (RFC 3986 section 3.3;
+// servlet containers leave them out, so that /admin;x is /admin), backslashes,
+// fragments, escapes of separators and of characters that need none (RFC 3986
+// section 6.2.2.2), the same escaped twice, broken escapes, escaped control
+// characters, over-long UTF-8, and what does not begin with a slash, except the
+// `*` of OPTIONS.
 func ambiguousPath(path string) bool {
 	if path == "" || path == "*" {
 		return false
@@ -274,7 +275,7 @@ func ambiguousPath(path string) bool {
 	path, _, _ = strings.Cut(path, "?")
 	for i := range len(path) {
 		switch path[i] {
-		case '\\', '#':
+		case '\\', '#', ';':
 			return true
 		case '/':
 			if strings.HasPrefix(path[i+1:], "/") || dotSegment(path[i+1:]) {
@@ -297,7 +298,7 @@ func dotSegment(s string) bool {
 		return false
 	}
 	rest = strings.TrimPrefix(rest, ".")
-	return rest == "" || rest[0] == '/' || rest[0] == ';' || len(rest) >= 3 && strings.EqualFold(rest[:3], "%3b")
+	return rest == "" || rest[0] == '/'
 }
 
 // ambiguousEscape looks at what follows a per cent sign.
@@ -310,5 +311,5 @@ func ambiguousEscape(s string) bool {
 		again := unhex(s[2])<<4 | unhex(s[3])
 		return again == '.' || again == '/' || again == '\\'
 	}
-	return c < ' ' || c == 0x7f || c == '/' || c == '\\' || unreserved(c) || c == 0xc0 || c == 0xc1
+	return c < ' ' || c == 0x7f || strings.IndexByte(`/\;`, c) >= 0 || unreserved(c) || c == 0xc0 || c == 0xc1
 }
