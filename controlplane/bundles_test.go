@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,5 +165,21 @@ func TestLoopTellsFetcher(t *testing.T) {
 	r.apply(r.edit("", key, policy.Key{Kind: policy.KindAuthenticationPolicy, Name: "c"}))
 	if known("far") || !known("farther") {
 		t.Error("after far was deleted the fetcher does not know just farther")
+	}
+}
+
+// An issuer that loses its last key concerns the services that used it, though no
+// ruleset will name it: who waits for the change waits for them.
+func TestPreviewOfLastKey(t *testing.T) {
+	r := begin(t)
+	inline := r.current.Load().Config
+	fetched := inline.Clone()
+	key := policy.Key{Kind: policy.KindIssuer, Name: "idp"}
+	fetched[key] = parse(t, `{apiVersion: watchword.dev/v1, kind: Issuer, metadata: {name: idp}, spec: {issuer: "https://idp.test", keySet: {jwksUri: {uri: "https://idp.test/jwks"}}}}`)[key]
+	if got := (preview{r.loop}).Concerns(inline, fetched, []policy.Key{key}); !slices.Equal(got, []string{"c"}) {
+		t.Errorf("idp loses its keys: concerns %q, want c", got)
+	}
+	if got := (preview{r.loop}).Concerns(fetched, inline, []policy.Key{key}); !slices.Equal(got, []string{"c"}) {
+		t.Errorf("idp gets keys: concerns %q, want c", got)
 	}
 }

@@ -237,7 +237,7 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 		switch {
 		case t.err != nil:
 			l.metrics.failures.Inc()
-			delete(l.rulesets, t.service) // try again at each change
+			delete(l.rulesets, t.service) // try again when an issuer changes, and when it is affected
 			l.log.Error("a service can't be translated for Envoy; its data planes keep what they have", "service", t.service, "error", t.err)
 		case t.ruleset == nil:
 			delete(l.rulesets, t.service)

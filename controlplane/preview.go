@@ -12,14 +12,14 @@ type preview struct{ loop *loop }
 
 // Concerns implements api.Preview.
 func (p preview) Concerns(before, after policy.State, resources []policy.Key) []string {
-	return compile.Affected(before, after, resources, uses(p.input(after, resources)))
+	return p.affected(before, after, resources, p.input(after, resources))
 }
 
 // Faults implements api.Preview: it translates the services that a change
 // touches, and keeps what could not be.
 func (p preview) Faults(before, after policy.State, changed []policy.Key) []policy.Fault {
 	in := p.input(after, changed)
-	list := p.loop.translator.each(in, compile.Affected(before, after, changed, uses(in)), nil)
+	list := p.loop.translator.each(in, p.affected(before, after, changed, in), nil)
 	var faults []policy.Fault
 	for _, t := range list {
 		if t.err != nil {
@@ -33,6 +33,14 @@ func (p preview) Faults(before, after policy.State, changed []policy.Key) []poli
 		p.loop.translator.remember(list)
 	}
 	return faults
+}
+
+// affected counts an issuer as used by the services that use it now, too: one that
+// loses its last key is in no ruleset any more.
+func (p preview) affected(before, after policy.State, changed []policy.Key, in compile.Input) []string {
+	was, is := uses(p.input(before, nil)), uses(in)
+	either := func(service, issuer string) bool { return was(service, issuer) || is(service, issuer) }
+	return compile.Affected(before, after, changed, either)
 }
 
 // input is what the loop would compile from.
