@@ -6,6 +6,7 @@ import (
 
 	"github.com/fatih/color"
 
+	"github.com/watchword-mesh/watchword/dataplane/reason"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
 
@@ -98,6 +99,9 @@ func (c *console) printVerdict(e *explanation) {
 		lines = append(lines, e.Refusal.Body)
 	}
 	c.list("the caller is told", lines)
+	if e.Reason == string(reason.PathAmbiguous) {
+		fmt.Fprintln(c.out, "An Envoy that Watchword manages makes paths plain first, or answers 400: explain the plain path to see what it would do.")
+	}
 }
 
 func withRule(word, rule string) string {
