@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
@@ -58,7 +59,7 @@ func (i *istio) authorization() {
 		}
 		rules := p.spec.list("rules")
 		for _, n := range rules {
-			spec.Rules = append(spec.Rules, i.rule(p, n)...)
+			spec.Rules = append(spec.Rules, i.ruleOrNote(p, n)...)
 		}
 		if p.action == policyv1.AuthorizationPolicySpec_DENY && len(spec.GetRules()) == 0 {
 			if len(rules) == 0 {
@@ -111,6 +112,18 @@ type converter struct {
 	never bool
 }
 
+const untold = "is left out, and the import can't say why; please report it"
+
+// ruleOrNote is rule, which must not lose a rule without saying so.
+func (i *istio) ruleOrNote(p authorizationPolicy, n node) []*policyv1.AuthorizationRule {
+	notes := len(i.left) + len(i.faults)
+	rules := i.rule(p, n)
+	if len(rules) == 0 && len(i.left)+len(i.faults) == notes {
+		i.leave(n, untold)
+	}
+	return rules
+}
+
 func (i *istio) rule(p authorizationPolicy, n node) []*policyv1.AuthorizationRule {
 	c := converter{istio: i, action: p.action, accepted: i.accepted(p.scope)}
 	o := i.object(n, "from", "to", "when")
@@ -130,17 +143,21 @@ func (i *istio) rule(p authorizationPolicy, n node) []*policyv1.AuthorizationRul
 }
 
 // alternatives reads a list of which one must match; without one there is one
-// part that says nothing.
+// part that says nothing. An empty list is none: in proto3 the two are the same.
 func alternatives(c *converter, rule object, list, field string, read func(object) part) []part {
-	if !rule.has(list) {
+	entries := rule.list(list)
+	if len(entries) == 0 {
 		return []part{{}}
 	}
 	var out []part
-	for _, n := range rule.list(list) {
+	for _, n := range entries {
 		c.lost, c.never = false, false
 		o := c.object(n, field).object(field)
 		if len(o.keys) == 0 {
 			c.fault(n, "%s is empty", field)
+		}
+		if len(o.keys) > 0 && len(given(o)) == 0 {
+			c.warn(n, "%s has nothing but empty lists: it matches anything, in Istio too", field)
 		}
 		p := read(o)
 		if c.keep(n) {
@@ -180,8 +197,17 @@ var sourceReasons = map[string]string{
 	"ipBlocks": addresses, "notIpBlocks": addresses, "remoteIpBlocks": addresses, "notRemoteIpBlocks": addresses,
 }
 
+// given are the fields that say something. Null and an empty list do not: to
+// Istio they are as if they were not there.
+func given(o object) []string {
+	return slices.DeleteFunc(slices.Clone(o.keys), func(field string) bool {
+		n, ok := o.at(field)
+		return !ok || n.yaml.Kind == yaml.SequenceNode && len(n.yaml.Content) == 0
+	})
+}
+
 func (c *converter) source(o object) (p part) {
-	for _, field := range o.keys {
+	for _, field := range given(o) {
 		n, _ := o.at(field)
 		switch field {
 		case "requestPrincipals":
@@ -202,7 +228,7 @@ func (c *converter) source(o object) (p part) {
 
 func (c *converter) operation(o object) (p part) {
 	p.to = &policyv1.Operation{}
-	for _, field := range o.keys {
+	for _, field := range given(o) {
 		switch field {
 		case "hosts":
 			p.to.Hosts = c.requests(o, field, c.host)
@@ -248,9 +274,6 @@ func (c *converter) requests(o object, field string, one func(textAt) (string, b
 	}
 	if all {
 		return nil
-	}
-	if n, _ := o.at(field); len(out) == 0 && !c.lost {
-		c.lose(n, "the list is empty")
 	}
 	return out
 }

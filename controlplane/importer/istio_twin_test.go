@@ -38,6 +38,8 @@ type twinPolicy struct {
 }
 
 type twinRule struct {
+	// Lists that say nothing are written as empty ones.
+	Empty      bool
 	Sources    []twinSource
 	Operations []twinOperation
 	When       []twinCondition
@@ -82,7 +84,7 @@ func drawWorld(t *rapid.T) istioWorld {
 }
 
 func drawRule(t *rapid.T) twinRule {
-	var r twinRule
+	r := twinRule{Empty: rapid.Bool().Draw(t, "empty lists")}
 	principals := []string{"*", "a/*", "a/x", "a/b/x", "a/b/*", "none/x"}
 	for range rapid.IntRange(0, 2).Draw(t, "sources") {
 		s := twinSource{some(t, "principals", principals...), some(t, "not principals", principals...)}
@@ -139,10 +141,13 @@ func (w istioWorld) manifests() string {
 
 func (r twinRule) manifest() map[string]any {
 	out := map[string]any{}
+	if r.Empty {
+		out = map[string]any{"from": []any{}, "to": []any{}, "when": []any{}}
+	}
 	add := func(list string, m map[string]any, lists map[string][]string, under string) {
 		for name, l := range lists {
-			if len(l) > 0 {
-				m[name] = l
+			if len(l) > 0 || r.Empty {
+				m[name] = slices.Concat([]string{}, l)
 			}
 		}
 		if under != "" {
@@ -233,6 +238,7 @@ func TestIstioTwin(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v of\n%s", err, text)
 		}
+		tells(t, result, text)
 		if slices.ContainsFunc(result.Left, func(n Note) bool { return strings.Contains(n.Message, "left out of the") }) {
 			return
 		}
