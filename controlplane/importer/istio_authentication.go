@@ -39,7 +39,7 @@ func (i *istio) requestAuthentication(k istioObject, spec object, s scope) reque
 
 // jwtRule returns a rule; nil if it is left over.
 func (i *istio) jwtRule(o object) *policyv1.JwtRule {
-	iss := o.need("issuer")
+	iss := o.text("issuer")
 	rule := &policyv1.JwtRule{
 		Audiences: plain(o.texts("audiences")), Expiration: policyv1.TimeCheck_IF_PRESENT,
 		FromParams: locations(plain(o.texts("fromParams"))), FromCookies: locations(plain(o.texts("fromCookies"))),
@@ -56,7 +56,7 @@ func (i *istio) jwtRule(o object) *policyv1.JwtRule {
 	}
 	issuer := i.issuer(o, iss)
 	if issuer == nil {
-		i.leave(o.node, "the rule is left out: tokens of %q are refused", clip(iss))
+		i.lostIssuer = true
 		return nil
 	}
 	rule.Issuer = issuer.name
@@ -70,8 +70,20 @@ func (i *istio) jwtRule(o object) *policyv1.JwtRule {
 
 // issuer is the one of an iss, which has one set of keys here.
 func (i *istio) issuer(o object, iss string) *istioIssuer {
+	if iss == "" {
+		i.leave(o.node, "the rule is left out: without an issuer its tokens can't be told from others', so that they are refused")
+		return nil
+	}
+	if found := i.keysOf(o, iss); found != nil {
+		return found
+	}
+	i.leave(o.node, "the rule is left out: tokens of %q are refused", clip(iss))
+	return nil
+}
+
+func (i *istio) keysOf(o object, iss string) *istioIssuer {
 	set := i.keySet(o, iss)
-	if set == nil || iss == "" {
+	if set == nil {
 		return nil
 	}
 	if known := i.issuers[iss]; known != nil {
@@ -167,6 +179,10 @@ func (i *istio) authentication() {
 	}
 	for _, g := range groups {
 		switch {
+		case len(g.requests) == 0 && i.unplaced:
+			for _, s := range g.services {
+				i.left = append(i.left, Note{Source: i.source(), Message: "a RequestAuthentication that is left out may be about the Service " + s + ": until you write an AuthenticationPolicy, it takes tokens of Watchword's own issuer alone"})
+			}
 		case len(g.requests) == 0:
 			i.addAuthentication(i.name("AuthenticationPolicy", "without-token", ""), open(target(g.services)))
 			for _, s := range g.services {

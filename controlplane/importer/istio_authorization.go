@@ -2,6 +2,7 @@ package importer
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -37,15 +38,34 @@ func (i *istio) authorizationPolicy(k istioObject, spec object) {
 		i.fault(at, "%q is no action; there are ALLOW, DENY, AUDIT and CUSTOM", clip(action))
 		return
 	}
-	if k.annotations.has("istio.io/dry-run") && k.annotations.text("istio.io/dry-run") == "true" {
+	if i.dryRun(k) {
 		p.enforcement = policyv1.Enforcement_OBSERVE
 	}
 	var ok bool
-	if p.scope, ok = i.scope(k, spec); ok {
+	p.scope, ok = i.scope(k, spec)
+	switch {
+	case ok:
 		i.rules = append(i.rules, p)
-	} else if p.action == policyv1.AuthorizationPolicySpec_DENY {
+	case p.action == policyv1.AuthorizationPolicySpec_DENY:
 		i.leave(k.node, "what the DENY refused gets in")
+	default:
+		i.leave(k.node, "what the ALLOW did not let in gets in, where no other ALLOW is about it")
 	}
+}
+
+// dryRun reads the annotation as Istio does, which enforces a policy whose
+// annotation it can't read.
+func (i *istio) dryRun(k istioObject) bool {
+	const annotation = "istio.io/dry-run"
+	if !k.annotations.has(annotation) {
+		return false
+	}
+	text := k.annotations.text(annotation)
+	dry, err := strconv.ParseBool(text)
+	if at, _ := k.annotations.at(annotation); err != nil {
+		i.warn(at, "%q is neither true nor false: the policy is enforced", clip(text))
+	}
+	return dry
 }
 
 // authorization writes the policies. An ALLOW for all counts beside those of a
@@ -116,9 +136,9 @@ const untold = "is left out, and the import can't say why; please report it"
 
 // ruleOrNote is rule, which must not lose a rule without saying so.
 func (i *istio) ruleOrNote(p authorizationPolicy, n node) []*policyv1.AuthorizationRule {
-	notes := len(i.left) + len(i.faults)
+	before := i.notes()
 	rules := i.rule(p, n)
-	if len(rules) == 0 && len(i.left)+len(i.faults) == notes {
+	if len(rules) == 0 && i.notes() == before {
 		i.leave(n, untold)
 	}
 	return rules
@@ -170,6 +190,9 @@ func alternatives(c *converter, rule object, list, field string, read func(objec
 // keep says whether the part that was read can be used, and else says what
 // becomes of it.
 func (c *converter) keep(n node) bool {
+	if c.never && !c.lost && c.withoutIssuers() {
+		c.lose(n, noIssuers)
+	}
 	switch {
 	case c.lost && c.action == policyv1.AuthorizationPolicySpec_DENY:
 		c.leave(n, "left out of the DENY, so that what it refused gets in")
@@ -319,7 +342,7 @@ func (c *converter) join(n node, s, to, when part) []*policyv1.AuthorizationRule
 	}
 	if len(c.accepted) == 0 {
 		if named != nil || len(when.when) > 0 {
-			c.leave(n, "left out: no RequestAuthentication is about it, so that no request has a principal or claims")
+			c.unmatched(n)
 			return nil
 		}
 		// Nobody has a principal or a claim: what must not be is not.
@@ -331,6 +354,22 @@ func (c *converter) join(n node, s, to, when part) []*policyv1.AuthorizationRule
 		out = append(out, &policyv1.AuthorizationRule{From: &policyv1.Source{NotIssuers: c.names(c.accepted)}, To: to.to})
 	}
 	return out
+}
+
+const noIssuers = "no rule of a RequestAuthentication is carried over for it, so that no request has a principal or claims here"
+
+// withoutIssuers says that nobody has a principal here only because the import
+// left out whom Istio knows.
+func (c *converter) withoutIssuers() bool { return len(c.accepted) == 0 && c.lostIssuer }
+
+// unmatched says why a rule that wants a principal or a claim is left out.
+func (c *converter) unmatched(n node) {
+	if !c.withoutIssuers() {
+		c.leave(n, "left out: no RequestAuthentication is about it, so that no request has a principal or claims")
+		return
+	}
+	c.lose(n, noIssuers)
+	c.keep(n)
 }
 
 func source(named *callers, not ...callers) *policyv1.Source {
