@@ -15,6 +15,8 @@ type requestAuthentication struct {
 	id, name string
 	scope    scope
 	rules    []*policyv1.JwtRule
+	// The claims that its rules split at blanks.
+	split []string
 }
 
 type istioIssuer struct {
@@ -25,12 +27,14 @@ type istioIssuer struct {
 }
 
 var jwtRuleFields = []string{"issuer", "audiences", "jwksUri", "jwks_uri", "jwks", "fromHeaders", "fromParams", "fromCookies",
-	"outputPayloadToHeader", "outputClaimToHeaders", "forwardOriginalToken", "timeout"}
+	"outputPayloadToHeader", "outputClaimToHeaders", "forwardOriginalToken", "timeout", "spaceDelimitedClaims"}
 
 func (i *istio) requestAuthentication(k istioObject, spec object, s scope) requestAuthentication {
 	out := requestAuthentication{node: k.node, id: k.id, name: k.name, scope: s}
 	for _, n := range spec.list("jwtRules") {
-		if r := i.jwtRule(i.object(n, jwtRuleFields...)); r != nil {
+		o := i.object(n, jwtRuleFields...)
+		out.split = append(out.split, plain(o.texts("spaceDelimitedClaims"))...)
+		if r := i.jwtRule(o); r != nil {
 			out.rules = append(out.rules, r)
 		}
 	}
@@ -237,8 +241,8 @@ func (i *istio) addIssuers() {
 	}
 }
 
-// accepted are the issuers, by iss, whose tokens are taken somewhere in a scope.
-func (i *istio) accepted(s scope) []string {
+// within are the RequestAuthentications that are about anything in a scope.
+func (i *istio) within(s scope) []int {
 	services := s.services
 	if s.all {
 		services = append([]string{""}, i.services...)
@@ -247,6 +251,22 @@ func (i *istio) accepted(s scope) []string {
 	for _, service := range services {
 		requests = append(requests, i.about(service)...)
 	}
+	return requests
+}
+
+// split are the claims that Istio takes apart at blanks somewhere in a scope,
+// and conditions here do not. (They do so with scope.)
+func (i *istio) split(s scope) []string {
+	out := []string{"permission"}
+	for _, n := range i.within(s) {
+		out = append(out, i.requests[n].split...)
+	}
+	return slices.DeleteFunc(out, func(claim string) bool { return claim == "scope" })
+}
+
+// accepted are the issuers, by iss, whose tokens are taken somewhere in a scope.
+func (i *istio) accepted(s scope) []string {
+	requests := i.within(s)
 	var out []string
 	for iss, issuer := range i.issuers {
 		if slices.ContainsFunc(requests, func(n int) bool {

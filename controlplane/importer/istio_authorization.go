@@ -126,6 +126,7 @@ type converter struct {
 	*istio
 	action   policyv1.AuthorizationPolicySpec_Action
 	accepted []string
+	split    []string
 	// Something of the current part has no place.
 	lost bool
 	// The current part can never match.
@@ -145,7 +146,7 @@ func (i *istio) ruleOrNote(p authorizationPolicy, n node) []*policyv1.Authorizat
 }
 
 func (i *istio) rule(p authorizationPolicy, n node) []*policyv1.AuthorizationRule {
-	c := converter{istio: i, action: p.action, accepted: i.accepted(p.scope)}
+	c := converter{istio: i, action: p.action, accepted: i.accepted(p.scope), split: i.split(p.scope)}
 	o := i.object(n, "from", "to", "when")
 	sources := alternatives(&c, o, "from", "source", c.source)
 	operations := alternatives(&c, o, "to", "operation", c.operation)
