@@ -8,14 +8,15 @@ import (
 // check says what apply would refuse of the resources, which an original may
 // have and we may not: a claim that goes where tokens are looked for, a list of
 // thousands. They are printed all the same, for the user to change. Services
-// that are left out are taken to be there.
+// that are left out are taken to be there. Lines that the faults name are those
+// of what is printed.
 func (r *run) check() {
 	text, err := Result{Resources: r.resources}.YAML()
 	if err != nil {
 		r.left = append(r.left, Note{Source: r.source(), Message: "the resources can't be written: " + err.Error()})
 		return
 	}
-	objects, faults := policy.Parse([]policy.Document{{Source: r.source(), Content: string(text)}})
+	objects, faults := policy.Parse([]policy.Document{{Source: "stdout", Content: string(text)}})
 	if len(faults) == 0 {
 		state := policy.State{}
 		for _, o := range objects {

@@ -12,7 +12,7 @@ import (
 // Cloud Function Compute, as its API returns them (GetCustomDomain). The error
 // is an *InputError.
 func FunctionCompute(files []File, o Options) (Result, error) {
-	f := fc{run: newRun(files), o: o}
+	f := fc{run: newRun(files), o: o, domains: map[string]node{}}
 	docs := f.documents(files)
 	for _, d := range docs {
 		f.domain(d)
@@ -26,6 +26,8 @@ func FunctionCompute(files []File, o Options) (Result, error) {
 type fc struct {
 	*run
 	o Options
+	// Where the domains stand, by their names in lower case.
+	domains map[string]node
 }
 
 // Most fields of a domain say nothing about who may call.
@@ -60,11 +62,25 @@ func (f *fc) domain(n node) {
 		at, _ := d.at("domainName")
 		f.fault(at, "%q %s", clip(name), hostReason)
 	}
+	f.once(d, domainHost)
 	info, ok := f.info(config)
 	if !ok || name == "" {
 		return
 	}
 	f.protect(info, domainHost)
+}
+
+// once says that a domain is given twice. Upper case makes no difference.
+func (f *fc) once(d object, domain string) {
+	at, ok := d.at("domainName")
+	if !ok {
+		return
+	}
+	if first, twice := f.domains[domain]; twice {
+		f.fault(at, "%q is given twice; the first is in line %d of %s", clip(domain), first.yaml.Line, first.source)
+		return
+	}
+	f.domains[domain] = at
 }
 
 // fcInfoFields are in the API's spelling and in that of its examples.

@@ -43,6 +43,7 @@ func fuzz(f *testing.F, name string) {
 			}
 			return
 		}
+		tells(t, first, string(content))
 		text := yamlOf(t, first)
 		if other := yamlOf(t, again); !bytes.Equal(text, other) {
 			t.Fatalf("two imports of %q differ:\n%s\n%s", content, text, other)
@@ -51,6 +52,16 @@ func fuzz(f *testing.F, name string) {
 			readsBack(t, strconv.Quote(string(content)), first)
 		}
 	})
+}
+
+// tells fails if something was left out for a reason that the import itself
+// does not know.
+func tells(t interface{ Fatalf(string, ...any) }, r Result, input string) {
+	for _, n := range r.Left {
+		if n.Message == untold {
+			t.Fatalf("%s of\n%s", n, input)
+		}
+	}
 }
 
 func yamlOf(t *testing.T, r Result) []byte {

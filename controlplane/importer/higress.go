@@ -65,6 +65,11 @@ func (h *higress) config(n node) higressConfig {
 	if o := h.object(n); o.has("kind") {
 		return h.wasmPlugin(o)
 	}
+	return h.wholeConfig(n)
+}
+
+// wholeConfig is the gateway's, with the rules in it.
+func (h *higress) wholeConfig(n node) higressConfig {
 	o := h.object(n, "consumers", "global_auth", "_rules_")
 	c := h.instance(o)
 	for _, r := range o.list("_rules_") {
@@ -94,6 +99,9 @@ func (h *higress) wasmPlugin(o object) higressConfig {
 	}
 	spec := o.object("spec", "defaultConfig", "defaultConfigDisable", "matchRules",
 		"url", "sha256", "phase", "priority", "imagePullPolicy", "imagePullSecret", "failStrategy", "selector", "pluginConfig", "pluginName", "verificationKey", "vmConfig")
+	if spec.has("pluginConfig") {
+		return h.pluginConfig(spec)
+	}
 	if spec.flag("defaultConfigDisable", false) {
 		at, _ := spec.at("defaultConfigDisable")
 		h.fault(at, "the plugin is switched off for the gateway, so that there is nothing to import")
@@ -111,6 +119,18 @@ func (h *higress) wasmPlugin(o object) higressConfig {
 		c.rules = append(c.rules, hr)
 	}
 	return c
+}
+
+// pluginConfig is the configuration in Istio's place for it, which wins over
+// those of Higress.
+func (h *higress) pluginConfig(spec object) higressConfig {
+	for _, field := range []string{"defaultConfig", "defaultConfigDisable", "matchRules"} {
+		if at, ok := spec.at(field); ok {
+			h.warn(at, "is not looked at, since there is a pluginConfig, in Higress too")
+		}
+	}
+	at, _ := spec.at("pluginConfig")
+	return h.wholeConfig(at)
 }
 
 func (h *higress) leaveRule(n node, format string, args ...any) {
@@ -162,7 +182,7 @@ func (h *higress) policies(at node, rules []*policyv1.JwtRule, everywhere bool, 
 		h.leave(at, "since a rule is left over, what it is about is open to every consumer")
 	case everywhere:
 	case h.left:
-		h.leave(at, "since a rule is left over, the whole gateway needs a token, where global_auth leaves open what no rule names")
+		h.leave(at, "since a rule is left over, the whole gateway needs a token, where global_auth leaves open what no rule names, and what it is about is open to every consumer")
 	case len(restricted) == 0:
 		h.addAuthentication(name, open(spec.Target))
 		return

@@ -49,6 +49,10 @@ type istio struct {
 	found    bool
 	requests []requestAuthentication
 	rules    []authorizationPolicy
+	// A RequestAuthentication is left out, which could be about any service.
+	unplaced bool
+	// A rule of a RequestAuthentication is left out, or all of one's.
+	lostIssuer bool
 	// By iss.
 	issuers map[string]*istioIssuer
 	// The Services that policies name, in their order.
@@ -135,20 +139,42 @@ func (i *istio) read(objects []istioObject) {
 func (i *istio) policy(k istioObject) {
 	if k.kind == "RequestAuthentication" {
 		spec := k.object.object("spec", "selector", "targetRef", "targetRefs", "jwtRules")
-		if s, ok := i.scope(k, spec); ok {
-			i.requests = append(i.requests, i.requestAuthentication(k, spec, s))
+		s, ok := i.scope(k, spec)
+		if !ok {
+			i.unplaced, i.lostIssuer = true, true
+			return
 		}
+		i.requests = append(i.requests, i.requestAuthentication(k, spec, s))
 		return
 	}
 	spec := k.object.object("spec", "selector", "targetRef", "targetRefs", "rules", "action", "provider")
 	i.authorizationPolicy(k, spec)
 }
 
-// scope resolves whom a policy is about; ok is false if it is left over.
-func (i *istio) scope(k istioObject, spec object) (scope, bool) {
-	if spec.has("targetRef") || spec.has("targetRefs") {
-		return i.targetRefs(spec)
+// notes counts what was said of what can't be imported.
+func (i *istio) notes() int { return len(i.left) + len(i.faults) }
+
+// scope resolves whom a policy is about; ok is false if it is left over, which
+// it must not be without a note.
+func (i *istio) scope(k istioObject, spec object) (s scope, ok bool) {
+	before := i.notes()
+	refs := spec.list("targetRefs")
+	if at, ok := spec.at("targetRef"); ok {
+		refs = append(refs, at)
 	}
+	if len(refs) > 0 {
+		s, ok = i.targetRefs(refs)
+	} else {
+		s, ok = i.selected(k, spec)
+	}
+	if !ok && i.notes() == before {
+		i.leave(k.node, untold)
+	}
+	return s, ok
+}
+
+// selected is the scope that labels give.
+func (i *istio) selected(k istioObject, spec object) (scope, bool) {
 	selector := spec.object("selector", "matchLabels")
 	labels := selector.object("matchLabels")
 	if len(labels.keys) == 0 {
@@ -226,11 +252,7 @@ func labelText(labels object) string {
 }
 
 // targetRefs name Services of the Gateway API's kind.
-func (i *istio) targetRefs(spec object) (scope, bool) {
-	refs := spec.list("targetRefs")
-	if at, ok := spec.at("targetRef"); ok {
-		refs = append(refs, at)
-	}
+func (i *istio) targetRefs(refs []node) (scope, bool) {
 	var out scope
 	for _, n := range refs {
 		ref := i.object(n, "group", "kind", "name", "namespace")

@@ -15,6 +15,8 @@ type requestAuthentication struct {
 	id, name string
 	scope    scope
 	rules    []*policyv1.JwtRule
+	// The claims that its rules split at blanks.
+	split []string
 }
 
 type istioIssuer struct {
@@ -25,12 +27,14 @@ type istioIssuer struct {
 }
 
 var jwtRuleFields = []string{"issuer", "audiences", "jwksUri", "jwks_uri", "jwks", "fromHeaders", "fromParams", "fromCookies",
-	"outputPayloadToHeader", "outputClaimToHeaders", "forwardOriginalToken", "timeout"}
+	"outputPayloadToHeader", "outputClaimToHeaders", "forwardOriginalToken", "timeout", "spaceDelimitedClaims"}
 
 func (i *istio) requestAuthentication(k istioObject, spec object, s scope) requestAuthentication {
 	out := requestAuthentication{node: k.node, id: k.id, name: k.name, scope: s}
 	for _, n := range spec.list("jwtRules") {
-		if r := i.jwtRule(i.object(n, jwtRuleFields...)); r != nil {
+		o := i.object(n, jwtRuleFields...)
+		out.split = append(out.split, plain(o.texts("spaceDelimitedClaims"))...)
+		if r := i.jwtRule(o); r != nil {
 			out.rules = append(out.rules, r)
 		}
 	}
@@ -39,7 +43,7 @@ func (i *istio) requestAuthentication(k istioObject, spec object, s scope) reque
 
 // jwtRule returns a rule; nil if it is left over.
 func (i *istio) jwtRule(o object) *policyv1.JwtRule {
-	iss := o.need("issuer")
+	iss := o.text("issuer")
 	rule := &policyv1.JwtRule{
 		Audiences: plain(o.texts("audiences")), Expiration: policyv1.TimeCheck_IF_PRESENT,
 		FromParams: locations(plain(o.texts("fromParams"))), FromCookies: locations(plain(o.texts("fromCookies"))),
@@ -56,7 +60,7 @@ func (i *istio) jwtRule(o object) *policyv1.JwtRule {
 	}
 	issuer := i.issuer(o, iss)
 	if issuer == nil {
-		i.leave(o.node, "the rule is left out: tokens of %q are refused", clip(iss))
+		i.lostIssuer = true
 		return nil
 	}
 	rule.Issuer = issuer.name
@@ -70,8 +74,20 @@ func (i *istio) jwtRule(o object) *policyv1.JwtRule {
 
 // issuer is the one of an iss, which has one set of keys here.
 func (i *istio) issuer(o object, iss string) *istioIssuer {
+	if iss == "" {
+		i.leave(o.node, "the rule is left out: without an issuer its tokens can't be told from others', so that they are refused")
+		return nil
+	}
+	if found := i.keysOf(o, iss); found != nil {
+		return found
+	}
+	i.leave(o.node, "the rule is left out: tokens of %q are refused", clip(iss))
+	return nil
+}
+
+func (i *istio) keysOf(o object, iss string) *istioIssuer {
 	set := i.keySet(o, iss)
-	if set == nil || iss == "" {
+	if set == nil {
 		return nil
 	}
 	if known := i.issuers[iss]; known != nil {
@@ -167,6 +183,10 @@ func (i *istio) authentication() {
 	}
 	for _, g := range groups {
 		switch {
+		case len(g.requests) == 0 && i.unplaced:
+			for _, s := range g.services {
+				i.left = append(i.left, Note{Source: i.source(), Message: "a RequestAuthentication that is left out may be about the Service " + s + ": until you write an AuthenticationPolicy, it takes tokens of Watchword's own issuer alone"})
+			}
 		case len(g.requests) == 0:
 			i.addAuthentication(i.name("AuthenticationPolicy", "without-token", ""), open(target(g.services)))
 			for _, s := range g.services {
@@ -221,8 +241,8 @@ func (i *istio) addIssuers() {
 	}
 }
 
-// accepted are the issuers, by iss, whose tokens are taken somewhere in a scope.
-func (i *istio) accepted(s scope) []string {
+// within are the RequestAuthentications that are about anything in a scope.
+func (i *istio) within(s scope) []int {
 	services := s.services
 	if s.all {
 		services = append([]string{""}, i.services...)
@@ -231,6 +251,22 @@ func (i *istio) accepted(s scope) []string {
 	for _, service := range services {
 		requests = append(requests, i.about(service)...)
 	}
+	return requests
+}
+
+// split are the claims that Istio takes apart at blanks somewhere in a scope,
+// and conditions here do not. (They do so with scope.)
+func (i *istio) split(s scope) []string {
+	out := []string{"permission"}
+	for _, n := range i.within(s) {
+		out = append(out, i.requests[n].split...)
+	}
+	return slices.DeleteFunc(out, func(claim string) bool { return claim == "scope" })
+}
+
+// accepted are the issuers, by iss, whose tokens are taken somewhere in a scope.
+func (i *istio) accepted(s scope) []string {
+	requests := i.within(s)
 	var out []string
 	for iss, issuer := range i.issuers {
 		if slices.ContainsFunc(requests, func(n int) bool {

@@ -2,8 +2,10 @@ package importer
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
@@ -36,15 +38,34 @@ func (i *istio) authorizationPolicy(k istioObject, spec object) {
 		i.fault(at, "%q is no action; there are ALLOW, DENY, AUDIT and CUSTOM", clip(action))
 		return
 	}
-	if k.annotations.has("istio.io/dry-run") && k.annotations.text("istio.io/dry-run") == "true" {
+	if i.dryRun(k) {
 		p.enforcement = policyv1.Enforcement_OBSERVE
 	}
 	var ok bool
-	if p.scope, ok = i.scope(k, spec); ok {
+	p.scope, ok = i.scope(k, spec)
+	switch {
+	case ok:
 		i.rules = append(i.rules, p)
-	} else if p.action == policyv1.AuthorizationPolicySpec_DENY {
+	case p.action == policyv1.AuthorizationPolicySpec_DENY:
 		i.leave(k.node, "what the DENY refused gets in")
+	default:
+		i.leave(k.node, "what the ALLOW did not let in gets in, where no other ALLOW is about it")
 	}
+}
+
+// dryRun reads the annotation as Istio does, which enforces a policy whose
+// annotation it can't read.
+func (i *istio) dryRun(k istioObject) bool {
+	const annotation = "istio.io/dry-run"
+	if !k.annotations.has(annotation) {
+		return false
+	}
+	text := k.annotations.text(annotation)
+	dry, err := strconv.ParseBool(text)
+	if at, _ := k.annotations.at(annotation); err != nil {
+		i.warn(at, "%q is neither true nor false: the policy is enforced", clip(text))
+	}
+	return dry
 }
 
 // authorization writes the policies. An ALLOW for all counts beside those of a
@@ -58,7 +79,7 @@ func (i *istio) authorization() {
 		}
 		rules := p.spec.list("rules")
 		for _, n := range rules {
-			spec.Rules = append(spec.Rules, i.rule(p, n)...)
+			spec.Rules = append(spec.Rules, i.ruleOrNote(p, n)...)
 		}
 		if p.action == policyv1.AuthorizationPolicySpec_DENY && len(spec.GetRules()) == 0 {
 			if len(rules) == 0 {
@@ -105,14 +126,27 @@ type converter struct {
 	*istio
 	action   policyv1.AuthorizationPolicySpec_Action
 	accepted []string
+	split    []string
 	// Something of the current part has no place.
 	lost bool
 	// The current part can never match.
 	never bool
 }
 
+const untold = "is left out, and the import can't say why; please report it"
+
+// ruleOrNote is rule, which must not lose a rule without saying so.
+func (i *istio) ruleOrNote(p authorizationPolicy, n node) []*policyv1.AuthorizationRule {
+	before := i.notes()
+	rules := i.rule(p, n)
+	if len(rules) == 0 && i.notes() == before {
+		i.leave(n, untold)
+	}
+	return rules
+}
+
 func (i *istio) rule(p authorizationPolicy, n node) []*policyv1.AuthorizationRule {
-	c := converter{istio: i, action: p.action, accepted: i.accepted(p.scope)}
+	c := converter{istio: i, action: p.action, accepted: i.accepted(p.scope), split: i.split(p.scope)}
 	o := i.object(n, "from", "to", "when")
 	sources := alternatives(&c, o, "from", "source", c.source)
 	operations := alternatives(&c, o, "to", "operation", c.operation)
@@ -130,17 +164,21 @@ func (i *istio) rule(p authorizationPolicy, n node) []*policyv1.AuthorizationRul
 }
 
 // alternatives reads a list of which one must match; without one there is one
-// part that says nothing.
+// part that says nothing. An empty list is none: in proto3 the two are the same.
 func alternatives(c *converter, rule object, list, field string, read func(object) part) []part {
-	if !rule.has(list) {
+	entries := rule.list(list)
+	if len(entries) == 0 {
 		return []part{{}}
 	}
 	var out []part
-	for _, n := range rule.list(list) {
+	for _, n := range entries {
 		c.lost, c.never = false, false
 		o := c.object(n, field).object(field)
 		if len(o.keys) == 0 {
 			c.fault(n, "%s is empty", field)
+		}
+		if len(o.keys) > 0 && len(given(o)) == 0 {
+			c.warn(n, "%s has nothing but empty lists: it matches anything, in Istio too", field)
 		}
 		p := read(o)
 		if c.keep(n) {
@@ -153,6 +191,9 @@ func alternatives(c *converter, rule object, list, field string, read func(objec
 // keep says whether the part that was read can be used, and else says what
 // becomes of it.
 func (c *converter) keep(n node) bool {
+	if c.never && !c.lost && c.withoutIssuers() {
+		c.lose(n, noIssuers)
+	}
 	switch {
 	case c.lost && c.action == policyv1.AuthorizationPolicySpec_DENY:
 		c.leave(n, "left out of the DENY, so that what it refused gets in")
@@ -180,8 +221,17 @@ var sourceReasons = map[string]string{
 	"ipBlocks": addresses, "notIpBlocks": addresses, "remoteIpBlocks": addresses, "notRemoteIpBlocks": addresses,
 }
 
+// given are the fields that say something. Null and an empty list do not: to
+// Istio they are as if they were not there.
+func given(o object) []string {
+	return slices.DeleteFunc(slices.Clone(o.keys), func(field string) bool {
+		n, ok := o.at(field)
+		return !ok || n.yaml.Kind == yaml.SequenceNode && len(n.yaml.Content) == 0
+	})
+}
+
 func (c *converter) source(o object) (p part) {
-	for _, field := range o.keys {
+	for _, field := range given(o) {
 		n, _ := o.at(field)
 		switch field {
 		case "requestPrincipals":
@@ -202,7 +252,7 @@ func (c *converter) source(o object) (p part) {
 
 func (c *converter) operation(o object) (p part) {
 	p.to = &policyv1.Operation{}
-	for _, field := range o.keys {
+	for _, field := range given(o) {
 		switch field {
 		case "hosts":
 			p.to.Hosts = c.requests(o, field, c.host)
@@ -249,9 +299,6 @@ func (c *converter) requests(o object, field string, one func(textAt) (string, b
 	if all {
 		return nil
 	}
-	if n, _ := o.at(field); len(out) == 0 && !c.lost {
-		c.lose(n, "the list is empty")
-	}
 	return out
 }
 
@@ -296,7 +343,7 @@ func (c *converter) join(n node, s, to, when part) []*policyv1.AuthorizationRule
 	}
 	if len(c.accepted) == 0 {
 		if named != nil || len(when.when) > 0 {
-			c.leave(n, "left out: no RequestAuthentication is about it, so that no request has a principal or claims")
+			c.unmatched(n)
 			return nil
 		}
 		// Nobody has a principal or a claim: what must not be is not.
@@ -308,6 +355,22 @@ func (c *converter) join(n node, s, to, when part) []*policyv1.AuthorizationRule
 		out = append(out, &policyv1.AuthorizationRule{From: &policyv1.Source{NotIssuers: c.names(c.accepted)}, To: to.to})
 	}
 	return out
+}
+
+const noIssuers = "no rule of a RequestAuthentication is carried over for it, so that no request has a principal or claims here"
+
+// withoutIssuers says that nobody has a principal here only because the import
+// left out whom Istio knows.
+func (c *converter) withoutIssuers() bool { return len(c.accepted) == 0 && c.lostIssuer }
+
+// unmatched says why a rule that wants a principal or a claim is left out.
+func (c *converter) unmatched(n node) {
+	if !c.withoutIssuers() {
+		c.leave(n, "left out: no RequestAuthentication is about it, so that no request has a principal or claims")
+		return
+	}
+	c.lose(n, noIssuers)
+	c.keep(n)
 }
 
 func source(named *callers, not ...callers) *policyv1.Source {

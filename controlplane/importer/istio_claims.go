@@ -115,22 +115,40 @@ func (c *converter) condition(o object, out *part) {
 		c.fault(o.node, "values and notValues are missing")
 		return
 	}
-	switch m := claimKey.FindStringSubmatch(key); {
+	path := claimPath(key)
+	switch {
+	case len(path) == 1 && slices.Contains(c.split, path[0]) && (compared(values) || compared(not)):
+		c.lose(o.node, "Istio takes the claim %q apart at blanks, and compares each part; here it would be compared whole", clip(path[0]))
 	case key == "request.auth.principal":
 		c.caller(o, out, c.principals, values, not)
-	case key == "request.auth.audiences":
-		c.claim(o, out, []string{"aud"}, values, not)
-	case key == "request.auth.presenter":
-		c.claim(o, out, []string{"azp"}, values, not)
-	case m == nil:
+	case path == nil:
 		c.lose(o.node, "the key %q is not looked at; request.auth.claims, principal, audiences and presenter are", clip(key))
-	case m[1] == "[iss]":
+	case slices.Equal(path, []string{"iss"}):
 		c.caller(o, out, c.issuersOf, values, not)
-	case m[1] == "[sub]":
+	case slices.Equal(path, []string{"sub"}):
 		c.caller(o, out, c.subjectsOf, values, not)
 	default:
-		c.claim(o, out, strings.Split(strings.Trim(m[1], "[]"), "]["), values, not)
+		c.claim(o, out, path, values, not)
 	}
+}
+
+// claimPath is where the claim of a key stands; nil for other keys.
+func claimPath(key string) []string {
+	switch m := claimKey.FindStringSubmatch(key); {
+	case key == "request.auth.audiences":
+		return []string{"aud"}
+	case key == "request.auth.presenter":
+		return []string{"azp"}
+	case m != nil:
+		return strings.Split(strings.Trim(m[1], "[]"), "][")
+	}
+	return nil
+}
+
+// compared says whether a claim must be looked at for a list, and not only be
+// there.
+func compared(values []textAt) bool {
+	return len(values) > 0 && !slices.ContainsFunc(values, func(v textAt) bool { return v.text == "*" })
 }
 
 // caller is a condition on who asks.
