@@ -68,6 +68,10 @@ func TestExport(t *testing.T) {
 	otherLog.ResourceLogs[0].Resource.Attributes[0].Value = pairs("", "x")[0].Value
 	twoParts := from("orders", refused, refused)
 	twoParts.ResourceLogs = append(twoParts.ResourceLogs, from("orders", refused).ResourceLogs...)
+	most := maxBatch/recordCost - 2 // besides what holds them
+	full, overfull := from("orders", make([]*record, most)...), from("orders", make([]*record, most+1)...)
+	hollow := from("orders", refused)
+	hollow.ResourceLogs[0].ScopeLogs = append(hollow.ResourceLogs[0].ScopeLogs, make([]*logsdatav1.ScopeLogs, most)...)
 	large := from("orders", &record{Attributes: pairs("x", strings.Repeat("x", maxBatch))})
 	for _, tt := range []struct {
 		name    string
@@ -83,6 +87,9 @@ func TestExport(t *testing.T) {
 		{name: "another log", report: otherLog, code: codes.InvalidArgument, says: envoy.RefusalLog, dropped: 1},
 		{name: "no service", report: from("", refused), code: codes.InvalidArgument, says: "watchword.service", dropped: 1},
 		{name: "too large", report: large, code: codes.ResourceExhausted, says: "larger than 262144", dropped: 1},
+		{name: "as many as may be, of nothing", report: full, dropped: float64(most)},
+		{name: "too many of nothing", report: overfull, code: codes.ResourceExhausted, says: "larger than 262144", dropped: float64(most + 1)},
+		{name: "too many scopes of nothing", report: hollow, code: codes.ResourceExhausted, says: "larger than 262144", dropped: 1},
 		{name: "one", report: from("orders", refused), service: "orders", counts: 1},
 		{name: "many", report: twoParts, service: "orders", counts: 3},
 		{name: "an unknown service", report: from("nobody", refused), service: Other, counts: 1},
@@ -140,6 +147,25 @@ func TestFloodIsDropped(t *testing.T) {
 		want := map[time.Duration]int{0: 2, 500 * time.Millisecond: 1, time.Second: 1, -1: 96}
 		if diff := cmp.Diff(want, waits); diff != "" {
 			t.Errorf("waits (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Records that are nearly empty are no way around the rate.
+func TestFloodOfNothingIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Config{Rate: maxBatch})
+		report := from("orders", make([]*record, 100)...)
+		began, taken := time.Now(), 0
+		for time.Since(began) < 10*time.Second {
+			if _, err := s.Export(t.Context(), report); err != nil {
+				t.Fatal(err)
+			}
+			taken += 100
+		}
+		// What was saved up, and ten seconds; one report beyond.
+		if most := 11*maxBatch/recordCost + 100; taken > most {
+			t.Errorf("%d records were taken in 10 s, want %d at most", taken, most)
 		}
 	})
 }
