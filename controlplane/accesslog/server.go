@@ -65,6 +65,9 @@ type Server struct {
 	metrics *metrics
 	limiter *rate.Limiter
 	calls   sync.WaitGroup
+	// booking is held by those that count, so that Forget comes after all that
+	// still knew the service.
+	booking sync.RWMutex
 }
 
 // New returns a Server that has counted nothing.
@@ -196,6 +199,8 @@ func senderOf(r *resourcev1.Resource) (sender, error) {
 
 // book says whether a record is about a key that is not known.
 func (s *Server) book(from sender, records []*record) (keyUnknown bool) {
+	s.booking.RLock()
+	defer s.booking.RUnlock()
 	known := s.Known(from.service)
 	now := s.Now()
 	for _, rec := range records {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -210,6 +211,39 @@ func TestMetrics(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, gather(t, reg)); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+// A service that is gone leaves nothing, though reports of it come meanwhile.
+func TestForget(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	var gone atomic.Bool
+	s := New(Config{Registerer: reg, Rate: 1 << 40, Known: func(name string) bool { return name == "stays" || !gone.Load() }})
+	const senders, reports = 4, 200
+	var calls sync.WaitGroup
+	for range senders {
+		calls.Go(func() {
+			for range reports {
+				for _, name := range []string{"orders", "stays"} {
+					if _, err := s.Export(t.Context(), from(name, denied("verify", reason.TokenExpired))); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	gone.Store(true)
+	s.Forget("orders")
+	calls.Wait()
+	if got := s.Report("orders"); len(got.Counts)+len(got.Sample) != 0 {
+		t.Errorf("of a service that is gone there is %+v, want nothing", got)
+	}
+	got := gather(t, reg)
+	if _, ok := got["watchword_refusals_total enforced token_expired orders"]; ok || got["watchword_refusals_total enforced token_expired stays"] != senders*reports {
+		t.Errorf("the metrics are %v, want none of orders and %d of stays", got, senders*reports)
+	}
+	if n := s.Report("stays").Counts[0].Count; n != senders*reports {
+		t.Errorf("%d are counted of another service, want %d", n, senders*reports)
 	}
 }
 
