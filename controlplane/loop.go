@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/watchword-mesh/watchword/controlplane/accesslog"
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/compile"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
@@ -40,6 +41,8 @@ type loop struct {
 	translator translator
 	// fetcher is told of key sets at URIs; nil in tests without any.
 	fetcher *bundle.Manager
+	// refusals is told of services that are gone; nil in tests without any.
+	refusals *accesslog.Server
 	// verifiedBy has the names of the issuers that data planes of a service
 	// have keys of ([]string), for keyUnknown.
 	verifiedBy sync.Map
@@ -119,6 +122,7 @@ func (l *loop) apply(e store.Event) {
 	l.tellIssuer(e, signing)
 	l.tellFetcher(e)
 	l.current.Store(e.Snapshot)
+	l.forgetRefusals(e.Snapshot.Config, services)
 	l.mu.Lock()
 	close(l.moved)
 	l.moved = make(chan struct{})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/accesslog"
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
+	"github.com/watchword-mesh/watchword/controlplane/policy"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
@@ -68,6 +69,19 @@ func enforcementProto(observed bool) adminv1.Refusal_Enforcement {
 func (l *loop) hasService(name string) bool {
 	s := l.current.Load()
 	return s != nil && s.Config.Service(name) != nil
+}
+
+// forgetRefusals forgets those of services that are gone. It must come after
+// hasService says so, or what is reported meanwhile would stay for good.
+func (l *loop) forgetRefusals(state policy.State, services []string) {
+	if l.refusals == nil {
+		return
+	}
+	for _, name := range services {
+		if state.Service(name) == nil {
+			l.refusals.Forget(name)
+		}
+	}
 }
 
 // routeNames are the names of the routes of each service, as last published.

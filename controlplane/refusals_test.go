@@ -19,17 +19,16 @@ import (
 )
 
 // What a data plane reports is shown with the names of the policies in force,
-// and under the service if there is one.
+// and under the service if there is one. A service that is gone is forgotten.
 func TestRefusalsAreShown(t *testing.T) {
 	r := begin(t)
 	r.apply(r.edit(`{apiVersion: watchword.dev/v1, kind: Service, metadata: {name: b}, spec: {routes: [{name: read, paths: [/read]}]}}`))
 	at := time.Unix(1000, 0).UTC()
 	log := accesslog.New(accesslog.Config{Known: r.hasService, RouteName: r.routes.name, Now: func() time.Time { return at }})
+	r.loop.refusals = log
 	r.serve(log.Register)
 	report(t, r, "b", "node-b", at.Add(-time.Second))
 	report(t, r, "nobody", "node-n", at.Add(-2*time.Second))
-	r.apply(r.edit("", policy.Key{Kind: policy.KindService, Name: "b"}))
-	report(t, r, "b", "node-b", at.Add(-3*time.Second))
 
 	caller := &adminv1.Refusal_Caller{Consumer: "acme", Issuer: "http://idp", Subject: "app"}
 	count := func(service string, who *adminv1.Refusal_Caller, n int64) *adminv1.RefusalCount {
@@ -39,18 +38,22 @@ func TestRefusalsAreShown(t *testing.T) {
 		return &adminv1.Refusal{Time: timestamppb.New(at.Add(-ago)), Service: service, Node: node, Peer: "10.0.0.9", Route: route, Method: "GET", Path: "/read",
 			Status: 200, Caller: caller, Reason: "consumer_denied", Rule: "later/1", Enforcement: adminv1.Refusal_OBSERVED}
 	}
-	want := &adminv1.ListRefusalsResponse{
-		Since:  timestamppb.New(at),
-		Counts: []*adminv1.RefusalCount{count("(other)", &adminv1.Refusal_Caller{Other: true}, 2), count("b", caller, 1)},
-		Sample: []*adminv1.Refusal{
-			refusal("b", "node-b", "read", time.Second),
-			refusal("(other)", "node-n", "route-0000", 2*time.Second),
-			refusal("(other)", "node-b", "route-0000", 3*time.Second), // its policies are gone
-		},
+	list := func(counts ...*adminv1.RefusalCount) *adminv1.ListRefusalsResponse {
+		return &adminv1.ListRefusalsResponse{Since: timestamppb.New(at), Counts: counts}
 	}
-	if diff := cmp.Diff(want, refusals{log: log}.List(""), protocmp.Transform()); diff != "" {
-		t.Errorf("refusals (-want +got):\n%s", diff)
+	check := func(when string, want *adminv1.ListRefusalsResponse, sample ...*adminv1.Refusal) {
+		t.Helper()
+		want.Sample = sample
+		if diff := cmp.Diff(want, refusals{log: log}.List(""), protocmp.Transform()); diff != "" {
+			t.Errorf("refusals %s (-want +got):\n%s", when, diff)
+		}
 	}
+	other := &adminv1.Refusal_Caller{Other: true}
+	nobody := refusal("(other)", "node-n", "route-0000", 2*time.Second)
+	check("of b", list(count("(other)", other, 1), count("b", caller, 1)), refusal("b", "node-b", "read", time.Second), nobody)
+	r.apply(r.edit("", policy.Key{Kind: policy.KindService, Name: "b"}))
+	report(t, r, "b", "node-b", at.Add(-3*time.Second))
+	check("after b is gone", list(count("(other)", other, 2)), nobody, refusal("(other)", "node-b", "route-0000", 3*time.Second))
 }
 
 // report sends what an Envoy does of a request that would have been refused on

@@ -173,6 +173,7 @@ func (r *replica) assemble(token string, pepper []byte) {
 		RouteName:  r.loop.routes.name,
 		KeyUnknown: r.loop.keyUnknown,
 	})
+	r.loop.refusals = r.refusals
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},

@@ -15,8 +15,10 @@
 // each text. Beyond a bound refusals are counted under the name of nobody, or
 // are left to Envoy, which has a bound of its own and counts what it drops.
 //
-// No token comes this way, and of the claims of a token that was verified only
-// `iss` and `sub`. Nothing of a record is ever logged.
+// Envoy sends no token as such, and of the claims of a token that was verified
+// only `iss` and `sub`. A client may put a token where none belongs, as in the
+// path: what looks like a JWT is cut out of each text (redact.go); a credential
+// of another form can't be told from a path. Nothing of a record is ever logged.
 //
 // Counts are in memory: they begin anew with the process, and each replica has
 // those of the data planes that are connected to it.

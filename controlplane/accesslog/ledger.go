@@ -205,6 +205,30 @@ func (l *ledger) keep(s *service, r Refusal, now time.Time) {
 	}
 }
 
+// Forget drops all that was counted for a service, in the metrics too. It is to
+// be called when Config.Known no longer knows the service: what is reported late
+// then counts under Other.
+func (s *Server) Forget(service string) {
+	s.booking.Lock()
+	defer s.booking.Unlock()
+	s.ledger.forget(service)
+	s.metrics.forget(service)
+}
+
+func (l *ledger) forget(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.services[name]
+	if s == nil {
+		return
+	}
+	for _, c := range s.callers {
+		l.counts -= len(c.counts)
+	}
+	l.sampled -= len(s.sample)
+	delete(l.services, name)
+}
+
 // Count is how often something was refused.
 type Count struct {
 	Service  string

@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -42,7 +43,15 @@ func TestLedgerIsBounded(t *testing.T) {
 			}
 			want[kind{r.Reason, r.Observed}]++
 			checkBounds(t, l)
+			if rapid.IntRange(0, 30).Draw(t, "forget") == 0 {
+				for _, c := range l.report(r.Service).Counts {
+					want[kind{c.Reason, c.Observed}] -= c.Count
+				}
+				l.forget(r.Service)
+				checkBounds(t, l)
+			}
 		}
+		maps.DeleteFunc(want, func(_ kind, n uint64) bool { return n == 0 })
 		got := map[kind]uint64{}
 		for _, c := range l.report("").Counts {
 			got[kind{c.Reason, c.Observed}] += c.Count

@@ -30,6 +30,10 @@ func (m *metrics) refused(service string, r Refusal) {
 	m.refusals.WithLabelValues(service, string(r.Reason), Enforcement(r.Observed)).Inc()
 }
 
+func (m *metrics) forget(service string) {
+	m.refusals.DeletePartialMatch(prometheus.Labels{"service": service})
+}
+
 // Enforcement is the word for whether a refusal was only observed.
 func Enforcement(observed bool) string {
 	if observed {

@@ -138,14 +138,12 @@ func path(s string) string {
 	return clean(s)
 }
 
-// clean bounds a text, and cuts out what may be a token: every JWT begins with
-// the encoding of {" (RFC 7519 section 3.1). The result shares no memory with
-// the text, which may be much longer.
+// clean bounds a text, and cuts out what may be a token. The result shares no
+// memory with the text, which may be much longer.
 func clean(s string) string {
-	s = strings.ToValidUTF8(s, "\ufffd")
-	if i := strings.Index(s, "eyJ"); i >= 0 {
-		s = s[:i] + "[redacted]"
-	}
+	// Before it is cut to length: the half of a token may be enough to know whose
+	// it is, but not enough to be known as one.
+	s = redact(strings.ToValidUTF8(s, "\ufffd"))
 	if len(s) > maxText {
 		end := maxText
 		for !utf8.RuneStart(s[end]) {

@@ -23,8 +23,11 @@ const (
 	// defaultRate is how many bytes are taken in a second. A record has some 640
 	// and costs some 11 microseconds, so that a flood costs a sixth of a core.
 	defaultRate = 8 << 20
+	// recordCost is how many bytes a record counts as at least: one that is empty
+	// has 2, and costs a good deal more than those.
+	recordCost = 640
 	// maxBatch is how many bytes a report may have. Envoy sends some 16 KiB, and
-	// at most one record beyond that.
+	// at most one record beyond that, so that it stays below with recordCost too.
 	maxBatch = 256 << 10
 	// maxWait is how long a report waits for its turn before it is dropped.
 	maxWait = time.Second
@@ -46,8 +49,9 @@ type Config struct {
 	// KeyUnknown is called after refusals by service for a key that it does not
 	// have, once for each report at most. It must not block.
 	KeyUnknown func(service string)
-	// Rate is how many bytes of reports are taken in a second, 0 for 8 MiB. What
-	// comes faster has to wait, and then is dropped.
+	// Rate is how many bytes of reports are taken in a second, 0 for 8 MiB, where
+	// each record counts as 640 at least. What comes faster has to wait, and then
+	// is dropped.
 	Rate int
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -61,6 +65,9 @@ type Server struct {
 	metrics *metrics
 	limiter *rate.Limiter
 	calls   sync.WaitGroup
+	// booking is held by those that count, so that Forget comes after all that
+	// still knew the service.
+	booking sync.RWMutex
 }
 
 // New returns a Server that has counted nothing.
@@ -103,7 +110,7 @@ func (s *Server) Wait() { s.calls.Wait() }
 func (s *Server) Export(ctx context.Context, report *logsv1.ExportLogsServiceRequest) (*logsv1.ExportLogsServiceResponse, error) {
 	s.calls.Add(1)
 	defer s.calls.Done()
-	if err := s.turn(ctx, proto.Size(report)); err != nil {
+	if err := s.turn(ctx, cost(report)); err != nil {
 		return nil, s.drop(report, err)
 	}
 	for _, part := range report.GetResourceLogs() {
@@ -122,10 +129,30 @@ func (s *Server) Export(ctx context.Context, report *logsv1.ExportLogsServiceReq
 	return new(logsv1.ExportLogsServiceResponse), nil
 }
 
+// cost is how many bytes a report counts as. What holds records counts as they
+// do, since it can be empty too.
+func cost(report *logsv1.ExportLogsServiceRequest) int {
+	n := records(report)
+	for _, part := range report.GetResourceLogs() {
+		n += 1 + len(part.GetScopeLogs())
+	}
+	return max(proto.Size(report), n*recordCost)
+}
+
+func records(report *logsv1.ExportLogsServiceRequest) int {
+	n := 0
+	for _, part := range report.GetResourceLogs() {
+		for _, scope := range part.GetScopeLogs() {
+			n += len(scope.GetLogRecords())
+		}
+	}
+	return n
+}
+
 // turn waits until a report of some bytes may be looked at.
 func (s *Server) turn(ctx context.Context, size int) error {
 	if size > maxBatch {
-		return status.Errorf(codes.ResourceExhausted, "a report of %d bytes is larger than %d", size, maxBatch)
+		return status.Errorf(codes.ResourceExhausted, "a report of %d bytes, with each record as %d at least, is larger than %d", size, recordCost, maxBatch)
 	}
 	now := time.Now() // of the machine, since it is slept by
 	r := s.limiter.ReserveN(now, size)
@@ -150,12 +177,7 @@ func (s *Server) turn(ctx context.Context, size int) error {
 
 // drop counts the records of a report that is not taken.
 func (s *Server) drop(report *logsv1.ExportLogsServiceRequest, err error) error {
-	n := 0
-	for _, part := range report.GetResourceLogs() {
-		for _, scope := range part.GetScopeLogs() {
-			n += len(scope.GetLogRecords())
-		}
-	}
+	n := records(report)
 	s.metrics.dropped.Add(float64(n))
 	s.Logger.Debug("a report of refusals is dropped", "records", n, "error", err)
 	return err
@@ -177,6 +199,8 @@ func senderOf(r *resourcev1.Resource) (sender, error) {
 
 // book says whether a record is about a key that is not known.
 func (s *Server) book(from sender, records []*record) (keyUnknown bool) {
+	s.booking.RLock()
+	defer s.booking.RUnlock()
 	known := s.Known(from.service)
 	now := s.Now()
 	for _, rec := range records {

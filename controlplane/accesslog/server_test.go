@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +69,10 @@ func TestExport(t *testing.T) {
 	otherLog.ResourceLogs[0].Resource.Attributes[0].Value = pairs("", "x")[0].Value
 	twoParts := from("orders", refused, refused)
 	twoParts.ResourceLogs = append(twoParts.ResourceLogs, from("orders", refused).ResourceLogs...)
+	most := maxBatch/recordCost - 2 // besides what holds them
+	full, overfull := from("orders", make([]*record, most)...), from("orders", make([]*record, most+1)...)
+	hollow := from("orders", refused)
+	hollow.ResourceLogs[0].ScopeLogs = append(hollow.ResourceLogs[0].ScopeLogs, make([]*logsdatav1.ScopeLogs, most)...)
 	large := from("orders", &record{Attributes: pairs("x", strings.Repeat("x", maxBatch))})
 	for _, tt := range []struct {
 		name    string
@@ -83,6 +88,9 @@ func TestExport(t *testing.T) {
 		{name: "another log", report: otherLog, code: codes.InvalidArgument, says: envoy.RefusalLog, dropped: 1},
 		{name: "no service", report: from("", refused), code: codes.InvalidArgument, says: "watchword.service", dropped: 1},
 		{name: "too large", report: large, code: codes.ResourceExhausted, says: "larger than 262144", dropped: 1},
+		{name: "as many as may be, of nothing", report: full, dropped: float64(most)},
+		{name: "too many of nothing", report: overfull, code: codes.ResourceExhausted, says: "larger than 262144", dropped: float64(most + 1)},
+		{name: "too many scopes of nothing", report: hollow, code: codes.ResourceExhausted, says: "larger than 262144", dropped: 1},
 		{name: "one", report: from("orders", refused), service: "orders", counts: 1},
 		{name: "many", report: twoParts, service: "orders", counts: 3},
 		{name: "an unknown service", report: from("nobody", refused), service: Other, counts: 1},
@@ -144,6 +152,25 @@ func TestFloodIsDropped(t *testing.T) {
 	})
 }
 
+// Records that are nearly empty are no way around the rate.
+func TestFloodOfNothingIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Config{Rate: maxBatch})
+		report := from("orders", make([]*record, 100)...)
+		began, taken := time.Now(), 0
+		for time.Since(began) < 10*time.Second {
+			if _, err := s.Export(t.Context(), report); err != nil {
+				t.Fatal(err)
+			}
+			taken += 100
+		}
+		// What was saved up, and ten seconds; one report beyond.
+		if most := 11*maxBatch/recordCost + 100; taken > most {
+			t.Errorf("%d records were taken in 10 s, want %d at most", taken, most)
+		}
+	})
+}
+
 // A report whose sender is gone does not wait on.
 func TestWaitEndsWithCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -184,6 +211,39 @@ func TestMetrics(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, gather(t, reg)); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+// A service that is gone leaves nothing, though reports of it come meanwhile.
+func TestForget(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	var gone atomic.Bool
+	s := New(Config{Registerer: reg, Rate: 1 << 40, Known: func(name string) bool { return name == "stays" || !gone.Load() }})
+	const senders, reports = 4, 200
+	var calls sync.WaitGroup
+	for range senders {
+		calls.Go(func() {
+			for range reports {
+				for _, name := range []string{"orders", "stays"} {
+					if _, err := s.Export(t.Context(), from(name, denied("verify", reason.TokenExpired))); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	gone.Store(true)
+	s.Forget("orders")
+	calls.Wait()
+	if got := s.Report("orders"); len(got.Counts)+len(got.Sample) != 0 {
+		t.Errorf("of a service that is gone there is %+v, want nothing", got)
+	}
+	got := gather(t, reg)
+	if _, ok := got["watchword_refusals_total enforced token_expired orders"]; ok || got["watchword_refusals_total enforced token_expired stays"] != senders*reports {
+		t.Errorf("the metrics are %v, want none of orders and %d of stays", got, senders*reports)
+	}
+	if n := s.Report("stays").Counts[0].Count; n != senders*reports {
+		t.Errorf("%d are counted of another service, want %d", n, senders*reports)
 	}
 }
 

@@ -3,16 +3,23 @@ package api
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
 
-// reported is a Refusals with one of each enforcement.
+// reported is a Refusals with one of each enforcement, but none of quiet and nope.
 type reported struct{}
 
 func (reported) List(service string) *adminv1.ListRefusalsResponse {
 	resp := new(adminv1.ListRefusalsResponse)
+	if service == "quiet" || service == "nope" {
+		return resp
+	}
 	for _, e := range []adminv1.Refusal_Enforcement{adminv1.Refusal_ENFORCED, adminv1.Refusal_OBSERVED} {
 		resp.Counts = append(resp.Counts, &adminv1.RefusalCount{Service: service, Enforcement: e})
 		resp.Sample = append(resp.Sample, &adminv1.Refusal{Service: service, Enforcement: e})
@@ -22,7 +29,8 @@ func (reported) List(service string) *adminv1.ListRefusalsResponse {
 
 // ListRefusals selects by service and enforcement, and has a sample if asked.
 func TestListRefusals(t *testing.T) {
-	s := New(Config{Refusals: reported{}})
+	s, _ := open(t, serviceYAML("quiet", "x"))
+	s.Refusals = reported{}
 	for _, tt := range []struct {
 		req  *adminv1.ListRefusalsRequest
 		want string
@@ -31,6 +39,8 @@ func TestListRefusals(t *testing.T) {
 		{&adminv1.ListRefusalsRequest{Service: "a", Sample: true}, "counts [a/ENFORCED a/OBSERVED], sample [a/ENFORCED a/OBSERVED]"},
 		{&adminv1.ListRefusalsRequest{Service: "a", Sample: true, Enforcement: adminv1.Refusal_OBSERVED}, "counts [a/OBSERVED], sample [a/OBSERVED]"},
 		{&adminv1.ListRefusalsRequest{Enforcement: adminv1.Refusal_ENFORCED}, "counts [/ENFORCED], sample []"},
+		{&adminv1.ListRefusalsRequest{Service: "quiet", Sample: true}, "counts [], sample []"},
+		{&adminv1.ListRefusalsRequest{Service: "a", Enforcement: 7}, "counts [], sample []"}, // counted, though of no such Service
 		{&adminv1.ListRefusalsRequest{Enforcement: 7}, "counts [], sample []"},
 	} {
 		resp, err := s.ListRefusals(context.Background(), tt.req)
@@ -48,5 +58,9 @@ func TestListRefusals(t *testing.T) {
 		if got := fmt.Sprintf("counts %v, sample %v", counts, sample); got != tt.want {
 			t.Errorf("ListRefusals(%v) = %s, want %s", tt.req, got, tt.want)
 		}
+	}
+	resp, err := s.ListRefusals(context.Background(), &adminv1.ListRefusalsRequest{Service: "nope"})
+	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), `there is no Service "nope"`) {
+		t.Errorf("ListRefusals(nope) = %v, %v, want NotFound", resp, err)
 	}
 }

@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -39,12 +40,14 @@ type world struct {
 	writes   int
 	broken   error // what the store says to each write
 	deaf     bool  // the watch does not bring what is written
+	hangs    bool  // DropBundle does not answer
+	log      bytes.Buffer
 }
 
 // start runs a Manager until the test ends.
 func start(t *testing.T) *world {
 	w := &world{t: t, registry: prometheus.NewRegistry(), answer: map[string]func(context.Context, string) (response, error){}, asked: map[string][]time.Time{}, records: map[string]Set{}, revision: 100}
-	w.Manager = New(Config{Keeper: w, Registerer: w.registry, Logger: hclog.NewNullLogger()})
+	w.Manager = New(Config{Keeper: w, Registerer: w.registry, Logger: hclog.New(&hclog.LoggerOptions{Output: &w.log})})
 	w.Manager.fetch = w.serve
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -104,7 +107,11 @@ func (w *world) KeepBundle(_ context.Context, s Set) (int64, error) {
 	return s.Revision, nil
 }
 
-func (w *world) DropBundle(_ context.Context, issuer string, revision int64) error {
+func (w *world) DropBundle(ctx context.Context, issuer string, revision int64) error {
+	if w.hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.records[issuer].Revision != revision {

@@ -3,6 +3,7 @@ package bundle
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -104,13 +105,23 @@ func (m *Manager) SetSources(revision int64, sources []Source, held map[string]S
 			m.metrics.forget(name)
 		}
 	}
-	clear(m.stale)
+	m.markStale(known, held)
+	m.poke()
+}
+
+// markStale finds the records of Issuers that are no sources. What finish has
+// marked and Run has not dropped yet stays, unless the record is that of the
+// source now; a record that has changed since is not dropped, by its revision.
+func (m *Manager) markStale(known map[string]bool, held map[string]Set) {
+	maps.DeleteFunc(m.stale, func(name string, revision int64) bool {
+		set := held[name]
+		return !known[name] || set.Revision == revision && set.Source == m.entries[name].source.JWKSURI.GetUri()
+	})
 	for name, set := range held {
 		if !known[name] {
 			m.stale[name] = set.Revision
 		}
 	}
-	m.poke()
 }
 
 // replace gives a source an entry that is due now. The entity tag goes with

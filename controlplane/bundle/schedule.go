@@ -78,9 +78,10 @@ func (m *Manager) dispatch(ctx context.Context, begun *sync.WaitGroup) time.Dura
 func (m *Manager) drop(ctx context.Context, begun *sync.WaitGroup) {
 	for name, revision := range m.stale {
 		begun.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, keepTimeout)
+			dropping, cancel := context.WithTimeout(ctx, keepTimeout)
 			defer cancel()
-			if err := m.Keeper.DropBundle(ctx, name, revision); err != nil && !errors.Is(err, ErrConflict) && ctx.Err() == nil {
+			// Silent only at the end of Run, not when keepTimeout ran out.
+			if err := m.Keeper.DropBundle(dropping, name, revision); err != nil && !errors.Is(err, ErrConflict) && ctx.Err() == nil {
 				m.Logger.Warn("the key set of a source that is gone can't be removed", "issuer", name, "error", err)
 			}
 		})

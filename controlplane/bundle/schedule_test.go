@@ -463,3 +463,43 @@ func TestMetrics(t *testing.T) {
 		}
 	})
 }
+
+// A record that can't be removed is told of, just as when the store does not
+// answer at all; not at the end of Run, which is no fault.
+func TestDropIsNotAnswered(t *testing.T) {
+	for _, c := range []struct {
+		after time.Duration
+		want  int
+	}{{keepTimeout - time.Second, 0}, {keepTimeout + time.Second, 1}} {
+		var w *world
+		synctest.Test(t, func(t *testing.T) {
+			w = start(t)
+			w.hangs = true
+			w.records["gone"] = Set{Issuer: "gone", Revision: 7}
+			w.set()
+			wait(c.after)
+		})
+		if got := strings.Count(w.log.String(), "can't be removed: issuer=gone"); got != c.want {
+			t.Errorf("after %s it was told %d times, want %d; the log:\n%s", c.after, got, c.want, w.log.String())
+		}
+	}
+}
+
+// What a fetch has found to be stale is not forgotten when the sources change
+// before it was dropped, but is when the source is again the one it belongs to.
+func TestStaleOutlivesChange(t *testing.T) {
+	old := Set{Issuer: "a", Source: "https://old.test", Revision: 7}
+	held := map[string]Set{"a": old, "gone": {Issuer: "gone", Revision: 8}}
+	for uri, want := range map[string]map[string]int64{
+		"https://down.test": {"a": 7, "gone": 8},
+		"https://old.test":  {"gone": 8},
+	} {
+		m := New(Config{}) // Run drops nothing
+		m.SetSources(10, []Source{source("a", "https://down.test")}, held)
+		m.stale["a"] = 7 // as finish does
+		m.SetSources(11, []Source{source("a", uri)}, held)
+		if diff := cmp.Diff(want, m.stale); diff != "" {
+			t.Errorf("with source %s, stale (-want +got):\n%s", uri, diff)
+		}
+	}
+}

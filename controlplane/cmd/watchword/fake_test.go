@@ -336,8 +336,11 @@ func (f *fakeAdmin) ListRefusals(_ context.Context, r *adminv1.ListRefusalsReque
 	now := time.Now()
 	ago := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(-d - time.Second)) }
 	response := &adminv1.ListRefusalsResponse{Since: ago(3 * time.Hour)}
-	if r.GetService() == "quiet" {
+	switch r.GetService() {
+	case "quiet":
 		return response, nil
+	case "nope":
+		return nil, status.Error(codes.NotFound, `there is no Service "nope"`)
 	}
 	shop := &adminv1.Refusal_Caller{Issuer: "http://sts", Subject: "spiffe://mesh.local/shop"}
 	if r.GetEnforcement() != adminv1.Refusal_OBSERVED {
