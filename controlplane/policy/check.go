@@ -178,9 +178,9 @@ func (c *checker) audience(field, aud string) {
 	}
 }
 
-// SameAudience folds what Envoy's jwt_authn takes for one audience: it
+// sameAudience folds what Envoy's jwt_authn takes for one audience: it
 // compares without http:// or https:// and without a slash at the end.
-func SameAudience(aud string) string {
+func sameAudience(aud string) string {
 	aud = strings.TrimPrefix(strings.TrimPrefix(aud, "http://"), "https://")
 	return strings.TrimSuffix(aud, "/")
 }

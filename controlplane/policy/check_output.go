@@ -8,15 +8,15 @@ import (
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
-// ReservedHeaderPrefix begins the headers that the mesh itself sets.
-const ReservedHeaderPrefix = "x-watchword-"
+// reservedHeaderPrefix begins the headers that the mesh itself sets.
+const reservedHeaderPrefix = "x-watchword-"
 
 func (c *checker) header(field, name string) {
 	switch {
 	case !headerName.MatchString(name) || len(name) > 128:
 		c.fault(field, "%q is not the name of a header", clip(name))
-	case strings.HasPrefix(sameHeader(name), ReservedHeaderPrefix):
-		c.fault(field, "%q: names that begin with %s are the mesh's own", clip(name), ReservedHeaderPrefix)
+	case strings.HasPrefix(sameHeader(name), reservedHeaderPrefix):
+		c.fault(field, "%q: names that begin with %s are the mesh's own", clip(name), reservedHeaderPrefix)
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
-// MaxDocumentBytes is the largest source text of one document.
-const MaxDocumentBytes = 256 << 10
+// maxDocumentBytes is the largest source text of one document.
+const maxDocumentBytes = 256 << 10
 
 // Document is a text with any number of YAML documents; JSON is YAML.
 type Document struct {
@@ -203,8 +203,8 @@ func (r *reader) envelope(n *yaml.Node, fields map[string]*yaml.Node) Kind {
 
 // size holds the document to what one transaction can carry.
 func (r *reader) size(n *yaml.Node) {
-	if text := textSize(n, maxNodes); text > MaxDocumentBytes {
-		r.fault(n, "", "is too large (%d KiB of text; at most %d KiB): split it, or take out what is not needed", text>>10, MaxDocumentBytes>>10)
+	if text := textSize(n, maxNodes); text > maxDocumentBytes {
+		r.fault(n, "", "is too large (%d KiB of text; at most %d KiB): split it, or take out what is not needed", text>>10, maxDocumentBytes>>10)
 	}
 }
 

@@ -75,8 +75,8 @@ func TestParseIsBounded(t *testing.T) {
 	for name, tt := range map[string]struct{ content, want string }{
 		"alias bomb":       {bomb(), "is too large: over 100000 values"},
 		"labels bomb":      {labelsBomb(), "is too large: over 100000 values"},
-		"oversized":        {strings.Replace(service, "[x]", "["+strings.Repeat("y", MaxDocumentBytes)+"]", 1), "is too large (256 KiB of text; at most 256 KiB): split it, or take out what is not needed"},
-		"oversized aside":  {service + "extra: " + strings.Repeat("y", MaxDocumentBytes+1024) + "\n", "is too large (257 KiB of text; at most 256 KiB): split it, or take out what is not needed"},
+		"oversized":        {strings.Replace(service, "[x]", "["+strings.Repeat("y", maxDocumentBytes)+"]", 1), "is too large (256 KiB of text; at most 256 KiB): split it, or take out what is not needed"},
+		"oversized aside":  {service + "extra: " + strings.Repeat("y", maxDocumentBytes+1024) + "\n", "is too large (257 KiB of text; at most 256 KiB): split it, or take out what is not needed"},
 		"many values":      {strings.Replace(service, "[x]", "["+strings.Repeat("1,", maxNodes)+"]", 1), "has 100000 entries; at most 1024"},
 		"nested lists":     {strings.Replace(service, "[x]", strings.Repeat("[", 9000)+strings.Repeat("]", 9000), 1), "wants a string, not a list"},
 		"nested objects":   {strings.Replace(service, "[x]", strings.Repeat("{a: ", 9000)+strings.Repeat("}", 9000), 1), "wants a list, not an object"},

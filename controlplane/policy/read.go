@@ -73,9 +73,9 @@ func (r *reader) spend(n *yaml.Node, field string) *yaml.Node {
 		r.exhausted = true
 		r.fault(n, field, "is too large: over %d values", maxNodes)
 		return nil
-	case r.bytes > MaxDocumentBytes:
+	case r.bytes > maxDocumentBytes:
 		r.exhausted = true
-		r.fault(n, field, "is too large: over %d KiB of text, with what aliases stand for", MaxDocumentBytes>>10)
+		r.fault(n, field, "is too large: over %d KiB of text, with what aliases stand for", maxDocumentBytes>>10)
 		return nil
 	}
 	if n.Kind == yaml.AliasNode {
