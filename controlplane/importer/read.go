@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,11 +108,6 @@ func (r *run) documents(files []File) []node {
 	return out
 }
 
-var (
-	yamlLine  = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-	yamlQuote = regexp.MustCompile("(?s)'.*'|\".*\"|`.*`")
-)
-
 func (r *run) documentsOf(f File) []node {
 	var out []node
 	dec := yaml.NewDecoder(bytes.NewReader(f.Content))
@@ -124,13 +118,7 @@ func (r *run) documentsOf(f File) []node {
 			return out
 		}
 		if err != nil {
-			m := yamlLine.FindStringSubmatch(err.Error())
-			line := 0
-			if m != nil {
-				line, _ = strconv.Atoi(m[1])
-			}
-			// The library quotes what it stumbled over, which may be a secret.
-			text := yamlQuote.ReplaceAllString(yamlLine.ReplaceAllString(err.Error(), ""), "'...'")
+			line, text := policy.SyntaxError(err)
 			r.faults = append(r.faults, Note{Source: f.Name, Line: line, Message: "not YAML or JSON: " + text})
 			return out
 		}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"strconv"
 
 	"go.yaml.in/yaml/v3"
 
@@ -108,7 +106,7 @@ func parseSource(d Document) ([]*Object, []Fault) {
 			return objects, faults
 		}
 		if err != nil {
-			line, text := syntaxError(err)
+			line, text := SyntaxError(err)
 			return objects, append(faults, Fault{Source: d.Source, Line: line, Message: "not YAML: " + text})
 		}
 		if isNull(&n) {
@@ -126,19 +124,6 @@ func list(n *yaml.Node) []*yaml.Node {
 		return n.Content
 	}
 	return []*yaml.Node{n}
-}
-
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-// syntaxError takes the line out of the YAML library's message.
-func syntaxError(err error) (int, string) {
-	text := err.Error()
-	m := yamlLine.FindStringSubmatch(text)
-	if m == nil {
-		return 0, text
-	}
-	line, _ := strconv.Atoi(m[1])
-	return line, text[len(m[0]):]
 }
 
 func isNull(n *yaml.Node) bool {

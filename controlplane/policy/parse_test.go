@@ -68,6 +68,26 @@ func TestParseRefusesBytes(t *testing.T) {
 	}
 }
 
+// What YAML stumbles over may be a secret that stands there without quotes.
+func TestSyntaxErrorsHoldNoSecrets(t *testing.T) {
+	const secret = "hunter2-secret-value"
+	for _, content := range []string{
+		"secret: *" + secret,
+		"secret: *" + secret + "'\n",
+		"secret: \"" + secret,
+		"secret: " + secret + ": " + secret,
+		"secret: @" + secret,
+		"secret: [" + secret,
+		"secret: !<" + secret,
+		"secret: %" + secret,
+	} {
+		_, faults := read(content)
+		if len(faults) == 0 || strings.Contains(shown(faults), secret) {
+			t.Errorf("Parse(%q): faults %q; want some, without the secret", content, shown(faults))
+		}
+	}
+}
+
 // Documents that are made to cost more than they weigh are refused in bounded
 // time: the test would run for minutes otherwise.
 func TestParseIsBounded(t *testing.T) {

@@ -185,6 +185,7 @@ func TestFaults(t *testing.T) {
 	}{
 		"empty":     {"", []string{`tests.yaml:1: is empty; a test file has policies and tests`}},
 		"no YAML":   {"tests:\n\t- a", []string{`tests.yaml:2: not YAML: found character that cannot start any token`}},
+		"anchor":    {"tests: *hunter2", []string{`tests.yaml: not YAML: unknown anchor '...' referenced`}},
 		"a list":    {"- a", []string{`tests.yaml:1: wants an object, not a list`}},
 		"nothing":   {"policies: [mesh.yaml]", []string{`tests.yaml:1: tests: is missing; it lists what is to be tested`}},
 		"no tests":  {"policies: [mesh.yaml]\ntests: []", []string{`tests.yaml:2: tests: is an empty list: give entries, or leave the field out`}},
