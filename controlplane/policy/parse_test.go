@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -94,7 +96,10 @@ func TestParseIsBounded(t *testing.T) {
 	began := time.Now()
 	for name, tt := range map[string]struct{ content, want string }{
 		"alias bomb":       {bomb(), "is too large: over 100000 values"},
-		"labels bomb":      {labelsBomb(), "is too large: over 100000 values"},
+		"keys bomb":        {keysBomb(50_000), "unknown field"},
+		"many keys":        {strings.Replace(service, "{name: a}", "{name: a, labels: {"+manyKeys(50_000)+"}}", 1), "is too large: over 100000 values"},
+		"long keys":        {strings.Replace(service, "{audiences: [x]}", "&s {? "+strings.Repeat("y", maxDocumentBytes-100)+" : *s, inbound: *s, calls: *s}", 1), "is too large: over 256 KiB"},
+		"labels bomb":      {labelsBomb(), "is too large: over 256 KiB of text"},
 		"oversized":        {strings.Replace(service, "[x]", "["+strings.Repeat("y", maxDocumentBytes)+"]", 1), "is too large (256 KiB of text; at most 256 KiB): split it, or take out what is not needed"},
 		"oversized aside":  {service + "extra: " + strings.Repeat("y", maxDocumentBytes+1024) + "\n", "is too large (257 KiB of text; at most 256 KiB): split it, or take out what is not needed"},
 		"many values":      {strings.Replace(service, "[x]", "["+strings.Repeat("1,", maxNodes)+"]", 1), "has 100000 entries; at most 1024"},
@@ -124,6 +129,38 @@ func bomb() string {
 	b.WriteString("a]}" + strings.Repeat(",*c", 100) + "]\n")
 	b.WriteString(strings.Repeat("  - when: *when\n", 100))
 	return b.String()
+}
+
+// keysBomb is an object of many keys that stands in many places.
+func keysBomb(keys int) string {
+	return "apiVersion: watchword.dev/v1\nkind: AuthorizationPolicy\nmetadata: {name: b}\nspec:\n  action: DENY\n" +
+		"  rules: [&r {from: {subjects: [&s {" + strings.Repeat("a,", keys) + "issuer: a}" + strings.Repeat(",*s", 1000) + "]}}" + strings.Repeat(",*r", 4) + "]\n"
+}
+
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(strconv.FormatInt(int64(i), 36) + ": b,")
+	}
+	return b.String()
+}
+
+// Who reads on when the faults are full, or the budget is used up, does work for
+// nobody.
+func TestReaderStops(t *testing.T) {
+	for name, content := range map[string]string{"keys": keysBomb(50_000), "few keys": keysBomb(10), "values": bomb()} {
+		var doc yaml.Node
+		if err := yaml.Unmarshal([]byte(content), &doc); err != nil {
+			t.Fatal(err)
+		}
+		r := &reader{lines: map[string]int{}, budget: maxNodes}
+		spec := doc.Content[0].Content[len(doc.Content[0].Content)-1]
+		r.message(spec, "spec", specOf(newResource(KindAuthorizationPolicy)))
+		// Each list and object around the last value asks for one more.
+		if visits := maxNodes - r.budget; visits > maxNodes+100 || len(r.faults) == 0 {
+			t.Errorf("%s: %d values visited, %d faults", name, visits, len(r.faults))
+		}
+	}
 }
 
 func labelsBomb() string {
