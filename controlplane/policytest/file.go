@@ -196,8 +196,8 @@ func (r *reader) testCase(n *yaml.Node, field string) *testCase {
 		"header": func(n *yaml.Node, f string) { c.token.header = r.members(n, f) },
 		"expect": func(n *yaml.Node, f string) { c.expect = r.expectation(n, f) },
 	})
-	if len(r.faults) > before {
-		return c // what is missing may be what was misspelt
+	if len(r.faults) > before || r.budget <= 0 {
+		return c // what is missing may be what was misspelt, or not read
 	}
 	r.complete(c)
 	return c
