@@ -225,13 +225,13 @@ spec:
   - when:
     - claimPath: [a]
       op: NOT_IN
-      values: [text, "1", 1, -1.5, 1e3, 0x10, true, FALSE, "true", yes, '', 9007199254740991]
+      values: [text, "1", 1, -1.5, 1e3, 0x10, true, FALSE, "true", yes, '', 9007199254740991, -9007199254740991, 9007199254740991.0, 1.5e3, !!bool True, !!bool FALSE, !!float 2]
 `)
 	if len(objects) != 1 || len(faults) > 0 {
 		t.Fatalf("%d objects, faults %v", len(objects), faults)
 	}
 	var want []*structpb.Value
-	for _, v := range []any{"text", "1", 1, -1.5, 1000, 16, true, false, "true", "yes", "", 9007199254740991} {
+	for _, v := range []any{"text", "1", 1, -1.5, 1000, 16, true, false, "true", "yes", "", 9007199254740991, -9007199254740991, 9007199254740991, 1500, true, false, 2} {
 		p, err := structpb.NewValue(v)
 		if err != nil {
 			t.Fatal(err)
@@ -241,6 +241,33 @@ spec:
 	got := objects[0].Resource.GetAuthorizationPolicy().GetRules()[0].GetWhen()[0]
 	if diff := cmp.Diff(&policyv1.Condition{ClaimPath: []string{"a"}, Op: policyv1.Condition_NOT_IN, Values: want}, got, protocmp.Transform()); diff != "" {
 		t.Errorf("condition -want +got:\n%s", diff)
+	}
+}
+
+// What would become another value is refused: a rule would hold for that.
+func TestParseRefusesValues(t *testing.T) {
+	for value, want := range map[string]string{
+		"!!bool garbage":           "wants a string, a number or a boolean, not the boolean garbage",
+		"!!bool yes":               "wants a string, a number or a boolean, not the boolean yes", // a string in YAML 1.2
+		"!!bool ''":                "wants a string, a number or a boolean",
+		"!!int garbage":            "wants a string, a number or a boolean, not the number garbage",
+		"!!float garbage":          "wants a string, a number or a boolean, not the number garbage",
+		".inf":                     "wants a string, a number or a boolean, not the number .inf",
+		".nan":                     "wants a string, a number or a boolean, not the number .nan",
+		"9007199254740992":         "9007199254740992 can't be compared exactly: numbers in JSON are exact below 2^53",
+		"9007199254740993":         "can't be compared exactly",
+		"-9007199254740993":        "can't be compared exactly",
+		"0x20000000000001":         "can't be compared exactly",
+		"9007199254740993.0":       "can't be compared exactly",
+		"1e300":                    "can't be compared exactly",
+		"!!float 9007199254740993": "can't be compared exactly",
+		"99999999999999999999999":  "can't be compared exactly",
+	} {
+		content := "apiVersion: watchword.dev/v1\nkind: AuthorizationPolicy\nmetadata: {name: v}\nspec: {action: DENY, rules: [{when: [{claimPath: [a], values: [" + value + "]}]}]}\n"
+		_, faults := read(content)
+		if len(faults) != 1 || !strings.Contains(faults[0].Message, want) {
+			t.Errorf("Parse of the value %s: faults %q, want one with %q", value, shown(faults), want)
+		}
 	}
 }
 

@@ -366,21 +366,31 @@ func (r *reader) duration(n *yaml.Node, path string, d *durationpb.Duration) {
 
 // value reads what a claim may be compared with.
 func (r *reader) value(n *yaml.Node, path string, v *structpb.Value) {
-	var parsed *structpb.Value
-	var f float64
+	var b bool
 	switch {
 	case isScalar(n, "!!str"):
-		parsed = structpb.NewStringValue(n.Value)
-	case isScalar(n, "!!bool"):
-		parsed = structpb.NewBoolValue(strings.EqualFold(n.Value, "true"))
-	case isScalar(n, "!!int") && n.Decode(&f) == nil && math.Abs(f) > 1<<53:
-		r.fault(n, path, "%s can't be compared exactly: numbers in JSON are exact up to 2^53", clip(n.Value))
-		return
-	case n.Kind == yaml.ScalarNode && (n.Tag == "!!int" || n.Tag == "!!float") && n.Decode(&f) == nil && !math.IsInf(f, 0) && !math.IsNaN(f):
-		parsed = structpb.NewNumberValue(f)
+		proto.Merge(v, structpb.NewStringValue(n.Value))
+	case isScalar(n, "!!bool") && n.Decode(&b) == nil:
+		proto.Merge(v, structpb.NewBoolValue(b))
+	case isScalar(n, "!!int") || isScalar(n, "!!float"):
+		r.number(n, path, v)
 	default:
-		r.fault(n, path, "wants a string, a number or a boolean, not %s", r.describe(path, n))
-		return
+		r.fault(n, path, wantsValue, r.describe(path, n))
 	}
-	proto.Merge(v, parsed)
+}
+
+const wantsValue = "wants a string, a number or a boolean, not %s"
+
+// number reads a number as JSON has it. From 2^53 on several integers are one
+// there, so that rounding can't hide what is too large: 2^53 + 1 becomes 2^53.
+func (r *reader) number(n *yaml.Node, path string, v *structpb.Value) {
+	var f float64
+	switch err := n.Decode(&f); {
+	case err != nil || math.IsInf(f, 0) || math.IsNaN(f):
+		r.fault(n, path, wantsValue, r.describe(path, n))
+	case math.Abs(f) >= 1<<53:
+		r.fault(n, path, "%s can't be compared exactly: numbers in JSON are exact below 2^53", clip(n.Value))
+	default:
+		proto.Merge(v, structpb.NewNumberValue(f))
+	}
 }
