@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +16,8 @@ import (
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
-// Bounds of what is read; what an alias stands for counts each time.
+// Bounds of what is read, values and names of fields; what an alias stands for
+// counts each time.
 const (
 	maxValues = 1_000_000
 	maxDepth  = 64
@@ -109,11 +109,6 @@ func (r *run) documents(files []File) []node {
 	return out
 }
 
-var (
-	yamlLine  = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-	yamlQuote = regexp.MustCompile("(?s)'.*'|\".*\"|`.*`")
-)
-
 func (r *run) documentsOf(f File) []node {
 	var out []node
 	dec := yaml.NewDecoder(bytes.NewReader(f.Content))
@@ -124,13 +119,7 @@ func (r *run) documentsOf(f File) []node {
 			return out
 		}
 		if err != nil {
-			m := yamlLine.FindStringSubmatch(err.Error())
-			line := 0
-			if m != nil {
-				line, _ = strconv.Atoi(m[1])
-			}
-			// The library quotes what it stumbled over, which may be a secret.
-			text := yamlQuote.ReplaceAllString(yamlLine.ReplaceAllString(err.Error(), ""), "'...'")
+			line, text := policy.SyntaxError(err)
 			r.faults = append(r.faults, Note{Source: f.Name, Line: line, Message: "not YAML or JSON: " + text})
 			return out
 		}
@@ -156,11 +145,16 @@ func (r *run) follow(n node) (node, bool) {
 	if n.yaml == nil || null(n.yaml) {
 		return n, false
 	}
+	return n, r.spend(n)
+}
+
+// spend counts a value or the name of a field; false if there were too many.
+func (r *run) spend(n node) bool {
 	r.budget--
 	if r.budget == 0 {
 		r.fault(n, "too large: over %d values, with what aliases stand for", maxValues)
 	}
-	return n, r.budget > 0
+	return r.budget > 0
 }
 
 // describe says what a value is without showing it: it may be a secret.
@@ -224,6 +218,9 @@ func (o *object) read(n node, depth int) {
 	own := map[string]bool{}
 	for i := 0; i+1 < len(n.yaml.Content); i += 2 {
 		key, value := n.yaml.Content[i], n.yaml.Content[i+1]
+		if !o.r.spend(n) {
+			return
+		}
 		if key.Tag == "!!merge" {
 			merged = append(merged, value)
 			continue

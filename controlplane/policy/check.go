@@ -178,9 +178,9 @@ func (c *checker) audience(field, aud string) {
 	}
 }
 
-// SameAudience folds what Envoy's jwt_authn takes for one audience: it
+// sameAudience folds what Envoy's jwt_authn takes for one audience: it
 // compares without http:// or https:// and without a slash at the end.
-func SameAudience(aud string) string {
+func sameAudience(aud string) string {
 	aud = strings.TrimPrefix(strings.TrimPrefix(aud, "http://"), "https://")
 	return strings.TrimSuffix(aud, "/")
 }
@@ -198,6 +198,10 @@ func (c *checker) seconds(field string, d *durationpb.Duration, least, most time
 func short(d time.Duration) string { return durationText(durationpb.New(d)) }
 
 func (c *checker) target(t *policyv1.Target) {
+	if t != nil && len(t.GetServices())+len(t.GetRoutes()) == 0 {
+		// A template that renders nothing must not widen a policy.
+		c.fault("spec.target", "is empty: leave it out for the whole mesh")
+	}
 	c.known("spec.target.services", KindService, t.GetServices())
 	if len(t.GetRoutes()) > 0 && len(t.GetServices()) == 0 {
 		c.fault("spec.target.routes", "routes belong to services; name the services too")

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -8,15 +9,15 @@ import (
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
-// ReservedHeaderPrefix begins the headers that the mesh itself sets.
-const ReservedHeaderPrefix = "x-watchword-"
+// reservedHeaderPrefix begins the headers that the mesh itself sets.
+const reservedHeaderPrefix = "x-watchword-"
 
 func (c *checker) header(field, name string) {
 	switch {
 	case !headerName.MatchString(name) || len(name) > 128:
 		c.fault(field, "%q is not the name of a header", clip(name))
-	case strings.HasPrefix(sameHeader(name), ReservedHeaderPrefix):
-		c.fault(field, "%q: names that begin with %s are the mesh's own", clip(name), ReservedHeaderPrefix)
+	case strings.HasPrefix(sameHeader(name), reservedHeaderPrefix):
+		c.fault(field, "%q: names that begin with %s are the mesh's own", clip(name), reservedHeaderPrefix)
 	}
 }
 
@@ -142,8 +143,9 @@ func (c *checker) outputPlace(field string, o *policyv1.OutputClaim) (kind strin
 	return kind, to
 }
 
-// elsewhere refuses to write a header in which another policy of a service looks
-// for tokens: what callers send there is removed on all of its routes.
+// elsewhere refuses to write where another policy of a service looks for tokens:
+// what callers send in a header, a query parameter or a cookie that is written is
+// removed on all of its routes.
 func (c *checker) elsewhere(s *policyv1.AuthenticationPolicySpec) {
 	fields := writtenFields(s)
 	if len(fields) == 0 {
@@ -162,18 +164,23 @@ func (c *checker) elsewhere(s *policyv1.AuthenticationPolicySpec) {
 		delete(others, c.key.Name)
 		for _, name := range slices.Sorted(maps.Keys(others)) {
 			looked := tokenPlaces(others[name])
-			for _, to := range slices.SortedFunc(maps.Keys(fields), func(a, b written) int { return strings.Compare(a.name, b.name) }) {
+			for _, to := range slices.SortedFunc(maps.Keys(fields), comparePlaces) {
 				if field := fields[to]; looked[to] != "" && !told[field] {
 					told[field] = true
-					c.fault(field, "%q can't be written: AuthenticationPolicy %q looks for tokens there, on another route of Service %q", to.name, name, service)
+					c.fault(field, "%q can't be written: AuthenticationPolicy %q looks for tokens there, on another route of Service %q", clip(to.name), name, service)
 				}
 			}
 		}
 	}
 }
 
-// writtenFields are the headers that a policy writes, with the fields that say
-// so.
+func comparePlaces(a, b written) int {
+	return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.kind, b.kind))
+}
+
+// writtenFields are the places that a policy writes to on all routes of its
+// services, with the fields that say so. Forms are not among them: those are
+// changed only where the rule holds.
 func writtenFields(s *policyv1.AuthenticationPolicySpec) map[written]string {
 	out := map[written]string{}
 	for i, h := range s.GetConsumerHeaders() {
@@ -185,8 +192,14 @@ func writtenFields(s *policyv1.AuthenticationPolicySpec) map[written]string {
 			out[writtenHeader(h)] = field + ".outputPayloadToHeader"
 		}
 		for j, o := range r.GetOutputClaims() {
-			if o.GetHeader() != "" {
-				out[writtenHeader(o.GetHeader())] = index(field+".outputClaims", j) + ".header"
+			at := index(field+".outputClaims", j)
+			switch {
+			case o.GetHeader() != "":
+				out[writtenHeader(o.GetHeader())] = at + ".header"
+			case o.GetQuery() != "":
+				out[written{"query", o.GetQuery()}] = at + ".query"
+			case o.GetCookie() != "":
+				out[written{"cookie", o.GetCookie()}] = at + ".cookie"
 			}
 		}
 	}

@@ -28,6 +28,7 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	f.Add(service)
+	f.Add(keysBomb(100))
 	f.Add(service + "---\n" + jsonOf(f, withKeys(secretSet)))
 	f.Fuzz(func(t *testing.T, content string) {
 		objects, faults := read(content)

@@ -11,15 +11,9 @@ import (
 
 // IssuerKeys parses the keys that an Issuer holds itself. It has none, and no
 // fault, where they come from elsewhere: those of the built-in Issuer, and of
-// one with a jwksUri (see KeyOptions).
+// one with a jwksUri.
 func IssuerKeys(s *policyv1.IssuerSpec) ([]jose.Key, []Fault) {
 	return setKeys("spec.keySet", s.GetKeySet(), s.GetAlgorithms())
-}
-
-// KeyOptions says how the keys of an Issuer are to be read, wherever they come
-// from.
-func KeyOptions(s *policyv1.IssuerSpec) jose.SetOptions {
-	return jose.SetOptions{Algorithms: s.GetAlgorithms(), AllowWeak: s.GetKeySet().GetAllowWeakKeys()}
 }
 
 // ConsumerKeys parses the keys of a Consumer, for each of its credentials in

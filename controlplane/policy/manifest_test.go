@@ -96,7 +96,7 @@ func one(t *rapid.T, label string, fd protoreflect.FieldDescriptor, fresh protor
 		proto.Merge(v, durationpb.New(d))
 	case *structpb.Value:
 		proto.Merge(v, rapid.SampledFrom([]*structpb.Value{structpb.NewBoolValue(true), structpb.NewBoolValue(false), structpb.NewNumberValue(0),
-			structpb.NewNumberValue(-1.5), structpb.NewNumberValue(1e300), structpb.NewNumberValue(1 << 53), structpb.NewStringValue("1"),
+			structpb.NewNumberValue(-1.5), structpb.NewNumberValue(1e15), structpb.NewNumberValue(1<<53 - 1), structpb.NewStringValue("1"),
 			structpb.NewStringValue(""), structpb.NewStringValue("true")}).Draw(t, label))
 	default:
 		draw(t, fresh.Message())

@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"strconv"
 
 	"go.yaml.in/yaml/v3"
 
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
-// MaxDocumentBytes is the largest source text of one document.
-const MaxDocumentBytes = 256 << 10
+// maxDocumentBytes is the largest source text of one document.
+const maxDocumentBytes = 256 << 10
 
 // Document is a text with any number of YAML documents; JSON is YAML.
 type Document struct {
@@ -108,7 +106,7 @@ func parseSource(d Document) ([]*Object, []Fault) {
 			return objects, faults
 		}
 		if err != nil {
-			line, text := syntaxError(err)
+			line, text := SyntaxError(err)
 			return objects, append(faults, Fault{Source: d.Source, Line: line, Message: "not YAML: " + text})
 		}
 		if isNull(&n) {
@@ -126,19 +124,6 @@ func list(n *yaml.Node) []*yaml.Node {
 		return n.Content
 	}
 	return []*yaml.Node{n}
-}
-
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-// syntaxError takes the line out of the YAML library's message.
-func syntaxError(err error) (int, string) {
-	text := err.Error()
-	m := yamlLine.FindStringSubmatch(text)
-	if m == nil {
-		return 0, text
-	}
-	line, _ := strconv.Atoi(m[1])
-	return line, text[len(m[0]):]
 }
 
 func isNull(n *yaml.Node) bool {
@@ -203,8 +188,8 @@ func (r *reader) envelope(n *yaml.Node, fields map[string]*yaml.Node) Kind {
 
 // size holds the document to what one transaction can carry.
 func (r *reader) size(n *yaml.Node) {
-	if text := textSize(n, maxNodes); text > MaxDocumentBytes {
-		r.fault(n, "", "is too large (%d KiB of text; at most %d KiB): split it, or take out what is not needed", text>>10, MaxDocumentBytes>>10)
+	if text := textSize(n, maxNodes); text > maxDocumentBytes {
+		r.fault(n, "", "is too large (%d KiB of text; at most %d KiB): split it, or take out what is not needed", text>>10, maxDocumentBytes>>10)
 	}
 }
 

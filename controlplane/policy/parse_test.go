@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -68,15 +70,38 @@ func TestParseRefusesBytes(t *testing.T) {
 	}
 }
 
+// What YAML stumbles over may be a secret that stands there without quotes.
+func TestSyntaxErrorsHoldNoSecrets(t *testing.T) {
+	const secret = "hunter2-secret-value"
+	for _, content := range []string{
+		"secret: *" + secret,
+		"secret: *" + secret + "'\n",
+		"secret: \"" + secret,
+		"secret: " + secret + ": " + secret,
+		"secret: @" + secret,
+		"secret: [" + secret,
+		"secret: !<" + secret,
+		"secret: %" + secret,
+	} {
+		_, faults := read(content)
+		if len(faults) == 0 || strings.Contains(shown(faults), secret) {
+			t.Errorf("Parse(%q): faults %q; want some, without the secret", content, shown(faults))
+		}
+	}
+}
+
 // Documents that are made to cost more than they weigh are refused in bounded
 // time: the test would run for minutes otherwise.
 func TestParseIsBounded(t *testing.T) {
 	began := time.Now()
 	for name, tt := range map[string]struct{ content, want string }{
 		"alias bomb":       {bomb(), "is too large: over 100000 values"},
-		"labels bomb":      {labelsBomb(), "is too large: over 100000 values"},
-		"oversized":        {strings.Replace(service, "[x]", "["+strings.Repeat("y", MaxDocumentBytes)+"]", 1), "is too large (256 KiB of text; at most 256 KiB): split it, or take out what is not needed"},
-		"oversized aside":  {service + "extra: " + strings.Repeat("y", MaxDocumentBytes+1024) + "\n", "is too large (257 KiB of text; at most 256 KiB): split it, or take out what is not needed"},
+		"keys bomb":        {keysBomb(50_000), "unknown field"},
+		"many keys":        {strings.Replace(service, "{name: a}", "{name: a, labels: {"+manyKeys(50_000)+"}}", 1), "is too large: over 100000 values"},
+		"long keys":        {strings.Replace(service, "{audiences: [x]}", "&s {? "+strings.Repeat("y", maxDocumentBytes-100)+" : *s, inbound: *s, calls: *s}", 1), "is too large: over 256 KiB"},
+		"labels bomb":      {labelsBomb(), "is too large: over 256 KiB of text"},
+		"oversized":        {strings.Replace(service, "[x]", "["+strings.Repeat("y", maxDocumentBytes)+"]", 1), "is too large (256 KiB of text; at most 256 KiB): split it, or take out what is not needed"},
+		"oversized aside":  {service + "extra: " + strings.Repeat("y", maxDocumentBytes+1024) + "\n", "is too large (257 KiB of text; at most 256 KiB): split it, or take out what is not needed"},
 		"many values":      {strings.Replace(service, "[x]", "["+strings.Repeat("1,", maxNodes)+"]", 1), "has 100000 entries; at most 1024"},
 		"nested lists":     {strings.Replace(service, "[x]", strings.Repeat("[", 9000)+strings.Repeat("]", 9000), 1), "wants a string, not a list"},
 		"nested objects":   {strings.Replace(service, "[x]", strings.Repeat("{a: ", 9000)+strings.Repeat("}", 9000), 1), "wants a list, not an object"},
@@ -104,6 +129,38 @@ func bomb() string {
 	b.WriteString("a]}" + strings.Repeat(",*c", 100) + "]\n")
 	b.WriteString(strings.Repeat("  - when: *when\n", 100))
 	return b.String()
+}
+
+// keysBomb is an object of many keys that stands in many places.
+func keysBomb(keys int) string {
+	return "apiVersion: watchword.dev/v1\nkind: AuthorizationPolicy\nmetadata: {name: b}\nspec:\n  action: DENY\n" +
+		"  rules: [&r {from: {subjects: [&s {" + strings.Repeat("a,", keys) + "issuer: a}" + strings.Repeat(",*s", 1000) + "]}}" + strings.Repeat(",*r", 4) + "]\n"
+}
+
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(strconv.FormatInt(int64(i), 36) + ": b,")
+	}
+	return b.String()
+}
+
+// Who reads on when the faults are full, or the budget is used up, does work for
+// nobody.
+func TestReaderStops(t *testing.T) {
+	for name, content := range map[string]string{"keys": keysBomb(50_000), "few keys": keysBomb(10), "values": bomb()} {
+		var doc yaml.Node
+		if err := yaml.Unmarshal([]byte(content), &doc); err != nil {
+			t.Fatal(err)
+		}
+		r := &reader{lines: map[string]int{}, budget: maxNodes}
+		spec := doc.Content[0].Content[len(doc.Content[0].Content)-1]
+		r.message(spec, "spec", specOf(newResource(KindAuthorizationPolicy)))
+		// Each list and object around the last value asks for one more.
+		if visits := maxNodes - r.budget; visits > maxNodes+100 || len(r.faults) == 0 {
+			t.Errorf("%s: %d values visited, %d faults", name, visits, len(r.faults))
+		}
+	}
 }
 
 func labelsBomb() string {
@@ -168,13 +225,13 @@ spec:
   - when:
     - claimPath: [a]
       op: NOT_IN
-      values: [text, "1", 1, -1.5, 1e3, 0x10, true, FALSE, "true", yes, '', 9007199254740991]
+      values: [text, "1", 1, -1.5, 1e3, 0x10, true, FALSE, "true", yes, '', 9007199254740991, -9007199254740991, 9007199254740991.0, 1.5e3, !!bool True, !!bool FALSE, !!float 2]
 `)
 	if len(objects) != 1 || len(faults) > 0 {
 		t.Fatalf("%d objects, faults %v", len(objects), faults)
 	}
 	var want []*structpb.Value
-	for _, v := range []any{"text", "1", 1, -1.5, 1000, 16, true, false, "true", "yes", "", 9007199254740991} {
+	for _, v := range []any{"text", "1", 1, -1.5, 1000, 16, true, false, "true", "yes", "", 9007199254740991, -9007199254740991, 9007199254740991, 1500, true, false, 2} {
 		p, err := structpb.NewValue(v)
 		if err != nil {
 			t.Fatal(err)
@@ -184,6 +241,33 @@ spec:
 	got := objects[0].Resource.GetAuthorizationPolicy().GetRules()[0].GetWhen()[0]
 	if diff := cmp.Diff(&policyv1.Condition{ClaimPath: []string{"a"}, Op: policyv1.Condition_NOT_IN, Values: want}, got, protocmp.Transform()); diff != "" {
 		t.Errorf("condition -want +got:\n%s", diff)
+	}
+}
+
+// What would become another value is refused: a rule would hold for that.
+func TestParseRefusesValues(t *testing.T) {
+	for value, want := range map[string]string{
+		"!!bool garbage":           "wants a string, a number or a boolean, not the boolean garbage",
+		"!!bool yes":               "wants a string, a number or a boolean, not the boolean yes", // a string in YAML 1.2
+		"!!bool ''":                "wants a string, a number or a boolean",
+		"!!int garbage":            "wants a string, a number or a boolean, not the number garbage",
+		"!!float garbage":          "wants a string, a number or a boolean, not the number garbage",
+		".inf":                     "wants a string, a number or a boolean, not the number .inf",
+		".nan":                     "wants a string, a number or a boolean, not the number .nan",
+		"9007199254740992":         "9007199254740992 can't be compared exactly: numbers in JSON are exact below 2^53",
+		"9007199254740993":         "can't be compared exactly",
+		"-9007199254740993":        "can't be compared exactly",
+		"0x20000000000001":         "can't be compared exactly",
+		"9007199254740993.0":       "can't be compared exactly",
+		"1e300":                    "can't be compared exactly",
+		"!!float 9007199254740993": "can't be compared exactly",
+		"99999999999999999999999":  "can't be compared exactly",
+	} {
+		content := "apiVersion: watchword.dev/v1\nkind: AuthorizationPolicy\nmetadata: {name: v}\nspec: {action: DENY, rules: [{when: [{claimPath: [a], values: [" + value + "]}]}]}\n"
+		_, faults := read(content)
+		if len(faults) != 1 || !strings.Contains(faults[0].Message, want) {
+			t.Errorf("Parse of the value %s: faults %q, want one with %q", value, shown(faults), want)
+		}
 	}
 }
 

@@ -19,8 +19,8 @@ import (
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
-// Bounds of what is read: values of one document, entries of one list, and
-// faults, which nobody reads on after so many.
+// Bounds of what is read: values and names of fields of one document, entries of
+// one list, and faults, which nobody reads on after so many.
 const (
 	maxNodes   = 100_000
 	maxEntries = 1024
@@ -35,10 +35,11 @@ type reader struct {
 	key    Key
 	lines  map[string]int
 	faults []Fault
-	// What may still be read: values, and bytes of text; aliases count as what
-	// they stand for.
+	// budget is how many values and names of fields may still be read, bytes how
+	// much text they had; aliases count as what they stand for.
 	budget, bytes int
-	exhausted     bool
+	// exhausted ends reading: too much was read, or no fault would be kept.
+	exhausted bool
 }
 
 func newResource(kind Kind) *policyv1.Resource {
@@ -55,27 +56,35 @@ func specOf(res *policyv1.Resource) protoreflect.Message {
 	return m.Mutable(fd).Message()
 }
 
+// fault keeps a fault. With the last that is kept reading ends.
 func (r *reader) fault(n *yaml.Node, field, format string, args ...any) {
 	if len(r.faults) == maxFaults {
 		return
 	}
 	r.faults = append(r.faults, Fault{Source: r.source, Line: n.Line, Field: field, Message: fmt.Sprintf(format, args...)})
+	r.exhausted = r.exhausted || len(r.faults) == maxFaults
 }
 
-// spend counts a node against the budget and follows an alias.
-func (r *reader) spend(n *yaml.Node, field string) *yaml.Node {
+// charge counts a value or the name of a field against what may be read; false
+// if that is used up.
+func (r *reader) charge(n *yaml.Node, field string) bool {
 	r.budget--
 	r.bytes += len(n.Value)
 	switch {
-	case r.budget < 0 || r.exhausted:
-		return nil
-	case r.budget == 0:
+	case r.exhausted:
+	case r.budget <= 0:
 		r.exhausted = true
 		r.fault(n, field, "is too large: over %d values", maxNodes)
-		return nil
-	case r.bytes > MaxDocumentBytes:
+	case r.bytes > maxDocumentBytes:
 		r.exhausted = true
-		r.fault(n, field, "is too large: over %d KiB of text, with what aliases stand for", MaxDocumentBytes>>10)
+		r.fault(n, field, "is too large: over %d KiB of text, with what aliases stand for", maxDocumentBytes>>10)
+	}
+	return !r.exhausted
+}
+
+// spend charges a value and follows an alias; nil if nothing more is to be read.
+func (r *reader) spend(n *yaml.Node, field string) *yaml.Node {
+	if !r.charge(n, field) {
 		return nil
 	}
 	if n.Kind == yaml.AliasNode {
@@ -90,6 +99,10 @@ func (r *reader) mapping(n *yaml.Node, path string, allowed []string) map[string
 	out := map[string]*yaml.Node{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
+		// Charged at the object: the name may be all that is too large.
+		if !r.charge(name, path) {
+			break
+		}
 		field := join(path, name.Value)
 		switch {
 		case out[name.Value] != nil:
@@ -353,21 +366,31 @@ func (r *reader) duration(n *yaml.Node, path string, d *durationpb.Duration) {
 
 // value reads what a claim may be compared with.
 func (r *reader) value(n *yaml.Node, path string, v *structpb.Value) {
-	var parsed *structpb.Value
-	var f float64
+	var b bool
 	switch {
 	case isScalar(n, "!!str"):
-		parsed = structpb.NewStringValue(n.Value)
-	case isScalar(n, "!!bool"):
-		parsed = structpb.NewBoolValue(strings.EqualFold(n.Value, "true"))
-	case isScalar(n, "!!int") && n.Decode(&f) == nil && math.Abs(f) > 1<<53:
-		r.fault(n, path, "%s can't be compared exactly: numbers in JSON are exact up to 2^53", clip(n.Value))
-		return
-	case n.Kind == yaml.ScalarNode && (n.Tag == "!!int" || n.Tag == "!!float") && n.Decode(&f) == nil && !math.IsInf(f, 0) && !math.IsNaN(f):
-		parsed = structpb.NewNumberValue(f)
+		proto.Merge(v, structpb.NewStringValue(n.Value))
+	case isScalar(n, "!!bool") && n.Decode(&b) == nil:
+		proto.Merge(v, structpb.NewBoolValue(b))
+	case isScalar(n, "!!int") || isScalar(n, "!!float"):
+		r.number(n, path, v)
 	default:
-		r.fault(n, path, "wants a string, a number or a boolean, not %s", r.describe(path, n))
-		return
+		r.fault(n, path, wantsValue, r.describe(path, n))
 	}
-	proto.Merge(v, parsed)
+}
+
+const wantsValue = "wants a string, a number or a boolean, not %s"
+
+// number reads a number as JSON has it. From 2^53 on several integers are one
+// there, so that rounding can't hide what is too large: 2^53 + 1 becomes 2^53.
+func (r *reader) number(n *yaml.Node, path string, v *structpb.Value) {
+	var f float64
+	switch err := n.Decode(&f); {
+	case err != nil || math.IsInf(f, 0) || math.IsNaN(f):
+		r.fault(n, path, wantsValue, r.describe(path, n))
+	case math.Abs(f) >= 1<<53:
+		r.fault(n, path, "%s can't be compared exactly: numbers in JSON are exact below 2^53", clip(n.Value))
+	default:
+		proto.Merge(v, structpb.NewNumberValue(f))
+	}
 }

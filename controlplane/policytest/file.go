@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/dataplane/reason"
 	"github.com/watchword-mesh/watchword/dataplane/ruleset"
 )
@@ -98,8 +99,6 @@ func readFile(d Document) (*testFile, []Fault) {
 	return f, r.faults
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
 // root is the one document of a test file.
 func (r *reader) root(content string) *yaml.Node {
 	dec := yaml.NewDecoder(bytes.NewReader([]byte(content)))
@@ -111,11 +110,7 @@ func (r *reader) root(content string) *yaml.Node {
 			break
 		}
 		if err != nil {
-			text, line := err.Error(), 0
-			if m := yamlLine.FindStringSubmatch(text); m != nil {
-				text = text[len(m[0]):]
-				line, _ = strconv.Atoi(m[1])
-			}
+			line, text := policy.SyntaxError(err)
 			r.faultAt(line, "", "not YAML: %s", text)
 			return nil
 		}
@@ -201,8 +196,8 @@ func (r *reader) testCase(n *yaml.Node, field string) *testCase {
 		"header": func(n *yaml.Node, f string) { c.token.header = r.members(n, f) },
 		"expect": func(n *yaml.Node, f string) { c.expect = r.expectation(n, f) },
 	})
-	if len(r.faults) > before {
-		return c // what is missing may be what was misspelt
+	if len(r.faults) > before || r.budget <= 0 {
+		return c // what is missing may be what was misspelt, or not read
 	}
 	r.complete(c)
 	return c

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,7 @@ func TestFaults(t *testing.T) {
 	}{
 		"empty":     {"", []string{`tests.yaml:1: is empty; a test file has policies and tests`}},
 		"no YAML":   {"tests:\n\t- a", []string{`tests.yaml:2: not YAML: found character that cannot start any token`}},
+		"anchor":    {"tests: *hunter2", []string{`tests.yaml: not YAML: unknown anchor '...' referenced`}},
 		"a list":    {"- a", []string{`tests.yaml:1: wants an object, not a list`}},
 		"nothing":   {"policies: [mesh.yaml]", []string{`tests.yaml:1: tests: is missing; it lists what is to be tested`}},
 		"no tests":  {"policies: [mesh.yaml]\ntests: []", []string{`tests.yaml:2: tests: is an empty list: give entries, or leave the field out`}},
@@ -206,6 +208,31 @@ func TestFaults(t *testing.T) {
 				t.Errorf("faults of\n%s\n(-want +got):\n%s", tt.text, diff)
 			}
 		})
+	}
+}
+
+// Names of fields count for each alias, and full faults end reading.
+func TestReadingIsBounded(t *testing.T) {
+	var keys strings.Builder
+	for i := range 20_000 {
+		fmt.Fprintf(&keys, "k%d: a,", i)
+	}
+	aliases := strings.Repeat(",*o", 1000)
+	for name, tt := range map[string]struct{ text, want string }{
+		"names": {"tests: [{name: a, claims: {a: [&o {" + keys.String() + "}" + aliases + "]}}]", "is too large: over 1000000 values"},
+		"twice": {"tests: [{name: a, claims: {a: [&o {" + strings.Repeat("a,", 20_000) + "}" + aliases + "]}}]", "is given twice"},
+		"tests": {"tests: [&o {" + keys.String() + "}" + aliases + "]", "unknown field"},
+	} {
+		r := &reader{budget: maxValues}
+		if root := r.root(tt.text); root != nil {
+			r.testFile(&testFile{}, root)
+		}
+		if visits := maxValues - r.budget; visits > maxValues+3000 || len(r.faults) == 0 || len(r.faults) > maxFaults {
+			t.Errorf("%s: %d values visited, %d faults", name, visits, len(r.faults))
+		}
+		if !slices.ContainsFunc(r.faults, func(f Fault) bool { return strings.Contains(f.Message, tt.want) }) {
+			t.Errorf("%s: no fault with %q", name, tt.want)
+		}
 	}
 }
 

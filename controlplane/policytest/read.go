@@ -13,8 +13,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Bounds of a test file: values, with what aliases stand for, how deep they
-// stand in each other, and faults, which nobody reads on after so many.
+// Bounds of a test file: values and names of fields, with what aliases stand
+// for, how deep they stand in each other, and faults, which nobody reads on after
+// so many.
 const (
 	maxValues = 1_000_000
 	maxDepth  = 100
@@ -45,9 +46,12 @@ func (r *reader) faultAt(line int, field, format string, args ...any) {
 		}
 	}
 	r.faults = append(r.faults, Fault{File: r.file, Line: line, Message: message})
+	if len(r.faults) == maxFaults {
+		r.budget = 0 // what is read now, nobody would hear of
+	}
 }
 
-// spend counts a node; false if there were too many.
+// spend counts a value or the name of a field; false if there were too many.
 func (r *reader) spend(n *yaml.Node, field string) bool {
 	if r.budget--; r.budget == 0 {
 		r.fault(n, field, "is too large: over %d values, with what aliases stand for", maxValues)
@@ -98,6 +102,9 @@ func (r *reader) entries(n *yaml.Node, field string) []entry {
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
+		if !r.spend(name, field) {
+			break
+		}
 		for depth := 0; name.Kind == yaml.AliasNode && depth < maxDepth; depth++ {
 			name = name.Alias
 		}

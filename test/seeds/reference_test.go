@@ -11,6 +11,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/compile"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/dataplane/ruleset"
@@ -107,7 +108,8 @@ func keysOfIssuer(t *testing.T, m *mesh, name string, spec *policyv1.IssuerSpec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, faults := jose.ParseSet(text, policy.KeyOptions(spec))
+	source, _ := bundle.SourceOf(name, spec)
+	keys, faults := jose.ParseSet(text, source.Options)
 	if len(faults) > 0 {
 		t.Fatalf("the keys at %s: %v: %s", uri, faults, text)
 	}
