@@ -67,7 +67,11 @@ type kongRoute struct {
 	node
 	original, id string
 	route        *policyv1.Route
-	plugin       *kongPlugin
+	// Its paths as they are here, by the length that they have in Kong.
+	byLength map[int][]string
+	// Of the Routes that it becomes.
+	names  []string
+	plugin *kongPlugin
 	// It has no place here.
 	left bool
 }
@@ -169,7 +173,7 @@ var (
 func (k *kong) route(n node, s *kongService, version string) {
 	known := slices.Concat([]string{"hosts", "paths", "methods"}, kongRouteNarrower, kongRouteAside)
 	o := k.object(n, known...)
-	r := &kongRoute{node: n, original: o.text("name"), id: o.text("id")}
+	r := &kongRoute{node: n, original: o.text("name"), id: o.text("id"), byLength: map[int][]string{}}
 	r.route = &policyv1.Route{Methods: plain(o.texts("methods"))}
 	for _, field := range kongRouteNarrower {
 		if o.has(field) {
@@ -188,7 +192,7 @@ func (k *kong) route(n node, s *kongService, version string) {
 		k.leave(n, "the route is left out; its requests belong to the rest of the service, which takes tokens of Watchword's own issuer alone where no policy says otherwise")
 	} else {
 		name := cmp.Or(r.original, r.id, fmt.Sprintf("route-%d", len(s.routes)+1))
-		r.route.Name = k.rename(n, "Route of "+s.name, name, n.path)
+		r.route.Name = k.rename(n, "Route of "+s.name, name, n.source+n.path)
 	}
 	s.routes = append(s.routes, r)
 	for _, p := range o.list("plugins") {
@@ -222,49 +226,18 @@ func (k *kong) paths(o object, r *kongRoute, version string) {
 			r.left = true
 			k.leave(p.node, "%q is no path that a normalised request can have", clip(p.text))
 			continue
-		case !strings.HasSuffix(p.text, "/"):
-			r.route.Paths = append(r.route.Paths, p.text)
 		}
-		r.route.Paths = append(r.route.Paths, strings.TrimSuffix(p.text, "/")+"/*")
+		r.byLength[len(p.text)] = append(r.byLength[len(p.text)], patterns(p.text)...)
 	}
-	slices.Sort(r.route.Paths)
-	r.route.Paths = slices.Compact(r.route.Paths)
+	r.route.Paths = r.pathsOf(r.lengths()...)
 }
 
-// shared says whether Kong's prefix would match more, such as /ab for /a.
-func (r *kongRoute) shared() bool {
-	return slices.ContainsFunc(r.route.GetPaths(), func(p string) bool { return !strings.HasSuffix(p, "*") })
-}
-
-// before sorts routes as Kong looks them up: those that say more first, then
-// plain hosts before wildcards, then longer paths.
-func (r *kongRoute) before(o *kongRoute) int {
-	return cmp.Or(
-		cmp.Compare(o.terms(), r.terms()),
-		cmp.Compare(r.wildcards(), o.wildcards()),
-		cmp.Compare(o.longest(), r.longest()),
-	)
-}
-
-func (r *kongRoute) terms() int {
-	n := 0
-	for _, list := range [][]string{r.route.GetHosts(), r.route.GetPaths(), r.route.GetMethods()} {
-		n += min(len(list), 1)
+// patterns are the paths that a prefix of Kong's stands for, as far as its
+// segments go.
+func patterns(prefix string) []string {
+	below := strings.TrimSuffix(prefix, "/") + "/*"
+	if strings.HasSuffix(prefix, "/") {
+		return []string{below}
 	}
-	return n
-}
-
-func (r *kongRoute) wildcards() int {
-	if slices.ContainsFunc(r.route.GetHosts(), func(h string) bool { return strings.HasPrefix(h, "*") }) {
-		return 1
-	}
-	return 0
-}
-
-func (r *kongRoute) longest() int {
-	n := 0
-	for _, p := range r.route.GetPaths() {
-		n = max(n, len(strings.TrimSuffix(p, "*")))
-	}
-	return n
+	return []string{prefix, below}
 }

@@ -86,12 +86,8 @@ func (k *kong) policies() {
 		k.addAuthentication(k.name("AuthenticationPolicy", "kong", "global"), k.policy(k.global, nil))
 	}
 	for _, s := range k.services {
-		slices.SortStableFunc(s.routes, (*kongRoute).before)
-		spec := &policyv1.ServiceSpec{}
+		spec := &policyv1.ServiceSpec{Routes: k.ordered(s)}
 		for _, r := range s.routes {
-			if !r.left {
-				spec.Routes = append(spec.Routes, r.route)
-			}
 			s.leftProtected = s.leftProtected || (r.left && r.plugin != nil)
 		}
 		k.addService(k.o, s.name, spec)
@@ -114,9 +110,9 @@ func (k *kong) servicePolicies(s *kongService) {
 				shared = append(shared, r)
 			}
 			k.addAuthentication(k.name("AuthenticationPolicy", s.name+"-"+r.route.GetName(), s.name+"/"+r.route.GetName()),
-				k.policy(r.plugin, target([]string{s.name}, r.route.GetName())))
+				k.policy(r.plugin, target([]string{s.name}, r.names...)))
 		case s.plugin == nil && k.global == nil:
-			unprotected = append(unprotected, r.route.GetName())
+			unprotected = append(unprotected, r.names...)
 		}
 	}
 	k.prefixes(shared, len(unprotected) > 0)
