@@ -103,6 +103,9 @@ func (k *kong) credential(s kongSecret, encoded bool) *policyv1.Credential {
 		at, _ := s.at("tags")
 		k.warn(at, "tags of a credential have no place here; those of the consumer do")
 	}
+	if k.placeholders(s) {
+		return nil
+	}
 	if c.GetKey() != "" && k.keys[c.GetKey()] {
 		k.leave(s.node, "another credential has the same key")
 		return nil
@@ -119,6 +122,21 @@ func (k *kong) credential(s kongSecret, encoded bool) *policyv1.Credential {
 	}
 	k.keys[c.GetKey()] = true
 	return c
+}
+
+// placeholders says whether a value stands for another one, of the environment
+// or a vault, that only deck or Kong puts in: taken as it is, everybody who
+// knows the file would know the secret.
+func (k *kong) placeholders(s kongSecret) bool {
+	found := false
+	for _, field := range []string{"key", "secret", "rsa_public_key"} {
+		if text := s.text(field); strings.Contains(text, "${{") || strings.Contains(text, "{vault://") {
+			at, _ := s.at(field)
+			k.leave(at, "is a placeholder of deck's or Kong's, not the value itself: the credential is left out; put the values in (deck file render --populate-env-vars for ${{ env }}), then import that")
+			found = true
+		}
+	}
+	return found
 }
 
 // shared is a secret, nil if one is to be made.
