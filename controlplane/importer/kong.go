@@ -14,8 +14,11 @@ import (
 // services, routes, consumers with jwt_secrets, and the plugin jwt. The error
 // is an *InputError.
 func Kong(files []File, o Options) (Result, error) {
-	k := kong{run: newRun(files), o: o, consumers: map[string]*kongConsumer{}, keys: map[string]bool{}}
+	k := kong{run: newRun(files), o: o, consumers: map[string]*kongConsumer{}, keys: map[string]bool{}, configs: map[string]node{}}
 	docs := k.documents(files)
+	for _, d := range docs {
+		k.sharedConfigs(d)
+	}
 	for _, d := range docs {
 		k.read(d)
 	}
@@ -42,6 +45,8 @@ type kong struct {
 	// Keys of credentials, which are unique.
 	keys    map[string]bool
 	secrets []kongSecret
+	// Configurations that deck lets several plugins have, by name.
+	configs map[string]node
 	plugins []kongPlugin
 	global  *kongPlugin
 	// Routes beside services, which another file may have.
@@ -91,7 +96,7 @@ type kongPlugin struct {
 var kongAside = []string{"_info", "_comment", "_ignore", "_transform", "_workspace", "upstreams", "targets", "certificates", "ca_certificates", "snis", "vaults", "keys", "key_sets"}
 
 func (k *kong) read(n node) {
-	known := append([]string{"_format_version", "services", "routes", "plugins", "consumers", "jwt_secrets"}, kongAside...)
+	known := append([]string{"_format_version", "_plugin_configs", "services", "routes", "plugins", "consumers", "jwt_secrets"}, kongAside...)
 	o := k.object(n, known...)
 	version := o.text("_format_version")
 	if !slices.Contains([]string{"1.1", "2.1", "3.0"}, version) && !o.broken("_format_version") {

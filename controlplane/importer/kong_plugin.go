@@ -14,7 +14,7 @@ var kongPluginReasons = map[string]string{
 // plugin reads one use of a plugin, inside of a service or route or beside
 // them.
 func (k *kong) plugin(n node, s *kongService, r *kongRoute) {
-	o := k.object(n, "name", "id", "instance_name", "enabled", "config", "service", "route", "consumer", "consumer_group", "tags", "protocols", "run_on", "ordering", "created_at", "updated_at")
+	o := k.object(n, "name", "id", "instance_name", "enabled", "config", "_config", "service", "route", "consumer", "consumer_group", "tags", "protocols", "run_on", "ordering", "created_at", "updated_at")
 	name := o.need("name")
 	switch {
 	case !o.flag("enabled", true):
@@ -24,11 +24,48 @@ func (k *kong) plugin(n node, s *kongService, r *kongRoute) {
 		k.leave(n, "the plugin %q is not imported: %s", clip(name), cmp.Or(kongPluginReasons[name], "only jwt is"))
 		return
 	}
-	p := kongPlugin{node: n, config: o.object("config", kongConfigFields...), inService: s, inRoute: r,
+	p := kongPlugin{node: n, config: k.config(o), inService: s, inRoute: r,
 		service: k.reference(o, "service"), route: k.reference(o, "route"),
 		consumer: cmp.Or(k.reference(o, "consumer"), k.reference(o, "consumer_group"))}
 	p.base64 = p.config.flag("secret_is_base64", false)
 	k.plugins = append(k.plugins, p)
+}
+
+// sharedConfigs are those that plugins name in _config.
+func (k *kong) sharedConfigs(n node) {
+	file := k.object(n)
+	at, ok := file.at("_plugin_configs")
+	if !ok {
+		return
+	}
+	for name, config := range k.object(at).fields {
+		if _, there := k.configs[name]; there {
+			k.fault(config, "is in another file too")
+		}
+		k.configs[name] = config
+	}
+}
+
+// config is what a plugin is configured with: its own fields first, then those
+// of the shared configuration that it names.
+func (k *kong) config(o object) object {
+	own := o.object("config", kongConfigFields...)
+	name := o.text("_config")
+	if name == "" {
+		return own
+	}
+	shared, ok := k.configs[name]
+	if !ok {
+		at, _ := o.at("_config")
+		k.fault(at, "there is no %q among _plugin_configs", clip(name))
+		return own
+	}
+	for field, value := range k.object(shared, kongConfigFields...).fields {
+		if _, there := own.fields[field]; !there {
+			own.fields[field] = value
+		}
+	}
+	return own
 }
 
 // assign gives each use of jwt to what it is for.
