@@ -48,7 +48,12 @@ type kong struct {
 	// Configurations that deck lets several plugins have, by name.
 	configs map[string]node
 	plugins []kongPlugin
-	global  *kongPlugin
+	// Of everything.
+	global kongScope
+	// Plugins beside jwt that may refuse requests.
+	guards []kongPlugin
+	// One of them that is for a group of consumers, by name.
+	groupGuard string
 	// Routes beside services, which another file may have.
 	topRoutes []versioned
 }
@@ -63,9 +68,10 @@ type kongService struct {
 	node
 	original, id, name string
 	routes             []*kongRoute
-	plugin             *kongPlugin
-	// A route of it is left over, and needs a token.
-	leftProtected bool
+	kongScope
+	// What the strictest of the routes that are left out grants, and the laxest
+	// of what is here.
+	limit, most kongAccess
 }
 
 type kongRoute struct {
@@ -75,21 +81,25 @@ type kongRoute struct {
 	// Its paths as they are here, by the length that they have in Kong.
 	byLength map[int][]string
 	// Of the Routes that it becomes.
-	names  []string
-	plugin *kongPlugin
+	names []string
+	kongScope
 	// It has no place here.
 	left bool
 }
 
-// kongPlugin is one use of the plugin jwt.
+// kongPlugin is one use of a plugin.
 type kongPlugin struct {
 	node
-	config object
-	base64 bool
+	name string
 	// What it is for, by name or id.
-	service, route, consumer string
-	inService                *kongService
-	inRoute                  *kongRoute
+	service, route, consumer, group string
+	inService                       *kongService
+	inRoute                         *kongRoute
+
+	// Of jwt alone.
+	config    object
+	base64    bool
+	anonymous string
 }
 
 // Entities that say nothing about who may call.

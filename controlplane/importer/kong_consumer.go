@@ -12,6 +12,10 @@ import (
 type kongConsumer struct {
 	name string
 	spec *policyv1.ConsumerSpec
+	// A plugin that may refuse its requests, by name.
+	guard string
+	// It is in groups, which may have plugins too.
+	grouped bool
 }
 
 // kongSecret is one of jwt_secrets: a credential of a consumer.
@@ -40,9 +44,7 @@ func (k *kong) consumer(n node) {
 			k.leave(at, "only jwt_secrets are imported")
 		}
 	}
-	for _, p := range o.list("plugins") {
-		k.leave(p, "a plugin for one consumer alone has no place here")
-	}
+	k.consumerPlugins(o, c)
 	c.name = k.rename(n, "Consumer", original, n.source+n.path)
 	k.consumerList = append(k.consumerList, c)
 	for _, ref := range []string{c.spec.GetUsername(), c.spec.GetCustomId(), c.spec.GetId()} {
@@ -52,6 +54,17 @@ func (k *kong) consumer(n node) {
 	}
 	for _, s := range o.list("jwt_secrets") {
 		k.secrets = append(k.secrets, k.secret(s, c))
+	}
+}
+
+// consumerPlugins have no place here, but may refuse the anonymous consumer.
+func (k *kong) consumerPlugins(o object, c *kongConsumer) {
+	c.grouped = o.has("groups")
+	for _, p := range o.list("plugins") {
+		k.leave(p, "a plugin for one consumer alone has no place here")
+		if use := k.object(p); use.flag("enabled", true) && kongGuards(use.text("name")) {
+			c.guard = cmp.Or(c.guard, use.text("name"))
+		}
 	}
 }
 

@@ -20,10 +20,19 @@ type kongPart struct {
 
 // ordered are the Routes of a service as Kong's router tries them.
 func (k *kong) ordered(s *kongService) []*policyv1.Route {
+	lengths := map[kongRank][]int{}
+	for _, r := range s.routes {
+		if !r.left {
+			lengths[r.rank()] = append(lengths[r.rank()], r.lengths()...)
+		}
+	}
+	for _, l := range lengths {
+		slices.Sort(l)
+	}
 	var parts []kongPart
 	for _, r := range s.routes {
 		if !r.left {
-			parts = append(parts, k.parts(s, r)...)
+			parts = append(parts, k.parts(s, r, r.interleaved(lengths[r.rank()]))...)
 		}
 	}
 	slices.SortStableFunc(parts, kongPart.before)
@@ -36,9 +45,9 @@ func (k *kong) ordered(s *kongService) []*policyv1.Route {
 
 // parts takes a route apart where another one may come between its paths; it
 // stays in one piece otherwise, since nobody could tell.
-func (k *kong) parts(s *kongService, r *kongRoute) []kongPart {
+func (k *kong) parts(s *kongService, r *kongRoute, interleaved bool) []kongPart {
 	lengths := r.lengths()
-	if !slices.ContainsFunc(s.routes, r.interleaves) {
+	if !interleaved {
 		r.names = []string{r.route.GetName()}
 		return []kongPart{{r, r.route, slices.Max(append(lengths, 0))}}
 	}
@@ -55,12 +64,16 @@ func (k *kong) parts(s *kongService, r *kongRoute) []kongPart {
 	return out
 }
 
-// interleaves says whether a path of the other route has a length among those
-// of this one, and nothing else decides which comes first.
-func (r *kongRoute) interleaves(o *kongRoute) bool {
+// interleaved says whether another route has a path whose length is among those
+// of this one. All are the lengths, in order, of the routes of the same rank.
+func (r *kongRoute) interleaved(all []int) bool {
 	mine := r.lengths()
-	return len(mine) > 1 && o != r && !o.left && r.terms() == o.terms() && r.plainHosts() == o.plainHosts() &&
-		slices.ContainsFunc(o.lengths(), func(n int) bool { return mine[len(mine)-1] <= n && n <= mine[0] })
+	if len(mine) < 2 {
+		return false
+	}
+	first, _ := slices.BinarySearch(all, mine[len(mine)-1])
+	end, _ := slices.BinarySearch(all, mine[0]+1)
+	return end-first > len(mine)
 }
 
 // lengths of the paths, longest first.
@@ -84,14 +97,20 @@ func (r *kongRoute) shared() bool {
 	return slices.ContainsFunc(r.route.GetPaths(), func(p string) bool { return !strings.HasSuffix(p, "*") })
 }
 
+// kongRank is what decides before the length of paths.
+type kongRank struct{ terms, plainHosts int }
+
+func (r *kongRoute) rank() kongRank { return kongRank{r.terms(), r.plainHosts()} }
+
 // before sorts as Kong looks routes up: those that say more first, then those
 // with plain hosts alone, then longer paths; then as they stand in the file.
 // What else Kong orders by, headers and regular expressions, is in no route
 // that gets here.
 func (p kongPart) before(o kongPart) int {
+	mine, other := p.of.rank(), o.of.rank()
 	return cmp.Or(
-		cmp.Compare(o.of.terms(), p.of.terms()),
-		cmp.Compare(o.of.plainHosts(), p.of.plainHosts()),
+		cmp.Compare(other.terms, mine.terms),
+		cmp.Compare(other.plainHosts, mine.plainHosts),
 		cmp.Compare(o.length, p.length),
 	)
 }
