@@ -14,8 +14,11 @@ import (
 // services, routes, consumers with jwt_secrets, and the plugin jwt. The error
 // is an *InputError.
 func Kong(files []File, o Options) (Result, error) {
-	k := kong{run: newRun(files), o: o, consumers: map[string]*kongConsumer{}, keys: map[string]bool{}}
+	k := kong{run: newRun(files), o: o, consumers: map[string]*kongConsumer{}, keys: map[string]bool{}, configs: map[string]node{}}
 	docs := k.documents(files)
+	for _, d := range docs {
+		k.sharedConfigs(d)
+	}
 	for _, d := range docs {
 		k.read(d)
 	}
@@ -42,8 +45,15 @@ type kong struct {
 	// Keys of credentials, which are unique.
 	keys    map[string]bool
 	secrets []kongSecret
+	// Configurations that deck lets several plugins have, by name.
+	configs map[string]node
 	plugins []kongPlugin
-	global  *kongPlugin
+	// Of everything.
+	global kongScope
+	// Plugins beside jwt that may refuse requests.
+	guards []kongPlugin
+	// One of them that is for a group of consumers, by name.
+	groupGuard string
 	// Routes beside services, which another file may have.
 	topRoutes []versioned
 }
@@ -58,36 +68,45 @@ type kongService struct {
 	node
 	original, id, name string
 	routes             []*kongRoute
-	plugin             *kongPlugin
-	// A route of it is left over, and needs a token.
-	leftProtected bool
+	kongScope
+	// What the strictest of the routes that are left out grants, and the laxest
+	// of what is here.
+	limit, most kongAccess
 }
 
 type kongRoute struct {
 	node
 	original, id string
 	route        *policyv1.Route
-	plugin       *kongPlugin
+	// Its paths as they are here, by the length that they have in Kong.
+	byLength map[int][]string
+	// Of the Routes that it becomes.
+	names []string
+	kongScope
 	// It has no place here.
 	left bool
 }
 
-// kongPlugin is one use of the plugin jwt.
+// kongPlugin is one use of a plugin.
 type kongPlugin struct {
 	node
-	config object
-	base64 bool
+	name string
 	// What it is for, by name or id.
-	service, route, consumer string
-	inService                *kongService
-	inRoute                  *kongRoute
+	service, route, consumer, group string
+	inService                       *kongService
+	inRoute                         *kongRoute
+
+	// Of jwt alone.
+	config    object
+	base64    bool
+	anonymous string
 }
 
 // Entities that say nothing about who may call.
 var kongAside = []string{"_info", "_comment", "_ignore", "_transform", "_workspace", "upstreams", "targets", "certificates", "ca_certificates", "snis", "vaults", "keys", "key_sets"}
 
 func (k *kong) read(n node) {
-	known := append([]string{"_format_version", "services", "routes", "plugins", "consumers", "jwt_secrets"}, kongAside...)
+	known := append([]string{"_format_version", "_plugin_configs", "services", "routes", "plugins", "consumers", "jwt_secrets"}, kongAside...)
 	o := k.object(n, known...)
 	version := o.text("_format_version")
 	if !slices.Contains([]string{"1.1", "2.1", "3.0"}, version) && !o.broken("_format_version") {
@@ -169,7 +188,7 @@ var (
 func (k *kong) route(n node, s *kongService, version string) {
 	known := slices.Concat([]string{"hosts", "paths", "methods"}, kongRouteNarrower, kongRouteAside)
 	o := k.object(n, known...)
-	r := &kongRoute{node: n, original: o.text("name"), id: o.text("id")}
+	r := &kongRoute{node: n, original: o.text("name"), id: o.text("id"), byLength: map[int][]string{}}
 	r.route = &policyv1.Route{Methods: plain(o.texts("methods"))}
 	for _, field := range kongRouteNarrower {
 		if o.has(field) {
@@ -188,7 +207,7 @@ func (k *kong) route(n node, s *kongService, version string) {
 		k.leave(n, "the route is left out; its requests belong to the rest of the service, which takes tokens of Watchword's own issuer alone where no policy says otherwise")
 	} else {
 		name := cmp.Or(r.original, r.id, fmt.Sprintf("route-%d", len(s.routes)+1))
-		r.route.Name = k.rename(n, "Route of "+s.name, name, n.path)
+		r.route.Name = k.rename(n, "Route of "+s.name, name, n.source+n.path)
 	}
 	s.routes = append(s.routes, r)
 	for _, p := range o.list("plugins") {
@@ -222,49 +241,18 @@ func (k *kong) paths(o object, r *kongRoute, version string) {
 			r.left = true
 			k.leave(p.node, "%q is no path that a normalised request can have", clip(p.text))
 			continue
-		case !strings.HasSuffix(p.text, "/"):
-			r.route.Paths = append(r.route.Paths, p.text)
 		}
-		r.route.Paths = append(r.route.Paths, strings.TrimSuffix(p.text, "/")+"/*")
+		r.byLength[len(p.text)] = append(r.byLength[len(p.text)], patterns(p.text)...)
 	}
-	slices.Sort(r.route.Paths)
-	r.route.Paths = slices.Compact(r.route.Paths)
+	r.route.Paths = r.pathsOf(r.lengths()...)
 }
 
-// shared says whether Kong's prefix would match more, such as /ab for /a.
-func (r *kongRoute) shared() bool {
-	return slices.ContainsFunc(r.route.GetPaths(), func(p string) bool { return !strings.HasSuffix(p, "*") })
-}
-
-// before sorts routes as Kong looks them up: those that say more first, then
-// plain hosts before wildcards, then longer paths.
-func (r *kongRoute) before(o *kongRoute) int {
-	return cmp.Or(
-		cmp.Compare(o.terms(), r.terms()),
-		cmp.Compare(r.wildcards(), o.wildcards()),
-		cmp.Compare(o.longest(), r.longest()),
-	)
-}
-
-func (r *kongRoute) terms() int {
-	n := 0
-	for _, list := range [][]string{r.route.GetHosts(), r.route.GetPaths(), r.route.GetMethods()} {
-		n += min(len(list), 1)
+// patterns are the paths that a prefix of Kong's stands for, as far as its
+// segments go.
+func patterns(prefix string) []string {
+	below := strings.TrimSuffix(prefix, "/") + "/*"
+	if strings.HasSuffix(prefix, "/") {
+		return []string{below}
 	}
-	return n
-}
-
-func (r *kongRoute) wildcards() int {
-	if slices.ContainsFunc(r.route.GetHosts(), func(h string) bool { return strings.HasPrefix(h, "*") }) {
-		return 1
-	}
-	return 0
-}
-
-func (r *kongRoute) longest() int {
-	n := 0
-	for _, p := range r.route.GetPaths() {
-		n = max(n, len(strings.TrimSuffix(p, "*")))
-	}
-	return n
+	return []string{prefix, below}
 }

@@ -12,6 +12,10 @@ import (
 type kongConsumer struct {
 	name string
 	spec *policyv1.ConsumerSpec
+	// A plugin that may refuse its requests, by name.
+	guard string
+	// It is in groups, which may have plugins too.
+	grouped bool
 }
 
 // kongSecret is one of jwt_secrets: a credential of a consumer.
@@ -40,9 +44,7 @@ func (k *kong) consumer(n node) {
 			k.leave(at, "only jwt_secrets are imported")
 		}
 	}
-	for _, p := range o.list("plugins") {
-		k.leave(p, "a plugin for one consumer alone has no place here")
-	}
+	k.consumerPlugins(o, c)
 	c.name = k.rename(n, "Consumer", original, n.source+n.path)
 	k.consumerList = append(k.consumerList, c)
 	for _, ref := range []string{c.spec.GetUsername(), c.spec.GetCustomId(), c.spec.GetId()} {
@@ -52,6 +54,17 @@ func (k *kong) consumer(n node) {
 	}
 	for _, s := range o.list("jwt_secrets") {
 		k.secrets = append(k.secrets, k.secret(s, c))
+	}
+}
+
+// consumerPlugins have no place here, but may refuse the anonymous consumer.
+func (k *kong) consumerPlugins(o object, c *kongConsumer) {
+	c.grouped = o.has("groups")
+	for _, p := range o.list("plugins") {
+		k.leave(p, "a plugin for one consumer alone has no place here")
+		if use := k.object(p); use.flag("enabled", true) && kongGuards(use.text("name")) {
+			c.guard = cmp.Or(c.guard, use.text("name"))
+		}
 	}
 }
 
@@ -103,6 +116,9 @@ func (k *kong) credential(s kongSecret, encoded bool) *policyv1.Credential {
 		at, _ := s.at("tags")
 		k.warn(at, "tags of a credential have no place here; those of the consumer do")
 	}
+	if k.placeholders(s) {
+		return nil
+	}
 	if c.GetKey() != "" && k.keys[c.GetKey()] {
 		k.leave(s.node, "another credential has the same key")
 		return nil
@@ -119,6 +135,21 @@ func (k *kong) credential(s kongSecret, encoded bool) *policyv1.Credential {
 	}
 	k.keys[c.GetKey()] = true
 	return c
+}
+
+// placeholders says whether a value stands for another one, of the environment
+// or a vault, that only deck or Kong puts in: taken as it is, everybody who
+// knows the file would know the secret.
+func (k *kong) placeholders(s kongSecret) bool {
+	found := false
+	for _, field := range []string{"key", "secret", "rsa_public_key"} {
+		if text := s.text(field); strings.Contains(text, "${{") || strings.Contains(text, "{vault://") {
+			at, _ := s.at(field)
+			k.leave(at, "is a placeholder of deck's or Kong's, not the value itself: the credential is left out; put the values in (deck file render --populate-env-vars for ${{ env }}), then import that")
+			found = true
+		}
+	}
+	return found
 }
 
 // shared is a secret, nil if one is to be made.

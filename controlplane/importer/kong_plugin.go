@@ -3,6 +3,7 @@ package importer
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -14,28 +15,80 @@ var kongPluginReasons = map[string]string{
 // plugin reads one use of a plugin, inside of a service or route or beside
 // them.
 func (k *kong) plugin(n node, s *kongService, r *kongRoute) {
-	o := k.object(n, "name", "id", "instance_name", "enabled", "config", "service", "route", "consumer", "consumer_group", "tags", "protocols", "run_on", "ordering", "created_at", "updated_at")
-	name := o.need("name")
+	o := k.object(n, "name", "id", "instance_name", "enabled", "config", "_config", "service", "route", "consumer", "consumer_group", "tags", "protocols", "run_on", "ordering", "created_at", "updated_at")
+	p := kongPlugin{node: n, name: o.need("name"), inService: s, inRoute: r,
+		service: k.reference(o, "service"), route: k.reference(o, "route"),
+		consumer: k.reference(o, "consumer"), group: k.reference(o, "consumer_group")}
 	switch {
 	case !o.flag("enabled", true):
-		k.warn(n, "the plugin %q is disabled in the original, and left out", clip(name))
-		return
-	case name != "jwt":
-		k.leave(n, "the plugin %q is not imported: %s", clip(name), cmp.Or(kongPluginReasons[name], "only jwt is"))
-		return
+		k.warn(n, "the plugin %q is disabled in the original, and left out", clip(p.name))
+	case p.name == "jwt":
+		p.config = k.config(o)
+		p.base64 = p.config.flag("secret_is_base64", false)
+		p.anonymous = p.config.text("anonymous")
+		k.plugins = append(k.plugins, p)
+	default:
+		k.other(p)
 	}
-	p := kongPlugin{node: n, config: o.object("config", kongConfigFields...), inService: s, inRoute: r,
-		service: k.reference(o, "service"), route: k.reference(o, "route"),
-		consumer: cmp.Or(k.reference(o, "consumer"), k.reference(o, "consumer_group"))}
-	p.base64 = p.config.flag("secret_is_base64", false)
-	k.plugins = append(k.plugins, p)
 }
 
-// assign gives each use of jwt to what it is for.
+// other is a plugin beside jwt.
+func (k *kong) other(p kongPlugin) {
+	reason := cmp.Or(kongPluginReasons[p.name], "only jwt is")
+	if kongGuards(p.name) {
+		k.guards = append(k.guards, p)
+		if p.consumer+p.group == "" {
+			reason += "; where it holds no request gets in without a token, but what it checks is not checked here"
+		}
+	}
+	k.leave(p.node, "the plugin %q is not imported: %s", clip(p.name), reason)
+}
+
+// sharedConfigs are those that plugins name in _config.
+func (k *kong) sharedConfigs(n node) {
+	file := k.object(n)
+	at, ok := file.at("_plugin_configs")
+	if !ok {
+		return
+	}
+	for name, config := range k.object(at).fields {
+		if _, there := k.configs[name]; there {
+			k.fault(config, "is in another file too")
+		}
+		k.configs[name] = config
+	}
+}
+
+// config is what a plugin is configured with: its own fields first, then those
+// of the shared configuration that it names.
+func (k *kong) config(o object) object {
+	own := o.object("config", kongConfigFields...)
+	name := o.text("_config")
+	if name == "" {
+		return own
+	}
+	shared, ok := k.configs[name]
+	if !ok {
+		at, _ := o.at("_config")
+		k.fault(at, "there is no %q among _plugin_configs", clip(name))
+		return own
+	}
+	for field, value := range k.object(shared, kongConfigFields...).fields {
+		if _, there := own.fields[field]; !there {
+			own.fields[field] = value
+		}
+	}
+	return own
+}
+
+// assign gives each use of a plugin to what it is for.
 func (k *kong) assign() {
+	for i := range k.guards {
+		k.guard(&k.guards[i])
+	}
 	for i := range k.plugins {
 		p := &k.plugins[i]
-		if p.consumer != "" {
+		if p.consumer+p.group != "" {
 			k.leave(p.node, "jwt for one consumer alone has no place here, and Kong does not run it so either")
 			continue
 		}
@@ -43,34 +96,34 @@ func (k *kong) assign() {
 		switch {
 		case at == nil:
 			k.leave(p.node, "is for a service or route that is not in the file")
-		case *at != nil:
-			k.leave(p.node, "jwt is configured there already (line %d)", (*at).yaml.Line)
+		case at.plugin != nil:
+			k.leave(p.node, "jwt is configured there already (line %d)", at.plugin.yaml.Line)
 		default:
-			*at = p
+			at.plugin = p
 		}
 	}
 }
 
 // place is where the plugin belongs; nil if there is no such place.
-func (k *kong) place(p *kongPlugin) **kongPlugin {
+func (k *kong) place(p *kongPlugin) *kongScope {
 	switch {
 	case p.inRoute != nil:
-		return &p.inRoute.plugin
+		return &p.inRoute.kongScope
 	case p.route != "":
 		for _, s := range k.services {
 			for _, r := range s.routes {
 				if r.original == p.route || r.id == p.route {
-					return &r.plugin
+					return &r.kongScope
 				}
 			}
 		}
 		return nil
 	case p.inService != nil:
-		return &p.inService.plugin
+		return &p.inService.kongScope
 	case p.service != "":
 		for _, s := range k.services {
 			if s.original == p.service || s.id == p.service {
-				return &s.plugin
+				return &s.kongScope
 			}
 		}
 		return nil
@@ -81,65 +134,67 @@ func (k *kong) place(p *kongPlugin) **kongPlugin {
 // policies writes one for each use of jwt, and for what no use is for one that
 // asks for no token.
 func (k *kong) policies() {
-	if k.global != nil {
-		k.warn(k.global.node, "the global plugin becomes a policy for the whole mesh, also for Services that Kong does not know")
-		k.addAuthentication(k.name("AuthenticationPolicy", "kong", "global"), k.policy(k.global, nil))
+	if p := k.global.plugin; p != nil {
+		k.warn(p.node, "the global plugin becomes a policy for the whole mesh, also for Services that Kong does not know")
+		k.addAuthentication(k.name("AuthenticationPolicy", "kong", "global"), k.policy(p, nil, k.closed(nil, nil)))
 	}
 	for _, s := range k.services {
-		slices.SortStableFunc(s.routes, (*kongRoute).before)
-		spec := &policyv1.ServiceSpec{}
-		for _, r := range s.routes {
-			if !r.left {
-				spec.Routes = append(spec.Routes, r.route)
-			}
-			s.leftProtected = s.leftProtected || (r.left && r.plugin != nil)
-		}
-		k.addService(k.o, s.name, spec)
+		k.limits(s)
+		k.addService(k.o, s.name, &policyv1.ServiceSpec{Routes: k.ordered(s)})
 		k.servicePolicies(s)
 	}
 }
 
 func (k *kong) servicePolicies(s *kongService) {
-	if s.plugin != nil {
-		k.addAuthentication(k.name("AuthenticationPolicy", s.name, s.name), k.policy(s.plugin, target([]string{s.name})))
+	if p := k.own(s, nil); p != nil {
+		k.addAuthentication(k.name("AuthenticationPolicy", s.name, s.name), k.policy(p, target([]string{s.name}), k.closed(s, nil)))
 	}
-	var unprotected, shared = []string{}, []*kongRoute{}
+	var unprotected []string
 	for _, r := range s.routes {
-		switch {
-		case r.left && r.plugin != nil:
-			k.leave(r.plugin.node, "is for a route that is left out")
-		case r.left:
-		case r.plugin != nil:
-			if r.shared() {
-				shared = append(shared, r)
+		if r.left {
+			if r.plugin != nil {
+				k.leave(r.plugin.node, "is for a route that is left out")
 			}
-			k.addAuthentication(k.name("AuthenticationPolicy", s.name+"-"+r.route.GetName(), s.name+"/"+r.route.GetName()),
-				k.policy(r.plugin, target([]string{s.name}, r.route.GetName())))
-		case s.plugin == nil && k.global == nil:
-			unprotected = append(unprotected, r.route.GetName())
+			continue
+		}
+		k.prefixes(s, r)
+		if k.routePolicy(s, r) {
+			unprotected = append(unprotected, r.names...)
 		}
 	}
-	k.prefixes(shared, len(unprotected) > 0)
 	k.unprotected(s, unprotected)
 }
 
-// prefixes speaks of routes whose paths are prefixes of characters in Kong.
-func (k *kong) prefixes(routes []*kongRoute, open bool) {
+// routePolicy writes the policy of a route if it needs one of its own, and says
+// whether it is one for everybody.
+func (k *kong) routePolicy(s *kongService, r *kongRoute) bool {
+	switch p, h := k.own(s, r), k.holds(s, r); {
+	case p != nil:
+		k.addAuthentication(k.name("AuthenticationPolicy", s.name+"-"+r.route.GetName(), s.name+"/"+r.route.GetName()),
+			k.policy(p, target([]string{s.name}, r.names...), k.closed(s, r)))
+	case h.plugin == nil && h.guard != "":
+		k.leave(r.node, "requests without a token stay refused, since %s; tokens of Watchword's own issuer alone get in until a policy says otherwise", k.closed(s, r))
+	}
+	return k.access(s, r) == everybody
+}
+
+// prefixes speaks of a route whose paths are prefixes of characters in Kong.
+func (k *kong) prefixes(s *kongService, r *kongRoute) {
 	const text = "Kong's paths are prefixes of characters, so that /a matches /ab too: what goes on without a slash is not of this route here"
-	for _, r := range routes {
-		if open {
-			k.leave(r.node, text+", and may be of one that needs no token")
-		} else {
-			k.warn(r.node, text)
-		}
+	switch {
+	case !r.shared():
+	case s.most > k.granted(s, r):
+		k.leave(r.node, text+", and may be of one that needs no token")
+	case r.plugin != nil:
+		k.warn(r.node, text)
 	}
 }
 
 func (k *kong) unprotected(s *kongService, routes []string) {
 	switch {
 	case len(routes) == 0:
-	case s.leftProtected:
-		k.leave(s.node, "routes without jwt stay closed, since one with it is left out, whose requests they could match")
+	case s.limit < everybody:
+		k.leave(s.node, "routes that are open stay closed, since one that is not is left out, whose requests they could match")
 	default:
 		k.warn(s.node, "no jwt in the original: its requests need no token (mode OFF)")
 		k.addAuthentication(k.name("AuthenticationPolicy", s.name+"-open", s.name+"/open"), open(target([]string{s.name}, routes...)))
@@ -148,8 +203,9 @@ func (k *kong) unprotected(s *kongService, routes []string) {
 
 var kongConfigFields = []string{"uri_param_names", "cookie_names", "header_names", "claims_to_verify", "key_claim_name", "secret_is_base64", "anonymous", "run_on_preflight", "maximum_expiration"}
 
-// policy is what the configuration of one use of jwt says.
-func (k *kong) policy(p *kongPlugin, t *policyv1.Target) *policyv1.AuthenticationPolicySpec {
+// policy is what the configuration of one use of jwt says. Where closed gives a
+// reason, no request gets in without a token.
+func (k *kong) policy(p *kongPlugin, t *policyv1.Target, closed string) *policyv1.AuthenticationPolicySpec {
 	c := p.config
 	claim := cmp.Or(c.text("key_claim_name"), "iss")
 	verified := plain(c.texts("claims_to_verify"))
@@ -168,9 +224,9 @@ func (k *kong) policy(p *kongPlugin, t *policyv1.Target) *policyv1.Authenticatio
 		ConsumerHeaders: kongHeaders(), Responses: kongResponses(claim, rule), AllowScripts: true,
 	}
 	if !c.flag("run_on_preflight", true) {
-		spec.RunOnPreflight = boolean(false)
+		k.preflight(p, spec, closed)
 	}
-	k.anonymous(c, spec)
+	k.anonymous(p, spec, closed)
 	return spec
 }
 
@@ -217,20 +273,51 @@ func (k *kong) lifetime(c object, rule *policyv1.JwtRule) {
 	}
 }
 
-func (k *kong) anonymous(c object, spec *policyv1.AuthenticationPolicySpec) {
-	name := c.text("anonymous")
-	if name == "" {
+// wherever says where a policy holds: what is said of one use of jwt may be of
+// a part alone of what it is for.
+func wherever(t *policyv1.Target) string {
+	switch {
+	case t == nil:
+		return "everywhere"
+	case len(t.GetRoutes()) == 0:
+		return "in " + t.GetServices()[0]
+	}
+	return "in " + t.GetServices()[0] + " (" + strings.Join(t.GetRoutes(), ", ") + ")"
+}
+
+// preflight lets preflight requests in, unless all are to be refused.
+func (k *kong) preflight(p *kongPlugin, spec *policyv1.AuthenticationPolicySpec, closed string) {
+	if closed == "" {
+		spec.RunOnPreflight = boolean(false)
 		return
 	}
-	at, _ := c.at("anonymous")
-	consumer := k.consumers[name]
-	if consumer == nil {
-		k.leave(at, "there is no consumer %q; without a valid token requests are refused", clip(name))
+	at, _ := p.config.at("run_on_preflight")
+	k.leave(at, "preflight requests need a token too %s, since %s", wherever(spec.GetTarget()), closed)
+}
+
+func (k *kong) anonymous(p *kongPlugin, spec *policyv1.AuthenticationPolicySpec, closed string) {
+	if p.anonymous == "" {
 		return
 	}
-	spec.Mode = policyv1.AuthenticationPolicySpec_PERMISSIVE
-	spec.AnonymousConsumer = consumer.name
-	k.bothTimes(at, spec.GetJwtRules()[0])
+	at, _ := p.config.at("anonymous")
+	consumer, refuses := k.consumers[p.anonymous], ""
+	if consumer != nil {
+		refuses = k.refuses(consumer)
+	}
+	switch {
+	case consumer == nil:
+		k.leave(at, "there is no consumer %q; without a valid token requests are refused", clip(p.anonymous))
+	case refuses == "request-termination":
+		k.warn(at, "the consumer has the plugin request-termination: without a valid token requests are refused (mode STRICT)")
+	case refuses != "":
+		k.leave(at, "the consumer has the plugin %q, which may refuse it: without a valid token requests are refused (mode STRICT)", clip(refuses))
+	case closed != "":
+		k.leave(at, "without a valid token requests are refused %s (mode STRICT), since %s", wherever(spec.GetTarget()), closed)
+	default:
+		spec.Mode = policyv1.AuthenticationPolicySpec_PERMISSIVE
+		spec.AnonymousConsumer = consumer.name
+		k.bothTimes(at, spec.GetJwtRules()[0])
+	}
 }
 
 // bothTimes has exp and nbf checked where Kong checks one of them. A data plane
