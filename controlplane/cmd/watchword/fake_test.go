@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +36,8 @@ const (
 // answers for what a real one says seldom. The mode chooses among them.
 type fakeAdmin struct {
 	adminv1.UnimplementedAdminServiceServer
+	// hanging is the file that is made when a call hangs.
+	hanging string
 
 	mu       sync.Mutex
 	mode     string
@@ -41,8 +45,8 @@ type fakeAdmin struct {
 	items    map[resourceName]item
 }
 
-func newFakeAdmin() *fakeAdmin {
-	return &fakeAdmin{revision: 41, items: map[resourceName]item{}}
+func newFakeAdmin(dir string) *fakeAdmin {
+	return &fakeAdmin{hanging: filepath.Join(dir, "hanging"), revision: 41, items: map[resourceName]item{}}
 }
 
 // serve answers on all listeners until the returned function is called.
@@ -86,6 +90,7 @@ func (f *fakeAdmin) admit(ctx context.Context) error {
 	case "large":
 		return status.Error(codes.ResourceExhausted, "the request is larger than 4 MiB")
 	case "hang":
+		_ = os.WriteFile(f.hanging, nil, 0o600)
 		<-ctx.Done()
 		return status.FromContextError(ctx.Err()).Err()
 	}

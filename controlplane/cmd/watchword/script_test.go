@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 // Beside the commands of testscript there are
 //
 //	exits CODE COMMAND...   the command must end with this exit code
-//	fake MODE               the canned answers of fakeAdmin
+//	fake MODE               the canned answers of fakeAdmin; with hang, the file
+//	                        "hanging" is there once a call hangs
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
@@ -63,7 +64,7 @@ func startFakes(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	fake := newFakeAdmin()
+	fake := newFakeAdmin(env.WorkDir)
 	env.Defer(fake.serve(socket, loopback))
 	env.Values[fakeKey{}] = fake
 	endpoint := httptest.NewServer(http.HandlerFunc(fakeTokenEndpoint))
