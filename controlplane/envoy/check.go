@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,12 +26,15 @@ func check(rs *dataplanev1.Ruleset) error {
 		errs = append(errs, once(c.issuers, "issuer", is.GetName()), within(checkKeys(is.GetKeys()), "issuer %q", is.GetName()))
 	}
 	for _, co := range rs.GetConsumers() {
-		errs = append(errs, once(c.consumers, "consumer", co.GetName()))
+		errs = append(errs, once(c.consumers, "consumer", co.GetName()), within(checkConsumer(co), "consumer %q", co.GetName()))
 	}
 	for _, set := range rs.GetCredentialSets() {
 		errs = append(errs, once(c.sets, "credential set", set.GetName()), within(c.credentialSet(set), "credential set %q", set.GetName()))
 	}
-	errs = append(errs, checkLastRoute(rs.GetRoutes()))
+	if own := rs.GetOwnSubjects(); own.GetPrefix() != "" && own.GetIssuer() == "" {
+		errs = append(errs, fmt.Errorf("nobody is named who may sign for %s*: any issuer without an iss claim could", own.GetPrefix()))
+	}
+	errs = append(errs, checkStripped(rs.GetStrippedHeaders()), checkLastRoute(rs.GetRoutes()))
 	for i, r := range rs.GetRoutes() {
 		errs = append(errs, within(c.route(r), "route %d %q", i, r.GetName()))
 	}
@@ -72,6 +76,12 @@ func checkKeys(keys []*dataplanev1.Key) error {
 	if len(keys) == 0 {
 		return errors.New("it has no keys: Envoy keeps the config it has, so revoked keys stay")
 	}
+	for i, k := range keys { // which is not in the error: it may be a secret
+		var members map[string]json.RawMessage
+		if json.Unmarshal([]byte(k.GetJwk()), &members) != nil || members == nil {
+			return fmt.Errorf("key %d (kid %q) is not a JSON object: Envoy would keep the config it has", i, k.GetKid())
+		}
+	}
 	return nil
 }
 
@@ -97,7 +107,7 @@ func (c *checker) credentialSet(set *dataplanev1.CredentialSet) error {
 func (c *checker) credential(cr *dataplanev1.Credential) error {
 	errs := []error{checkKeys(cr.GetKeys())}
 	switch k := cr.GetKey(); {
-	case k == "" || strings.ContainsFunc(k, func(r rune) bool { return r < ' ' || r == 0x7f }):
+	case k == "" || hasControls(k):
 		errs = append(errs, errors.New("it is empty or has control characters, which no header can carry"))
 	case k == noCredential || slices.Contains(algorithms, k):
 		errs = append(errs, errors.New("it is a name of our own"))
@@ -142,6 +152,9 @@ func (c *checker) route(r *dataplanev1.Route) error {
 		if s := res.GetStatus(); s != 0 && (s < 400 || s > 599) {
 			errs = append(errs, fmt.Errorf("response %d: status %d is not that of a refusal", i, s))
 		}
+		if hasControls(res.GetContentType()) {
+			errs = append(errs, fmt.Errorf("response %d: the content type has control characters, which no header can carry", i))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -161,11 +174,15 @@ func (c *checker) authentication(a *dataplanev1.Authentication) error {
 	for _, h := range a.GetConsumerHeaders() {
 		errs = append(errs, within(c.outputHeader(h.GetHeader()), "consumer header %q", h.GetHeader()))
 	}
+	errs = append(errs, checkOutputsOnce(a))
 	for i, tr := range a.GetRules() {
 		errs = append(errs, within(c.tokenRule(tr, a.GetAllowScripts()), "token rule %d", i))
 	}
 	return errors.Join(errs...)
 }
+
+// longestPath of a match, in bytes.
+const longestPath = 2048
 
 func checkMatch(m *dataplanev1.RequestMatch) error {
 	for _, h := range slices.Concat(m.GetHosts(), m.GetNotHosts()) {
@@ -177,6 +194,9 @@ func checkMatch(m *dataplanev1.RequestMatch) error {
 	for _, p := range slices.Concat(m.GetPaths(), m.GetNotPaths()) {
 		if !strings.HasPrefix(p, "/") || strings.Contains(strings.TrimSuffix(p, "/*"), "*") {
 			return fmt.Errorf("path %q is neither like /a nor like /a/*", p)
+		}
+		if len(p) > longestPath {
+			return fmt.Errorf("path %.40q... has more than %d bytes: Envoy would refuse the expression for it", p, longestPath)
 		}
 	}
 	if slices.Contains(m.GetMethods(), "") || slices.Contains(m.GetNotMethods(), "") {
@@ -193,10 +213,21 @@ func (c *checker) tokenRule(tr *dataplanev1.TokenRule, scripts bool) error {
 	if len(tokenPlaces(tr)) == 0 {
 		errs = append(errs, errors.New("it does not say where the token is: Envoy would look in places of its own"))
 	}
+	for _, l := range tokenPlaces(tr) {
+		errs = append(errs, checkTokenPlace(l))
+	}
+	if slices.Contains(tr.GetRequiredClaims(), "") || slices.Contains(tr.GetTypes(), "") {
+		errs = append(errs, errors.New("a required claim or a type is empty"))
+	}
+	for _, t := range []dataplanev1.TimeCheck{tr.GetExpiration(), tr.GetNotBefore()} {
+		if t < dataplanev1.TimeCheck_TIME_CHECK_UNSPECIFIED || t > dataplanev1.TimeCheck_NOT_CHECKED {
+			errs = append(errs, fmt.Errorf("time check %s is not known", t))
+		}
+	}
 	if s := tr.GetClockSkew(); s.GetSeconds() < 0 || s.GetSeconds() > 1<<20 || s.GetNanos() != 0 {
 		errs = append(errs, fmt.Errorf("clock skew %v is not a number of whole seconds", s.AsDuration()))
 	}
-	if d := tr.GetMaxLifetime(); d != nil && d.AsDuration() <= 0 {
+	if d := tr.GetMaxLifetime(); d != nil && (d.AsDuration() <= 0 || d.GetSeconds() > 1<<32) {
 		errs = append(errs, fmt.Errorf("max lifetime %v lets no token through", d.AsDuration()))
 	}
 	if !scripts {
@@ -267,6 +298,9 @@ func (c *checker) outputClaim(oc *dataplanev1.OutputClaim) error {
 	if places != 1 {
 		return errors.New("an output claim goes to exactly one of header, query, cookie and form")
 	}
+	if name := oc.GetCookie(); name != "" && !wireName.MatchString(name) {
+		return fmt.Errorf("output cookie %q is not the name of a cookie", name)
+	}
 	if oc.GetHeader() == "" {
 		return within(checkClaimPath(oc.GetClaimPath()), "output %s %q", outputOf(oc).kind, outputOf(oc).name)
 	}
@@ -275,9 +309,9 @@ func (c *checker) outputClaim(oc *dataplanev1.OutputClaim) error {
 
 func (c *checker) outputHeader(h string) error {
 	switch {
-	case h == "" || strings.HasPrefix(h, ":") || h == "host" || h != strings.ToLower(h):
+	case !wireName.MatchString(h) || h == "host" || h != strings.ToLower(h) || slices.Contains(framing, h):
 		return errors.New("it is not the name of a lower-case request header that may be set")
-	case strings.HasPrefix(strings.ReplaceAll(h, "_", "-"), headerPrefix):
+	case isOurs(h):
 		return fmt.Errorf("names that begin with %s are our own", headerPrefix)
 	case c.locations[strings.ReplaceAll(h, "_", "-")]:
 		return errors.New("tokens are read from it, so it can't be removed first")
@@ -332,6 +366,9 @@ func checkClaimMatch(m *dataplanev1.ClaimMatch) error {
 	where := strings.Join(m.GetClaimPath(), " > ")
 	switch m.GetOp() {
 	case dataplanev1.ClaimMatch_EXISTS, dataplanev1.ClaimMatch_NOT_EXISTS:
+		if len(m.GetValues()) > 0 {
+			return fmt.Errorf("claim %s: operator %s has values", where, m.GetOp())
+		}
 		return nil
 	case dataplanev1.ClaimMatch_IN, dataplanev1.ClaimMatch_NOT_IN:
 	default:

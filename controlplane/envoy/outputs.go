@@ -65,6 +65,9 @@ func outputsOf(r *dataplanev1.TokenRule) []output {
 func findOutputs(rs *dataplanev1.Ruleset) []output {
 	var out []output
 	for _, r := range rs.GetRoutes() {
+		if !looksAtTokens(r.GetAuthentication()) {
+			continue // a rule that is not tried fills nothing
+		}
 		for _, tr := range r.GetAuthentication().GetRules() {
 			out = append(out, outputsOf(tr)...)
 		}

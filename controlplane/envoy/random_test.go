@@ -98,10 +98,10 @@ func tokenRuleGen(issuers int) *rapid.Generator[*dataplanev1.TokenRule] {
 		if rapid.Bool().Draw(t, "lifetime") {
 			r.MaxLifetime = durationpb.New(time.Duration(rapid.IntRange(1, 1e6).Draw(t, "max")) * time.Second)
 		}
-		for range rapid.IntRange(0, 2).Draw(t, "outputs") {
+		for i := range rapid.IntRange(0, 2).Draw(t, "outputs") {
 			r.OutputClaims = append(r.OutputClaims, &dataplanev1.OutputClaim{
 				ClaimPath: list(word, 1, 3).Draw(t, "claim"),
-				Header:    "x-out-" + rapid.StringMatching(`[a-z0-9_-]{1,6}`).Draw(t, "header"),
+				Header:    fmt.Sprint("x-out-", rapid.StringMatching(`[a-z0-9_-]{1,6}`).Draw(t, "header"), i),
 			})
 		}
 		return r

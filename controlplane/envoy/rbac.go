@@ -225,8 +225,9 @@ func valueMatches(m *dataplanev1.ClaimMatch) []*matcherv3.ValueMatcher {
 			scopes = append(scopes, regexp.QuoteMeta(text.StringValue))
 		}
 	}
-	if len(scopes) > 0 {
-		out = append(out, matchValue(matchRegex(`(?s)(?:.* )?(?:`+strings.Join(scopes, "|")+`)(?: .*)?`)))
+	// One expression for some of them at a time: Envoy refuses one that is large.
+	for some := range slices.Chunk(scopes, 16) {
+		out = append(out, matchValue(matchRegex(`(?s)(?:.* )?(?:`+strings.Join(some, "|")+`)(?: .*)?`)))
 	}
 	return out
 }
