@@ -200,8 +200,9 @@ func (f *forwarded) add(l location, value string, claim []string) {
 	}
 }
 
+// addCookie puts a cookie behind all others.
 func (f *forwarded) addCookie(pair string) {
-	for i, h := range f.Header {
+	for i, h := range slices.Backward(f.Header) {
 		if strings.EqualFold(h.Name, "cookie") && h.Value != "" {
 			f.Header[i].Value += "; " + pair
 			return

@@ -76,8 +76,8 @@ var attacks = []attack{
 	{testCase: testCase{name: "token behind a cookie without value", service: everywhere, request: with(func(token string) ruleset.Request {
 		return get(field("Cookie", "p-c; p-c=v1."+token))
 	}), saw: map[string]string{"Cookie": "", "X-Watchword-Caller": "alice"}}},
-	{testCase: testCase{name: "other cookies stay as they are", service: everywhere, request: func(*bench) ruleset.Request { return get(field("Cookie", `a="x y" ;b= 2 `)) },
-		saw: map[string]string{"Cookie": `a="x y" ;b= 2`}}},
+	{testCase: testCase{name: "other cookies stay as they are", service: everywhere, request: func(*bench) ruleset.Request { return get(field("Cookie", `a="x y"; b= 2; c`)) },
+		saw: map[string]string{"Cookie": `a="x y"; b= 2; c`}}},
 
 	// Queries and forms.
 	{testCase: testCase{name: "prefix with a plus", service: everywhere, request: with(func(token string) ruleset.Request { return path("/?p%25t%5Bk-=Bearer+" + token) }),

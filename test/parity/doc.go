@@ -6,5 +6,6 @@
 // TestParity makes up rulesets, tokens and requests, as many as -parity.cases
 // says, and reports the first disagreement in its smallest form. Where the two
 // may differ, and why, is in ruleset.KnownDifferences; a difference that is not
-// there fails.
+// there fails. TestAttacks are requests that once came further than they should,
+// and TestAnyBytes, as many as -parity.bytes says, may have anything anywhere.
 package parity

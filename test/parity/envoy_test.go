@@ -303,5 +303,20 @@ func evaluated(d ruleset.Decision) outcome {
 		o.Forward.Header.Add(f.Name, f.Value)
 	}
 	delete(o.Forward.Header, "Content-Length")
+	o.Forward = o.Forward.echoed()
 	return o
+}
+
+// echoed is what is left of a request in the answer of the service: JSON has no
+// bytes that are not UTF-8.
+func (f *forwarded) echoed() *forwarded {
+	out := new(forwarded)
+	text, err := json.Marshal(f)
+	if err == nil {
+		err = json.Unmarshal(text, out)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return out
 }

@@ -91,15 +91,28 @@ func normal(o outcome) outcome {
 	}
 	header := http.Header{}
 	for name, values := range f.Header {
-		separator := ","
 		if name == "Cookie" {
-			separator = "; "
+			if c := crumbs(strings.Join(values, ";")); c != "" {
+				header[name] = []string{c}
+			}
+			continue
 		}
-		header[name] = []string{strings.Trim(strings.Join(values, separator), " ")}
+		header[name] = []string{strings.Trim(strings.Join(values, ","), " ")}
 	}
 	f.Header = header
 	o.Forward = &f
 	return o
+}
+
+// crumbs are cookies without what is between them.
+func crumbs(cookies string) string {
+	var out []string
+	for c := range strings.SplitSeq(cookies, ";") {
+		if c = strings.Trim(c, " \t"); c != "" {
+			out = append(out, c)
+		}
+	}
+	return strings.Join(out, "; ")
 }
 
 func show(r ruleset.Request) string {
