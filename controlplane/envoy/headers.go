@@ -35,10 +35,12 @@ func stripHeaders(p *plan) *headermutationv3.HeaderMutation {
 			names = append(names, removeHeader(h, ""))
 		}
 	}
+	// Some servers take trailers for headers that came late (RFC 9110 section 6.5.1).
+	m := &headermutationv3.Mutations{RequestTrailersMutations: names, RequestMutations: slices.Clone(names)}
 	if p.enforced != nil || p.observed != nil {
-		names = append(names, setHeader(passHeader, passingToken))
+		m.RequestMutations = append(m.RequestMutations, setHeader(passHeader, passingToken))
 	}
-	return &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{RequestMutations: names}}
+	return &headermutationv3.HeaderMutation{Mutations: m}
 }
 
 // removeHeader removes name and whatever reads the same: servers that hand

@@ -78,10 +78,16 @@ static_resources:
 
 func startProxy(t *testing.T) *proxy {
 	t.Helper()
+	return startProxyTo(t, config, serveEcho(t))
+}
+
+// startProxyTo starts an Envoy with a config in front of a service.
+func startProxyTo(t *testing.T, config, upstream string) *proxy {
+	t.Helper()
 	p := &proxy{ads: serveADS(t), address: meshtest.FreeAddress(t)}
 	admin := meshtest.FreeAddress(t)
 	port := func(address string) string { _, p, _ := net.SplitHostPort(address); return p }
-	yaml := strings.NewReplacer("ADMIN", port(admin), "ADS", port(p.ads.address), "PORT", port(p.address), "UP", port(serveEcho(t))).Replace(config)
+	yaml := strings.NewReplacer("ADMIN", port(admin), "ADS", port(p.ads.address), "PORT", port(p.address), "UP", port(upstream)).Replace(config)
 	e := &meshtest.Envoy{Service: service, YAML: yaml, Admin: admin, Concurrency: 1}
 	e.Start(t)
 	t.Cleanup(func() {
