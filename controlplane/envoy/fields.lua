@@ -62,3 +62,11 @@ local function is_form(hs)
 end
 
 local function begins(s, prefix) return s:sub(1, #prefix) == prefix end
+
+-- a script that refuses the request if it fails: Envoy would go on with it, and so
+-- with what the caller says of itself
+local function closed(script)
+  return function(h)
+    if not pcall(script, h) then h:respond({[":status"] = "403"}, "") end
+  end
+end

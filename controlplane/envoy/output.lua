@@ -118,7 +118,7 @@ local function single(h, hs)
   end
 end
 
-function envoy_on_request(h)
+local function rewrite(h)
   local hs = h:headers()
   single(h, hs)
   local m = h:streamInfo():dynamicMetadata():get("envoy.filters.http.rbac")
@@ -151,3 +151,5 @@ function envoy_on_request(h)
   local after = with(without_pairs(before, works.form.remove), "&", works.form.add, escape)
   if after ~= before then h:headers():replace("content-length", body:setBytes(after)) end
 end
+
+envoy_on_request = closed(rewrite)

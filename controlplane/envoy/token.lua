@@ -126,7 +126,7 @@ local function tokens(hs, p, form)
   return out
 end
 
-function envoy_on_request(h)
+local function select_credentials(h)
   local m = h:streamInfo():dynamicMetadata():get("envoy.filters.http.rbac")
   local id = m and m[TREATMENT]
   local need = id and NEEDS[id]
@@ -155,3 +155,5 @@ function envoy_on_request(h)
     if one then hs:replace(l.header, one) end
   end
 end
+
+envoy_on_request = closed(select_credentials)
