@@ -221,7 +221,7 @@ func (k *kong) policy(p *kongPlugin, t *policyv1.Target, closed string) *policyv
 	k.warn(p.node, "%s", uncheckedAudience)
 	spec := &policyv1.AuthenticationPolicySpec{
 		Target: t, Mode: policyv1.AuthenticationPolicySpec_STRICT, JwtRules: []*policyv1.JwtRule{rule},
-		ConsumerHeaders: kongHeaders(), Responses: kongResponses(claim, rule), AllowScripts: true,
+		ConsumerHeaders: kongHeaders(), Responses: kongResponses(claim, rule),
 	}
 	if !c.flag("run_on_preflight", true) {
 		k.preflight(p, spec, closed)

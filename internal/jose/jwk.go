@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
@@ -85,6 +86,9 @@ func (p *parsed) readKeyID() {
 func checkKeyID(kid string) string {
 	if len(kid) > maxKeyIDBytes {
 		return fmt.Sprintf("kid of %d bytes; at most %d", len(kid), maxKeyIDBytes)
+	}
+	if !utf8.ValidString(kid) {
+		return "kid is not UTF-8; use printable text"
 	}
 	for _, r := range kid {
 		if unicode.IsControl(r) {
