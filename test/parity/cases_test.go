@@ -185,23 +185,7 @@ func TestCases(t *testing.T) {
 		shown[tt.want] = true
 		t.Run(tt.name, func(t *testing.T) {
 			b.rs = proto.CloneOf(plain)
-			if tt.service != nil {
-				tt.service(b, b.rs.Routes[0], b.rs.Routes[0].Authentication.Rules[0])
-			}
-			reference := b.load(t, p)
-			req := tt.request(b)
-			got, want, same := compare(t, p, reference, req)
-			if !same {
-				t.Fatalf("disagreement (-reference +Envoy):\n%s\n%s", cmp.Diff(want, got), show(req))
-			}
-			if got.Allowed != (tt.want == "") || got.Reason != tt.want || got.Observed != tt.observed {
-				t.Fatalf("got %+v, want reason %q, observed %q\n%s", got, tt.want, tt.observed, show(req))
-			}
-			for name, value := range tt.saw {
-				if saw := got.Forward.Header.Get(name); saw != value {
-					t.Errorf("the service saw %s: %q, want %q\n%s", name, saw, value, show(req))
-				}
-			}
+			tt.play(t, b, p)
 		})
 	}
 	for _, w := range reason.All() {
@@ -209,6 +193,29 @@ func TestCases(t *testing.T) {
 			t.Errorf("no case is refused for %s", w)
 		}
 	}
+}
+
+// play sends the request of a case to both, and returns what Envoy made of it.
+func (tt *testCase) play(t *testing.T, b *bench, p *proxy) (outcome, ruleset.Request) {
+	t.Helper()
+	if tt.service != nil {
+		tt.service(b, b.rs.Routes[0], b.rs.Routes[0].Authentication.Rules[0])
+	}
+	reference := b.load(t, p)
+	req := tt.request(b)
+	got, want, same := compare(t, p, reference, req)
+	if !same {
+		t.Fatalf("disagreement (-reference +Envoy):\n%s\n%s", cmp.Diff(want, got), show(req))
+	}
+	if got.Allowed != (tt.want == "") || got.Reason != tt.want || got.Observed != tt.observed {
+		t.Fatalf("got %+v, want reason %q, observed %q\n%s", got, tt.want, tt.observed, show(req))
+	}
+	for name, value := range tt.saw {
+		if saw := got.Forward.Header.Get(name); saw != value {
+			t.Errorf("the service saw %s: %q, want %q\n%s", name, saw, value, show(req))
+		}
+	}
+	return got, req
 }
 
 func (b *bench) load(t *testing.T, p *proxy) *ruleset.Ruleset {
