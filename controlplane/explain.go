@@ -1,9 +1,6 @@
 package controlplane
 
 import (
-	"cmp"
-	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -74,28 +71,15 @@ func (e explainer) Explain(req *adminv1.ExplainRequest) (*adminv1.ExplainRespons
 	return resp, nil
 }
 
-// requestOf fills in what a request leaves out.
 func requestOf(req *adminv1.ExplainRequest) ruleset.Request {
-	out := ruleset.Request{
-		Method:    cmp.Or(req.GetMethod(), "GET"),
-		Authority: cmp.Or(req.GetHost(), req.GetService()),
-		Path:      cmp.Or(req.GetPath(), "/"),
-	}
-	typed := false
-	for _, h := range req.GetHeaders() {
-		typed = typed || strings.EqualFold(h.GetName(), "content-type")
-		out.Header = append(out.Header, ruleset.Field{Name: h.GetName(), Value: h.GetValue()})
-	}
-	if len(req.GetForm()) == 0 {
-		return out
-	}
-	var pairs []string
-	for _, f := range req.GetForm() {
-		pairs = append(pairs, url.QueryEscape(f.GetName())+"="+url.QueryEscape(f.GetValue()))
-	}
-	out.Body, out.Method = []byte(strings.Join(pairs, "&")), cmp.Or(req.GetMethod(), "POST")
-	if !typed {
-		out.Header = append(out.Header, ruleset.Field{Name: "content-type", Value: "application/x-www-form-urlencoded"})
+	r := ruleset.Request{Method: req.GetMethod(), Authority: req.GetHost(), Path: req.GetPath(), Header: fieldsOf(req.GetHeaders())}
+	return r.Completed(req.GetService(), fieldsOf(req.GetForm()))
+}
+
+func fieldsOf(list []*adminv1.ExplainField) []ruleset.Field {
+	var out []ruleset.Field
+	for _, f := range list {
+		out = append(out, ruleset.Field{Name: f.GetName(), Value: f.GetValue()})
 	}
 	return out
 }

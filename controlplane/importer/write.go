@@ -149,7 +149,7 @@ func single(fd protoreflect.FieldDescriptor, v protoreflect.Value) *yaml.Node {
 	case protoreflect.MessageKind:
 		switch m := v.Message().Interface().(type) {
 		case *durationpb.Duration:
-			return str(duration(m))
+			return str(policy.DurationText(m))
 		case *structpb.Value:
 			return value(m)
 		}
@@ -174,18 +174,6 @@ func value(v *structpb.Value) *yaml.Node {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!float", Value: strconv.FormatFloat(k.NumberValue, 'g', -1, 64)}
 	}
 	return str(v.GetStringValue())
-}
-
-// duration is Go's form without the zeros at its end: 5m, not 5m0s.
-func duration(d *durationpb.Duration) string {
-	s := d.AsDuration().String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }
 
 // oldBooleans are strings to some readers of YAML, and booleans to others.

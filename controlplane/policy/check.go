@@ -195,7 +195,7 @@ func (c *checker) seconds(field string, d *durationpb.Duration, least, most time
 	}
 }
 
-func short(d time.Duration) string { return durationText(durationpb.New(d)) }
+func short(d time.Duration) string { return DurationText(durationpb.New(d)) }
 
 func (c *checker) target(t *policyv1.Target) {
 	if t != nil && len(t.GetServices())+len(t.GetRoutes()) == 0 {

@@ -63,7 +63,7 @@ func singleOf(fd protoreflect.FieldDescriptor, v protoreflect.Value) *structpb.V
 	case protoreflect.MessageKind:
 		switch m := v.Message().Interface().(type) {
 		case *durationpb.Duration:
-			return structpb.NewStringValue(durationText(m))
+			return structpb.NewStringValue(DurationText(m))
 		case *structpb.Value:
 			return m
 		}
@@ -81,8 +81,8 @@ func singleOf(fd protoreflect.FieldDescriptor, v protoreflect.Value) *structpb.V
 	}
 }
 
-// durationText is Go's form without the zeros at its end: 5m, not 5m0s.
-func durationText(d *durationpb.Duration) string {
+// DurationText is Go's form without the zeros at its end: 5m, not 5m0s.
+func DurationText(d *durationpb.Duration) string {
 	s := d.AsDuration().String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

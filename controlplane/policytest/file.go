@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -388,31 +387,9 @@ func (r *reader) wanted(n *yaml.Node, field string) []wanted {
 	return out
 }
 
-// rulesetRequest is the request as a data plane gets it, with what is left out
-// filled in.
+// rulesetRequest is the request as a data plane gets it.
 func (c *testCase) rulesetRequest() ruleset.Request {
 	q := c.request
-	out := ruleset.Request{Method: q.method, Authority: q.host, Path: q.path, Header: slices.Clone(q.headers)}
-	if len(q.form) > 0 {
-		out.Body = []byte(strings.Join(each(q.form, func(f ruleset.Field) string {
-			return url.QueryEscape(f.Name) + "=" + url.QueryEscape(f.Value)
-		}), "&"))
-		const contentType = "content-type"
-		if !slices.ContainsFunc(out.Header, func(f ruleset.Field) bool { return strings.EqualFold(f.Name, contentType) }) {
-			out.Header = append(out.Header, ruleset.Field{Name: contentType, Value: "application/x-www-form-urlencoded"})
-		}
-	}
-	if out.Method == "" {
-		out.Method = "GET"
-		if len(q.form) > 0 {
-			out.Method = "POST"
-		}
-	}
-	if out.Authority == "" {
-		out.Authority = c.service.text
-	}
-	if out.Path == "" {
-		out.Path = "/"
-	}
-	return out
+	r := ruleset.Request{Method: q.method, Authority: q.host, Path: q.path, Header: slices.Clone(q.headers)}
+	return r.Completed(c.service.text, q.form)
 }
