@@ -400,9 +400,12 @@ func TestEnvoyReportsRefusals(t *testing.T) {
 		t.Errorf("KeyUnknown was called for %q, want orders", keyUnknown)
 	}
 	mu.Unlock()
-	if got := p.logged(t, "logs_written"); got != 11 {
-		t.Errorf("Envoy has written %d records, want 11: one for each refusal, none for what it let through", got)
-	}
+	eventually(t, func() error { // Envoy counts once it has our answer
+		if got := p.logged(t, "logs_written"); got != 11 {
+			return fmt.Errorf("Envoy has written %d records, want 11: one for each refusal, none for what it let through", got)
+		}
+		return nil
+	})
 	received := p.received()
 	for _, there := range []string{"/unknown-key", "alice"} { // the bytes are readable
 		if !bytes.Contains(received, []byte(there)) {
