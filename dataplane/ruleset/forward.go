@@ -95,6 +95,11 @@ func (f *forwarded) removeToken(v *verified, rewriteCookies bool) {
 			f.remove(t.at, "the token was there")
 		}
 	}
+	for _, l := range v.rule.locations {
+		if l.place == inForm { // without the prefix of a token it is none of the service's business either
+			f.remove(l, "a token may be there")
+		}
+	}
 }
 
 // remove takes out all that has a name at a place, and nothing else.
