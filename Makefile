@@ -80,7 +80,7 @@ N ?= 200000
 
 .PHONY: prove-parity
 prove-parity: $(envoy) ## N made-up requests: dataplane/ruleset and Envoy agree on each (about 1,000 a second)
-	go test ./test/parity -run 'TestParity$$' -count=1 -v -timeout 3h -parity.cases=$(N)
+	go test ./test/parity -run 'TestParity$$' -count=1 -v -timeout 3h -parity.random -parity.cases=$(N)
 
 .PHONY: race
 race: $(envoy) ## tests of the packages named by RACE, with the race detector

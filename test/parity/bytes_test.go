@@ -65,9 +65,7 @@ func anyRequest(t *rapid.T, tokens *strings.Replacer) ruleset.Request {
 func TestAnyBytes(t *testing.T) {
 	const perCheck = 50
 	checks := max(1, *bytesCases/perCheck)
-	if err := flag.Set("rapid.checks", fmt.Sprint(checks)); err != nil {
-		t.Fatal(err)
-	}
+	draw(t, checks)
 	b := newBench()
 	everywhere(b, b.rs.Routes[0], b.rs.Routes[0].Authentication.Rules[0])
 	p := startProxy(t)

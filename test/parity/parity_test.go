@@ -16,7 +16,24 @@ import (
 	"github.com/watchword-mesh/watchword/dataplane/ruleset"
 )
 
-var cases = flag.Int("parity.cases", 20_000, "requests that TestParity sends")
+var (
+	cases  = flag.Int("parity.cases", 20_000, "requests that TestParity sends")
+	random = flag.Bool("parity.random", false, "other requests at each run")
+)
+
+// draw says how often to draw. Without -parity.random, or a seed of -rapid.seed,
+// all runs are alike, so that a change is judged by what it changes.
+func draw(t *testing.T, checks int) {
+	t.Helper()
+	if err := flag.Set("rapid.checks", fmt.Sprint(checks)); err != nil {
+		t.Fatal(err)
+	}
+	if seed := flag.Lookup("rapid.seed"); !*random && seed.Value.String() == "0" {
+		if err := seed.Value.Set("1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 // requestsPerRuleset is how many requests one ruleset gets.
 const requestsPerRuleset = 100
@@ -24,10 +41,7 @@ const requestsPerRuleset = 100
 // TestParity makes up rulesets and requests: the reference and the real Envoy
 // agree on each.
 func TestParity(t *testing.T) {
-	checks := max(1, *cases/requestsPerRuleset)
-	if err := flag.Set("rapid.checks", fmt.Sprint(checks)); err != nil {
-		t.Fatal(err)
-	}
+	draw(t, max(1, *cases/requestsPerRuleset))
 	p, signers := startProxy(t), newPool()
 	sent, listed, told := 0, 0, time.Now()
 	rapid.Check(t, func(rt *rapid.T) {

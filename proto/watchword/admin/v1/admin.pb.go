@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: watchword/admin/v1/admin.proto
 
-// The admin API. Every call needs the admin credential. The same calls are
+// The admin API. Every call needs a role; the docs have which. The same calls are
 // served as JSON over HTTP; admin.gateway.yaml has their paths.
 
 package adminv1
@@ -130,6 +130,107 @@ func (x Refusal_Enforcement) Number() protoreflect.EnumNumber {
 // Deprecated: Use Refusal_Enforcement.Descriptor instead.
 func (Refusal_Enforcement) EnumDescriptor() ([]byte, []int) {
 	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29, 0}
+}
+
+type AuditEntry_Outcome int32
+
+const (
+	AuditEntry_OUTCOME_UNSPECIFIED AuditEntry_Outcome = 0
+	AuditEntry_DONE                AuditEntry_Outcome = 1
+	AuditEntry_REFUSED             AuditEntry_Outcome = 2
+)
+
+// Enum value maps for AuditEntry_Outcome.
+var (
+	AuditEntry_Outcome_name = map[int32]string{
+		0: "OUTCOME_UNSPECIFIED",
+		1: "DONE",
+		2: "REFUSED",
+	}
+	AuditEntry_Outcome_value = map[string]int32{
+		"OUTCOME_UNSPECIFIED": 0,
+		"DONE":                1,
+		"REFUSED":             2,
+	}
+)
+
+func (x AuditEntry_Outcome) Enum() *AuditEntry_Outcome {
+	p := new(AuditEntry_Outcome)
+	*p = x
+	return p
+}
+
+func (x AuditEntry_Outcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AuditEntry_Outcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_admin_v1_admin_proto_enumTypes[2].Descriptor()
+}
+
+func (AuditEntry_Outcome) Type() protoreflect.EnumType {
+	return &file_watchword_admin_v1_admin_proto_enumTypes[2]
+}
+
+func (x AuditEntry_Outcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AuditEntry_Outcome.Descriptor instead.
+func (AuditEntry_Outcome) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{55, 0}
+}
+
+type Finding_Severity int32
+
+const (
+	Finding_SEVERITY_UNSPECIFIED Finding_Severity = 0
+	Finding_OK                   Finding_Severity = 1
+	Finding_WARNING              Finding_Severity = 2
+	Finding_PROBLEM              Finding_Severity = 3
+)
+
+// Enum value maps for Finding_Severity.
+var (
+	Finding_Severity_name = map[int32]string{
+		0: "SEVERITY_UNSPECIFIED",
+		1: "OK",
+		2: "WARNING",
+		3: "PROBLEM",
+	}
+	Finding_Severity_value = map[string]int32{
+		"SEVERITY_UNSPECIFIED": 0,
+		"OK":                   1,
+		"WARNING":              2,
+		"PROBLEM":              3,
+	}
+)
+
+func (x Finding_Severity) Enum() *Finding_Severity {
+	p := new(Finding_Severity)
+	*p = x
+	return p
+}
+
+func (x Finding_Severity) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Finding_Severity) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_admin_v1_admin_proto_enumTypes[3].Descriptor()
+}
+
+func (Finding_Severity) Type() protoreflect.EnumType {
+	return &file_watchword_admin_v1_admin_proto_enumTypes[3]
+}
+
+func (x Finding_Severity) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Finding_Severity.Descriptor instead.
+func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{67, 0}
 }
 
 // Document is one file with any number of YAML or JSON documents.
@@ -1132,9 +1233,10 @@ func (x *ListDataPlanesResponse) GetRevision() int64 {
 }
 
 type DataPlane struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Node    string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Service string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it calls itself.
+	Node    string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	// "envoy".
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The last revision at which it had everything.
@@ -1146,7 +1248,9 @@ type DataPlane struct {
 	Since     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
 	Connected *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=connected,proto3" json:"connected,omitempty"`
 	// The peer's network address.
-	Address       string `protobuf:"bytes,9,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,9,opt,name=address,proto3" json:"address,omitempty"`
+	// The enrolled instance that it is.
+	Instance      string `protobuf:"bytes,10,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1240,6 +1344,13 @@ func (x *DataPlane) GetConnected() *timestamppb.Timestamp {
 func (x *DataPlane) GetAddress() string {
 	if x != nil {
 		return x.Address
+	}
+	return ""
+}
+
+func (x *DataPlane) GetInstance() string {
+	if x != nil {
+		return x.Instance
 	}
 	return ""
 }
@@ -2656,6 +2767,1722 @@ func (x *ExplainRefusal) GetBody() string {
 	return ""
 }
 
+type CreateJoinTokenRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// How many instances it is for. Default 1.
+	Uses int32 `protobuf:"varint,2,opt,name=uses,proto3" json:"uses,omitempty"`
+	// Default 1 h; at most 7 days.
+	Ttl           *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateJoinTokenRequest) Reset() {
+	*x = CreateJoinTokenRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateJoinTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateJoinTokenRequest) ProtoMessage() {}
+
+func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CreateJoinTokenRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *CreateJoinTokenRequest) GetUses() int32 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
+func (x *CreateJoinTokenRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+type CreateJoinTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Shown here and nowhere else.
+	Token         string     `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	JoinToken     *JoinToken `protobuf:"bytes,2,opt,name=join_token,json=joinToken,proto3" json:"join_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateJoinTokenResponse) Reset() {
+	*x = CreateJoinTokenResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateJoinTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateJoinTokenResponse) ProtoMessage() {}
+
+func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
+func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CreateJoinTokenResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *CreateJoinTokenResponse) GetJoinToken() *JoinToken {
+	if x != nil {
+		return x.JoinToken
+	}
+	return nil
+}
+
+// JoinToken is what is kept of a join token.
+type JoinToken struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Service string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	Uses    int32                  `protobuf:"varint,3,opt,name=uses,proto3" json:"uses,omitempty"`
+	// The instances that have enrolled with it.
+	Instances []string               `protobuf:"bytes,4,rep,name=instances,proto3" json:"instances,omitempty"`
+	Created   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
+	Expires   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Who made it.
+	CreatedBy     string `protobuf:"bytes,7,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinToken) Reset() {
+	*x = JoinToken{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinToken) ProtoMessage() {}
+
+func (x *JoinToken) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
+func (*JoinToken) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *JoinToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *JoinToken) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *JoinToken) GetUses() int32 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
+func (x *JoinToken) GetInstances() []string {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *JoinToken) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *JoinToken) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *JoinToken) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+type ListJoinTokensRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty lists those of all services.
+	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListJoinTokensRequest) Reset() {
+	*x = ListJoinTokensRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListJoinTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListJoinTokensRequest) ProtoMessage() {}
+
+func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListJoinTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListJoinTokensRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListJoinTokensRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type ListJoinTokensResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	JoinTokens    []*JoinToken           `protobuf:"bytes,1,rep,name=join_tokens,json=joinTokens,proto3" json:"join_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListJoinTokensResponse) Reset() {
+	*x = ListJoinTokensResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListJoinTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListJoinTokensResponse) ProtoMessage() {}
+
+func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListJoinTokensResponse.ProtoReflect.Descriptor instead.
+func (*ListJoinTokensResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListJoinTokensResponse) GetJoinTokens() []*JoinToken {
+	if x != nil {
+		return x.JoinTokens
+	}
+	return nil
+}
+
+type RevokeJoinTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeJoinTokenRequest) Reset() {
+	*x = RevokeJoinTokenRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeJoinTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeJoinTokenRequest) ProtoMessage() {}
+
+func (x *RevokeJoinTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeJoinTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeJoinTokenRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *RevokeJoinTokenRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RevokeJoinTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeJoinTokenResponse) Reset() {
+	*x = RevokeJoinTokenResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeJoinTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeJoinTokenResponse) ProtoMessage() {}
+
+func (x *RevokeJoinTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeJoinTokenResponse.ProtoReflect.Descriptor instead.
+func (*RevokeJoinTokenResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+// Instance is an enrolled instance of a service.
+type Instance struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Made from its key; also the `kid` of its client assertions.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// What it called itself when it enrolled.
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// What it proved itself with: "join-token/ID", "kubernetes/ISSUER", "key".
+	AttestedBy string                 `protobuf:"bytes,4,opt,name=attested_by,json=attestedBy,proto3" json:"attested_by,omitempty"`
+	Enrolled   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=enrolled,proto3" json:"enrolled,omitempty"`
+	// When it last got a certificate, to the day.
+	Renewed *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=renewed,proto3" json:"renewed,omitempty"`
+	// When the enrolment ends unless it renews.
+	Expires *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Streams that are open at the replica that was asked.
+	Streams       int32 `protobuf:"varint,8,opt,name=streams,proto3" json:"streams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Instance) Reset() {
+	*x = Instance{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Instance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Instance) ProtoMessage() {}
+
+func (x *Instance) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Instance.ProtoReflect.Descriptor instead.
+func (*Instance) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Instance) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Instance) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Instance) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Instance) GetAttestedBy() string {
+	if x != nil {
+		return x.AttestedBy
+	}
+	return ""
+}
+
+func (x *Instance) GetEnrolled() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Enrolled
+	}
+	return nil
+}
+
+func (x *Instance) GetRenewed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Renewed
+	}
+	return nil
+}
+
+func (x *Instance) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Instance) GetStreams() int32 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+type ListInstancesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty lists those of all services.
+	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInstancesRequest) Reset() {
+	*x = ListInstancesRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInstancesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInstancesRequest) ProtoMessage() {}
+
+func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInstancesRequest.ProtoReflect.Descriptor instead.
+func (*ListInstancesRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ListInstancesRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type ListInstancesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instances     []*Instance            `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInstancesResponse) Reset() {
+	*x = ListInstancesResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInstancesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInstancesResponse) ProtoMessage() {}
+
+func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInstancesResponse.ProtoReflect.Descriptor instead.
+func (*ListInstancesResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ListInstancesResponse) GetInstances() []*Instance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+type RevokeInstancesRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Empty revokes all of the service, its join tokens, and its Kubernetes
+	// tokens of before.
+	Instances     []string `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeInstancesRequest) Reset() {
+	*x = RevokeInstancesRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeInstancesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeInstancesRequest) ProtoMessage() {}
+
+func (x *RevokeInstancesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeInstancesRequest.ProtoReflect.Descriptor instead.
+func (*RevokeInstancesRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *RevokeInstancesRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RevokeInstancesRequest) GetInstances() []string {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+type RevokeInstancesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Instances     []string               `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
+	JoinTokens    []string               `protobuf:"bytes,3,rep,name=join_tokens,json=joinTokens,proto3" json:"join_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeInstancesResponse) Reset() {
+	*x = RevokeInstancesResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeInstancesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeInstancesResponse) ProtoMessage() {}
+
+func (x *RevokeInstancesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeInstancesResponse.ProtoReflect.Descriptor instead.
+func (*RevokeInstancesResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RevokeInstancesResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RevokeInstancesResponse) GetInstances() []string {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *RevokeInstancesResponse) GetJoinTokens() []string {
+	if x != nil {
+		return x.JoinTokens
+	}
+	return nil
+}
+
+type ClientSecret struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	Created       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientSecret) Reset() {
+	*x = ClientSecret{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientSecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientSecret) ProtoMessage() {}
+
+func (x *ClientSecret) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientSecret.ProtoReflect.Descriptor instead.
+func (*ClientSecret) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ClientSecret) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ClientSecret) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ClientSecret) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+type ListClientSecretsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty lists those of all services.
+	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientSecretsRequest) Reset() {
+	*x = ListClientSecretsRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientSecretsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientSecretsRequest) ProtoMessage() {}
+
+func (x *ListClientSecretsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientSecretsRequest.ProtoReflect.Descriptor instead.
+func (*ListClientSecretsRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ListClientSecretsRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type ListClientSecretsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClientSecrets []*ClientSecret        `protobuf:"bytes,1,rep,name=client_secrets,json=clientSecrets,proto3" json:"client_secrets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientSecretsResponse) Reset() {
+	*x = ListClientSecretsResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientSecretsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientSecretsResponse) ProtoMessage() {}
+
+func (x *ListClientSecretsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientSecretsResponse.ProtoReflect.Descriptor instead.
+func (*ListClientSecretsResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ListClientSecretsResponse) GetClientSecrets() []*ClientSecret {
+	if x != nil {
+		return x.ClientSecrets
+	}
+	return nil
+}
+
+type DeleteClientSecretRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteClientSecretRequest) Reset() {
+	*x = DeleteClientSecretRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteClientSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteClientSecretRequest) ProtoMessage() {}
+
+func (x *DeleteClientSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteClientSecretRequest.ProtoReflect.Descriptor instead.
+func (*DeleteClientSecretRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *DeleteClientSecretRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *DeleteClientSecretRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DeleteClientSecretResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteClientSecretResponse) Reset() {
+	*x = DeleteClientSecretResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteClientSecretResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteClientSecretResponse) ProtoMessage() {}
+
+func (x *DeleteClientSecretResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteClientSecretResponse.ProtoReflect.Descriptor instead.
+func (*DeleteClientSecretResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+}
+
+type ListAuditRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many at most. Default 100, at most 1000.
+	Limit int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Only those before this ID: the last one of the page before.
+	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// Only those of this actor; empty is all.
+	Actor string `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Only refused attempts.
+	Refused       bool `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditRequest) Reset() {
+	*x = ListAuditRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditRequest) ProtoMessage() {}
+
+func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
+func (*ListAuditRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ListAuditRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListAuditRequest) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *ListAuditRequest) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *ListAuditRequest) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+type ListAuditResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*AuditEntry          `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditResponse) Reset() {
+	*x = ListAuditResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditResponse) ProtoMessage() {}
+
+func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
+func (*ListAuditResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ListAuditResponse) GetEntries() []*AuditEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// AuditEntry is a write, or an attempt that was refused. It holds no secret.
+type AuditEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of time.
+	Id   string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// Who, such as "unix:root", "service:deployer", "token:corp/alice".
+	Actor string `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Where from; empty for the admin socket.
+	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// What, such as "Apply", "CreateJoinToken", "kong POST /consumers".
+	Method  string             `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
+	Outcome AuditEntry_Outcome `protobuf:"varint,6,opt,name=outcome,proto3,enum=watchword.admin.v1.AuditEntry_Outcome" json:"outcome,omitempty"`
+	// What it was about: "created Service/orders", "instance orders/abc".
+	Subjects []string `protobuf:"bytes,7,rep,name=subjects,proto3" json:"subjects,omitempty"`
+	// Why it was refused.
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many like attempts this entry stands for, if more than one.
+	Count int64 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`
+	// The revision that the write made; 0 for what was refused.
+	Revision      int64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditEntry) Reset() {
+	*x = AuditEntry{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditEntry) ProtoMessage() {}
+
+func (x *AuditEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
+func (*AuditEntry) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *AuditEntry) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetOutcome() AuditEntry_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return AuditEntry_OUTCOME_UNSPECIFIED
+}
+
+func (x *AuditEntry) GetSubjects() []string {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *AuditEntry) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type RotateKEKRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKEKRequest) Reset() {
+	*x = RotateKEKRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKEKRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKEKRequest) ProtoMessage() {}
+
+func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
+func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+}
+
+type RotateKEKResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID of the key that everything is sealed with at the end.
+	Kek           string `protobuf:"bytes,1,opt,name=kek,proto3" json:"kek,omitempty"`
+	Total         int64  `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	Done          int64  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	Finished      bool   `protobuf:"varint,4,opt,name=finished,proto3" json:"finished,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKEKResponse) Reset() {
+	*x = RotateKEKResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKEKResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKEKResponse) ProtoMessage() {}
+
+func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKEKResponse.ProtoReflect.Descriptor instead.
+func (*RotateKEKResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *RotateKEKResponse) GetKek() string {
+	if x != nil {
+		return x.Kek
+	}
+	return ""
+}
+
+func (x *RotateKEKResponse) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *RotateKEKResponse) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *RotateKEKResponse) GetFinished() bool {
+	if x != nil {
+		return x.Finished
+	}
+	return false
+}
+
+type RevokeAdminTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAdminTokenRequest) Reset() {
+	*x = RevokeAdminTokenRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAdminTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAdminTokenRequest) ProtoMessage() {}
+
+func (x *RevokeAdminTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAdminTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeAdminTokenRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+}
+
+type RevokeAdminTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAdminTokenResponse) Reset() {
+	*x = RevokeAdminTokenResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAdminTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAdminTokenResponse) ProtoMessage() {}
+
+func (x *RevokeAdminTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAdminTokenResponse.ProtoReflect.Descriptor instead.
+func (*RevokeAdminTokenResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+}
+
+type CreateAdminTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateAdminTokenRequest) Reset() {
+	*x = CreateAdminTokenRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateAdminTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateAdminTokenRequest) ProtoMessage() {}
+
+func (x *CreateAdminTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateAdminTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateAdminTokenRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+}
+
+type CreateAdminTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file that holds it.
+	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateAdminTokenResponse) Reset() {
+	*x = CreateAdminTokenResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateAdminTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateAdminTokenResponse) ProtoMessage() {}
+
+func (x *CreateAdminTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateAdminTokenResponse.ProtoReflect.Descriptor instead.
+func (*CreateAdminTokenResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *CreateAdminTokenResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type GetSelfRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSelfRequest) Reset() {
+	*x = GetSelfRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSelfRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSelfRequest) ProtoMessage() {}
+
+func (x *GetSelfRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSelfRequest.ProtoReflect.Descriptor instead.
+func (*GetSelfRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+}
+
+type GetSelfResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Actor string                 `protobuf:"bytes,1,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Such as "OPERATOR"; each with the services that it is limited to, if it is.
+	Roles         []*HeldRole `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSelfResponse) Reset() {
+	*x = GetSelfResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSelfResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSelfResponse) ProtoMessage() {}
+
+func (x *GetSelfResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSelfResponse.ProtoReflect.Descriptor instead.
+func (*GetSelfResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *GetSelfResponse) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *GetSelfResponse) GetRoles() []*HeldRole {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+type HeldRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Services      []string               `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldRole) Reset() {
+	*x = HeldRole{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldRole) ProtoMessage() {}
+
+func (x *HeldRole) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldRole.ProtoReflect.Descriptor instead.
+func (*HeldRole) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *HeldRole) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *HeldRole) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+type DiagnoseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+}
+
+type DiagnoseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *DiagnoseResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+type Finding struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Severity Finding_Severity       `protobuf:"varint,1,opt,name=severity,proto3,enum=watchword.admin.v1.Finding_Severity" json:"severity,omitempty"`
+	// What was looked at, such as "admin API" or "key-encryption key".
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// What to do about it.
+	Hint          string `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *Finding) GetSeverity() Finding_Severity {
+	if x != nil {
+		return x.Severity
+	}
+	return Finding_SEVERITY_UNSPECIFIED
+}
+
+func (x *Finding) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Finding) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Finding) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
 // Caller is who the token names, which was verified.
 type Refusal_Caller struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -2670,7 +4497,7 @@ type Refusal_Caller struct {
 
 func (x *Refusal_Caller) Reset() {
 	*x = Refusal_Caller{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2682,7 +4509,7 @@ func (x *Refusal_Caller) String() string {
 func (*Refusal_Caller) ProtoMessage() {}
 
 func (x *Refusal_Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,7 +4633,7 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x16ListDataPlanesResponse\x12>\n" +
 	"\vdata_planes\x18\x01 \x03(\v2\x1d.watchword.admin.v1.DataPlaneR\n" +
 	"dataPlanes\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xa0\x02\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xbc\x02\n" +
 	"\tDataPlane\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
@@ -2816,7 +4643,9 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x120\n" +
 	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x128\n" +
 	"\tconnected\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tconnected\x12\x18\n" +
-	"\aaddress\x18\t \x01(\tR\aaddress\"/\n" +
+	"\aaddress\x18\t \x01(\tR\aaddress\x12\x1a\n" +
+	"\binstance\x18\n" +
+	" \x01(\tR\binstance\"/\n" +
 	"\x19GetDataPlaneConfigRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"\x9a\x01\n" +
 	"\x1aGetDataPlaneConfigResponse\x12<\n" +
@@ -2935,7 +4764,121 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eExplainRefusal\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\x05R\x06status\x12:\n" +
 	"\aheaders\x18\x02 \x03(\v2 .watchword.admin.v1.ExplainFieldR\aheaders\x12\x12\n" +
-	"\x04body\x18\x03 \x01(\tR\x04body2\xbe\a\n" +
+	"\x04body\x18\x03 \x01(\tR\x04body\"s\n" +
+	"\x16CreateJoinTokenRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
+	"\x04uses\x18\x02 \x01(\x05R\x04uses\x12+\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"m\n" +
+	"\x17CreateJoinTokenResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12<\n" +
+	"\n" +
+	"join_token\x18\x02 \x01(\v2\x1d.watchword.admin.v1.JoinTokenR\tjoinToken\"\xf2\x01\n" +
+	"\tJoinToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
+	"\x04uses\x18\x03 \x01(\x05R\x04uses\x12\x1c\n" +
+	"\tinstances\x18\x04 \x03(\tR\tinstances\x124\n" +
+	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\a \x01(\tR\tcreatedBy\"1\n" +
+	"\x15ListJoinTokensRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"X\n" +
+	"\x16ListJoinTokensResponse\x12>\n" +
+	"\vjoin_tokens\x18\x01 \x03(\v2\x1d.watchword.admin.v1.JoinTokenR\n" +
+	"joinTokens\"(\n" +
+	"\x16RevokeJoinTokenRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x19\n" +
+	"\x17RevokeJoinTokenResponse\"\xa7\x02\n" +
+	"\bInstance\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x1f\n" +
+	"\vattested_by\x18\x04 \x01(\tR\n" +
+	"attestedBy\x126\n" +
+	"\benrolled\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\benrolled\x124\n" +
+	"\arenewed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\arenewed\x124\n" +
+	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x18\n" +
+	"\astreams\x18\b \x01(\x05R\astreams\"0\n" +
+	"\x14ListInstancesRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"S\n" +
+	"\x15ListInstancesResponse\x12:\n" +
+	"\tinstances\x18\x01 \x03(\v2\x1c.watchword.admin.v1.InstanceR\tinstances\"P\n" +
+	"\x16RevokeInstancesRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
+	"\tinstances\x18\x02 \x03(\tR\tinstances\"t\n" +
+	"\x17RevokeInstancesResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1c\n" +
+	"\tinstances\x18\x02 \x03(\tR\tinstances\x12\x1f\n" +
+	"\vjoin_tokens\x18\x03 \x03(\tR\n" +
+	"joinTokens\"n\n" +
+	"\fClientSecret\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x124\n" +
+	"\acreated\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"4\n" +
+	"\x18ListClientSecretsRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"d\n" +
+	"\x19ListClientSecretsResponse\x12G\n" +
+	"\x0eclient_secrets\x18\x01 \x03(\v2 .watchword.admin.v1.ClientSecretR\rclientSecrets\"E\n" +
+	"\x19DeleteClientSecretRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x1c\n" +
+	"\x1aDeleteClientSecretResponse\"p\n" +
+	"\x10ListAuditRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05actor\x18\x03 \x01(\tR\x05actor\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\bR\arefused\"M\n" +
+	"\x11ListAuditResponse\x128\n" +
+	"\aentries\x18\x01 \x03(\v2\x1e.watchword.admin.v1.AuditEntryR\aentries\"\xf5\x02\n" +
+	"\n" +
+	"AuditEntry\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05actor\x18\x03 \x01(\tR\x05actor\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x16\n" +
+	"\x06method\x18\x05 \x01(\tR\x06method\x12@\n" +
+	"\aoutcome\x18\x06 \x01(\x0e2&.watchword.admin.v1.AuditEntry.OutcomeR\aoutcome\x12\x1a\n" +
+	"\bsubjects\x18\a \x03(\tR\bsubjects\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x14\n" +
+	"\x05count\x18\t \x01(\x03R\x05count\x12\x1a\n" +
+	"\brevision\x18\n" +
+	" \x01(\x03R\brevision\"9\n" +
+	"\aOutcome\x12\x17\n" +
+	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04DONE\x10\x01\x12\v\n" +
+	"\aREFUSED\x10\x02\"\x12\n" +
+	"\x10RotateKEKRequest\"k\n" +
+	"\x11RotateKEKResponse\x12\x10\n" +
+	"\x03kek\x18\x01 \x01(\tR\x03kek\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\x03R\x04done\x12\x1a\n" +
+	"\bfinished\x18\x04 \x01(\bR\bfinished\"\x19\n" +
+	"\x17RevokeAdminTokenRequest\"\x1a\n" +
+	"\x18RevokeAdminTokenResponse\"\x19\n" +
+	"\x17CreateAdminTokenRequest\".\n" +
+	"\x18CreateAdminTokenResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\x10\n" +
+	"\x0eGetSelfRequest\"[\n" +
+	"\x0fGetSelfResponse\x12\x14\n" +
+	"\x05actor\x18\x01 \x01(\tR\x05actor\x122\n" +
+	"\x05roles\x18\x02 \x03(\v2\x1c.watchword.admin.v1.HeldRoleR\x05roles\":\n" +
+	"\bHeldRole\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x1a\n" +
+	"\bservices\x18\x02 \x03(\tR\bservices\"\x11\n" +
+	"\x0fDiagnoseRequest\"K\n" +
+	"\x10DiagnoseResponse\x127\n" +
+	"\bfindings\x18\x01 \x03(\v2\x1b.watchword.admin.v1.FindingR\bfindings\"\xdb\x01\n" +
+	"\aFinding\x12@\n" +
+	"\bseverity\x18\x01 \x01(\x0e2$.watchword.admin.v1.Finding.SeverityR\bseverity\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\"F\n" +
+	"\bSeverity\x12\x18\n" +
+	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x06\n" +
+	"\x02OK\x10\x01\x12\v\n" +
+	"\aWARNING\x10\x02\x12\v\n" +
+	"\aPROBLEM\x10\x032\xf7\x11\n" +
 	"\fAdminService\x12L\n" +
 	"\x05Apply\x12 .watchword.admin.v1.ApplyRequest\x1a!.watchword.admin.v1.ApplyResponse\x12I\n" +
 	"\x04List\x12\x1f.watchword.admin.v1.ListRequest\x1a .watchword.admin.v1.ListResponse\x12O\n" +
@@ -2948,7 +4891,20 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"IssueToken\x12%.watchword.admin.v1.IssueTokenRequest\x1a&.watchword.admin.v1.IssueTokenResponse\x12a\n" +
 	"\fListRefusals\x12'.watchword.admin.v1.ListRefusalsRequest\x1a(.watchword.admin.v1.ListRefusalsResponse\x12R\n" +
-	"\aExplain\x12\".watchword.admin.v1.ExplainRequest\x1a#.watchword.admin.v1.ExplainResponseBFZDgithub.com/watchword-mesh/watchword/proto/watchword/admin/v1;adminv1b\x06proto3"
+	"\aExplain\x12\".watchword.admin.v1.ExplainRequest\x1a#.watchword.admin.v1.ExplainResponse\x12j\n" +
+	"\x0fCreateJoinToken\x12*.watchword.admin.v1.CreateJoinTokenRequest\x1a+.watchword.admin.v1.CreateJoinTokenResponse\x12g\n" +
+	"\x0eListJoinTokens\x12).watchword.admin.v1.ListJoinTokensRequest\x1a*.watchword.admin.v1.ListJoinTokensResponse\x12j\n" +
+	"\x0fRevokeJoinToken\x12*.watchword.admin.v1.RevokeJoinTokenRequest\x1a+.watchword.admin.v1.RevokeJoinTokenResponse\x12d\n" +
+	"\rListInstances\x12(.watchword.admin.v1.ListInstancesRequest\x1a).watchword.admin.v1.ListInstancesResponse\x12j\n" +
+	"\x0fRevokeInstances\x12*.watchword.admin.v1.RevokeInstancesRequest\x1a+.watchword.admin.v1.RevokeInstancesResponse\x12p\n" +
+	"\x11ListClientSecrets\x12,.watchword.admin.v1.ListClientSecretsRequest\x1a-.watchword.admin.v1.ListClientSecretsResponse\x12s\n" +
+	"\x12DeleteClientSecret\x12-.watchword.admin.v1.DeleteClientSecretRequest\x1a..watchword.admin.v1.DeleteClientSecretResponse\x12X\n" +
+	"\tListAudit\x12$.watchword.admin.v1.ListAuditRequest\x1a%.watchword.admin.v1.ListAuditResponse\x12Z\n" +
+	"\tRotateKEK\x12$.watchword.admin.v1.RotateKEKRequest\x1a%.watchword.admin.v1.RotateKEKResponse0\x01\x12m\n" +
+	"\x10RevokeAdminToken\x12+.watchword.admin.v1.RevokeAdminTokenRequest\x1a,.watchword.admin.v1.RevokeAdminTokenResponse\x12m\n" +
+	"\x10CreateAdminToken\x12+.watchword.admin.v1.CreateAdminTokenRequest\x1a,.watchword.admin.v1.CreateAdminTokenResponse\x12R\n" +
+	"\aGetSelf\x12\".watchword.admin.v1.GetSelfRequest\x1a#.watchword.admin.v1.GetSelfResponse\x12U\n" +
+	"\bDiagnose\x12#.watchword.admin.v1.DiagnoseRequest\x1a$.watchword.admin.v1.DiagnoseResponseBFZDgithub.com/watchword-mesh/watchword/proto/watchword/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_watchword_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -2962,121 +4918,198 @@ func file_watchword_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_watchword_admin_v1_admin_proto_rawDescData
 }
 
-var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(Change_Action)(0),                 // 0: watchword.admin.v1.Change.Action
 	(Refusal_Enforcement)(0),           // 1: watchword.admin.v1.Refusal.Enforcement
-	(*Document)(nil),                   // 2: watchword.admin.v1.Document
-	(*ApplyRequest)(nil),               // 3: watchword.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 4: watchword.admin.v1.ApplyResponse
-	(*Generated)(nil),                  // 5: watchword.admin.v1.Generated
-	(*Change)(nil),                     // 6: watchword.admin.v1.Change
-	(*Faults)(nil),                     // 7: watchword.admin.v1.Faults
-	(*Fault)(nil),                      // 8: watchword.admin.v1.Fault
-	(*Reference)(nil),                  // 9: watchword.admin.v1.Reference
-	(*ListRequest)(nil),                // 10: watchword.admin.v1.ListRequest
-	(*ListResponse)(nil),               // 11: watchword.admin.v1.ListResponse
-	(*KeySetStatus)(nil),               // 12: watchword.admin.v1.KeySetStatus
-	(*KeyStatus)(nil),                  // 13: watchword.admin.v1.KeyStatus
-	(*DeleteRequest)(nil),              // 14: watchword.admin.v1.DeleteRequest
-	(*DeleteResponse)(nil),             // 15: watchword.admin.v1.DeleteResponse
-	(*ListDataPlanesRequest)(nil),      // 16: watchword.admin.v1.ListDataPlanesRequest
-	(*ListDataPlanesResponse)(nil),     // 17: watchword.admin.v1.ListDataPlanesResponse
-	(*DataPlane)(nil),                  // 18: watchword.admin.v1.DataPlane
-	(*GetDataPlaneConfigRequest)(nil),  // 19: watchword.admin.v1.GetDataPlaneConfigRequest
-	(*GetDataPlaneConfigResponse)(nil), // 20: watchword.admin.v1.GetDataPlaneConfigResponse
-	(*SentResource)(nil),               // 21: watchword.admin.v1.SentResource
-	(*WaitInSyncRequest)(nil),          // 22: watchword.admin.v1.WaitInSyncRequest
-	(*WaitInSyncResponse)(nil),         // 23: watchword.admin.v1.WaitInSyncResponse
-	(*CreateClientSecretRequest)(nil),  // 24: watchword.admin.v1.CreateClientSecretRequest
-	(*CreateClientSecretResponse)(nil), // 25: watchword.admin.v1.CreateClientSecretResponse
-	(*IssueTokenRequest)(nil),          // 26: watchword.admin.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),         // 27: watchword.admin.v1.IssueTokenResponse
-	(*ListRefusalsRequest)(nil),        // 28: watchword.admin.v1.ListRefusalsRequest
-	(*ListRefusalsResponse)(nil),       // 29: watchword.admin.v1.ListRefusalsResponse
-	(*RefusalCount)(nil),               // 30: watchword.admin.v1.RefusalCount
-	(*Refusal)(nil),                    // 31: watchword.admin.v1.Refusal
-	(*ExplainRequest)(nil),             // 32: watchword.admin.v1.ExplainRequest
-	(*ExplainField)(nil),               // 33: watchword.admin.v1.ExplainField
-	(*ExplainResponse)(nil),            // 34: watchword.admin.v1.ExplainResponse
-	(*ExplainStep)(nil),                // 35: watchword.admin.v1.ExplainStep
-	(*ExplainCaller)(nil),              // 36: watchword.admin.v1.ExplainCaller
-	(*ExplainRefusal)(nil),             // 37: watchword.admin.v1.ExplainRefusal
-	nil,                                // 38: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	(*Refusal_Caller)(nil),             // 39: watchword.admin.v1.Refusal.Caller
-	(*structpb.Struct)(nil),            // 40: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 41: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 42: google.protobuf.Duration
+	(AuditEntry_Outcome)(0),            // 2: watchword.admin.v1.AuditEntry.Outcome
+	(Finding_Severity)(0),              // 3: watchword.admin.v1.Finding.Severity
+	(*Document)(nil),                   // 4: watchword.admin.v1.Document
+	(*ApplyRequest)(nil),               // 5: watchword.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 6: watchword.admin.v1.ApplyResponse
+	(*Generated)(nil),                  // 7: watchword.admin.v1.Generated
+	(*Change)(nil),                     // 8: watchword.admin.v1.Change
+	(*Faults)(nil),                     // 9: watchword.admin.v1.Faults
+	(*Fault)(nil),                      // 10: watchword.admin.v1.Fault
+	(*Reference)(nil),                  // 11: watchword.admin.v1.Reference
+	(*ListRequest)(nil),                // 12: watchword.admin.v1.ListRequest
+	(*ListResponse)(nil),               // 13: watchword.admin.v1.ListResponse
+	(*KeySetStatus)(nil),               // 14: watchword.admin.v1.KeySetStatus
+	(*KeyStatus)(nil),                  // 15: watchword.admin.v1.KeyStatus
+	(*DeleteRequest)(nil),              // 16: watchword.admin.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 17: watchword.admin.v1.DeleteResponse
+	(*ListDataPlanesRequest)(nil),      // 18: watchword.admin.v1.ListDataPlanesRequest
+	(*ListDataPlanesResponse)(nil),     // 19: watchword.admin.v1.ListDataPlanesResponse
+	(*DataPlane)(nil),                  // 20: watchword.admin.v1.DataPlane
+	(*GetDataPlaneConfigRequest)(nil),  // 21: watchword.admin.v1.GetDataPlaneConfigRequest
+	(*GetDataPlaneConfigResponse)(nil), // 22: watchword.admin.v1.GetDataPlaneConfigResponse
+	(*SentResource)(nil),               // 23: watchword.admin.v1.SentResource
+	(*WaitInSyncRequest)(nil),          // 24: watchword.admin.v1.WaitInSyncRequest
+	(*WaitInSyncResponse)(nil),         // 25: watchword.admin.v1.WaitInSyncResponse
+	(*CreateClientSecretRequest)(nil),  // 26: watchword.admin.v1.CreateClientSecretRequest
+	(*CreateClientSecretResponse)(nil), // 27: watchword.admin.v1.CreateClientSecretResponse
+	(*IssueTokenRequest)(nil),          // 28: watchword.admin.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),         // 29: watchword.admin.v1.IssueTokenResponse
+	(*ListRefusalsRequest)(nil),        // 30: watchword.admin.v1.ListRefusalsRequest
+	(*ListRefusalsResponse)(nil),       // 31: watchword.admin.v1.ListRefusalsResponse
+	(*RefusalCount)(nil),               // 32: watchword.admin.v1.RefusalCount
+	(*Refusal)(nil),                    // 33: watchword.admin.v1.Refusal
+	(*ExplainRequest)(nil),             // 34: watchword.admin.v1.ExplainRequest
+	(*ExplainField)(nil),               // 35: watchword.admin.v1.ExplainField
+	(*ExplainResponse)(nil),            // 36: watchword.admin.v1.ExplainResponse
+	(*ExplainStep)(nil),                // 37: watchword.admin.v1.ExplainStep
+	(*ExplainCaller)(nil),              // 38: watchword.admin.v1.ExplainCaller
+	(*ExplainRefusal)(nil),             // 39: watchword.admin.v1.ExplainRefusal
+	(*CreateJoinTokenRequest)(nil),     // 40: watchword.admin.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),    // 41: watchword.admin.v1.CreateJoinTokenResponse
+	(*JoinToken)(nil),                  // 42: watchword.admin.v1.JoinToken
+	(*ListJoinTokensRequest)(nil),      // 43: watchword.admin.v1.ListJoinTokensRequest
+	(*ListJoinTokensResponse)(nil),     // 44: watchword.admin.v1.ListJoinTokensResponse
+	(*RevokeJoinTokenRequest)(nil),     // 45: watchword.admin.v1.RevokeJoinTokenRequest
+	(*RevokeJoinTokenResponse)(nil),    // 46: watchword.admin.v1.RevokeJoinTokenResponse
+	(*Instance)(nil),                   // 47: watchword.admin.v1.Instance
+	(*ListInstancesRequest)(nil),       // 48: watchword.admin.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil),      // 49: watchword.admin.v1.ListInstancesResponse
+	(*RevokeInstancesRequest)(nil),     // 50: watchword.admin.v1.RevokeInstancesRequest
+	(*RevokeInstancesResponse)(nil),    // 51: watchword.admin.v1.RevokeInstancesResponse
+	(*ClientSecret)(nil),               // 52: watchword.admin.v1.ClientSecret
+	(*ListClientSecretsRequest)(nil),   // 53: watchword.admin.v1.ListClientSecretsRequest
+	(*ListClientSecretsResponse)(nil),  // 54: watchword.admin.v1.ListClientSecretsResponse
+	(*DeleteClientSecretRequest)(nil),  // 55: watchword.admin.v1.DeleteClientSecretRequest
+	(*DeleteClientSecretResponse)(nil), // 56: watchword.admin.v1.DeleteClientSecretResponse
+	(*ListAuditRequest)(nil),           // 57: watchword.admin.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),          // 58: watchword.admin.v1.ListAuditResponse
+	(*AuditEntry)(nil),                 // 59: watchword.admin.v1.AuditEntry
+	(*RotateKEKRequest)(nil),           // 60: watchword.admin.v1.RotateKEKRequest
+	(*RotateKEKResponse)(nil),          // 61: watchword.admin.v1.RotateKEKResponse
+	(*RevokeAdminTokenRequest)(nil),    // 62: watchword.admin.v1.RevokeAdminTokenRequest
+	(*RevokeAdminTokenResponse)(nil),   // 63: watchword.admin.v1.RevokeAdminTokenResponse
+	(*CreateAdminTokenRequest)(nil),    // 64: watchword.admin.v1.CreateAdminTokenRequest
+	(*CreateAdminTokenResponse)(nil),   // 65: watchword.admin.v1.CreateAdminTokenResponse
+	(*GetSelfRequest)(nil),             // 66: watchword.admin.v1.GetSelfRequest
+	(*GetSelfResponse)(nil),            // 67: watchword.admin.v1.GetSelfResponse
+	(*HeldRole)(nil),                   // 68: watchword.admin.v1.HeldRole
+	(*DiagnoseRequest)(nil),            // 69: watchword.admin.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),           // 70: watchword.admin.v1.DiagnoseResponse
+	(*Finding)(nil),                    // 71: watchword.admin.v1.Finding
+	nil,                                // 72: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	(*Refusal_Caller)(nil),             // 73: watchword.admin.v1.Refusal.Caller
+	(*structpb.Struct)(nil),            // 74: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 75: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 76: google.protobuf.Duration
 }
 var file_watchword_admin_v1_admin_proto_depIdxs = []int32{
-	2,  // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
-	38, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	6,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
-	5,  // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
+	4,  // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
+	72, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	8,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
+	7,  // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
 	0,  // 4: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
-	8,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
-	40, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
-	13, // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
-	41, // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
-	41, // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
-	41, // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
-	41, // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
-	9,  // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
-	6,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
-	18, // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	41, // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
-	41, // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
-	18, // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
-	21, // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
-	40, // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
-	42, // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
-	18, // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
-	42, // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
-	42, // 23: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
+	10, // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
+	74, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
+	15, // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
+	75, // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
+	75, // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
+	75, // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
+	75, // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
+	11, // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
+	8,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
+	20, // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	75, // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
+	75, // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
+	20, // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
+	23, // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
+	74, // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
+	76, // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
+	20, // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
+	76, // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
+	76, // 23: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
 	1,  // 24: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	30, // 25: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
-	31, // 26: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
-	41, // 27: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
-	39, // 28: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	32, // 25: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
+	33, // 26: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
+	75, // 27: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
+	73, // 28: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
 	1,  // 29: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	41, // 30: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
-	41, // 31: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
-	39, // 32: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	75, // 30: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
+	75, // 31: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
+	73, // 32: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
 	1,  // 33: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	33, // 34: watchword.admin.v1.ExplainRequest.headers:type_name -> watchword.admin.v1.ExplainField
-	33, // 35: watchword.admin.v1.ExplainRequest.form:type_name -> watchword.admin.v1.ExplainField
-	41, // 36: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
-	35, // 37: watchword.admin.v1.ExplainResponse.steps:type_name -> watchword.admin.v1.ExplainStep
-	36, // 38: watchword.admin.v1.ExplainResponse.caller:type_name -> watchword.admin.v1.ExplainCaller
-	37, // 39: watchword.admin.v1.ExplainResponse.refusal:type_name -> watchword.admin.v1.ExplainRefusal
-	18, // 40: watchword.admin.v1.ExplainResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	33, // 41: watchword.admin.v1.ExplainRefusal.headers:type_name -> watchword.admin.v1.ExplainField
-	3,  // 42: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
-	10, // 43: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
-	14, // 44: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
-	16, // 45: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
-	19, // 46: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
-	22, // 47: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
-	24, // 48: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
-	26, // 49: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
-	28, // 50: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
-	32, // 51: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
-	4,  // 52: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
-	11, // 53: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
-	15, // 54: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
-	17, // 55: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
-	20, // 56: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
-	23, // 57: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
-	25, // 58: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
-	27, // 59: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
-	29, // 60: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
-	34, // 61: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
-	52, // [52:62] is the sub-list for method output_type
-	42, // [42:52] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	35, // 34: watchword.admin.v1.ExplainRequest.headers:type_name -> watchword.admin.v1.ExplainField
+	35, // 35: watchword.admin.v1.ExplainRequest.form:type_name -> watchword.admin.v1.ExplainField
+	75, // 36: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	37, // 37: watchword.admin.v1.ExplainResponse.steps:type_name -> watchword.admin.v1.ExplainStep
+	38, // 38: watchword.admin.v1.ExplainResponse.caller:type_name -> watchword.admin.v1.ExplainCaller
+	39, // 39: watchword.admin.v1.ExplainResponse.refusal:type_name -> watchword.admin.v1.ExplainRefusal
+	20, // 40: watchword.admin.v1.ExplainResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	35, // 41: watchword.admin.v1.ExplainRefusal.headers:type_name -> watchword.admin.v1.ExplainField
+	76, // 42: watchword.admin.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	42, // 43: watchword.admin.v1.CreateJoinTokenResponse.join_token:type_name -> watchword.admin.v1.JoinToken
+	75, // 44: watchword.admin.v1.JoinToken.created:type_name -> google.protobuf.Timestamp
+	75, // 45: watchword.admin.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
+	42, // 46: watchword.admin.v1.ListJoinTokensResponse.join_tokens:type_name -> watchword.admin.v1.JoinToken
+	75, // 47: watchword.admin.v1.Instance.enrolled:type_name -> google.protobuf.Timestamp
+	75, // 48: watchword.admin.v1.Instance.renewed:type_name -> google.protobuf.Timestamp
+	75, // 49: watchword.admin.v1.Instance.expires:type_name -> google.protobuf.Timestamp
+	47, // 50: watchword.admin.v1.ListInstancesResponse.instances:type_name -> watchword.admin.v1.Instance
+	75, // 51: watchword.admin.v1.ClientSecret.created:type_name -> google.protobuf.Timestamp
+	52, // 52: watchword.admin.v1.ListClientSecretsResponse.client_secrets:type_name -> watchword.admin.v1.ClientSecret
+	59, // 53: watchword.admin.v1.ListAuditResponse.entries:type_name -> watchword.admin.v1.AuditEntry
+	75, // 54: watchword.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	2,  // 55: watchword.admin.v1.AuditEntry.outcome:type_name -> watchword.admin.v1.AuditEntry.Outcome
+	68, // 56: watchword.admin.v1.GetSelfResponse.roles:type_name -> watchword.admin.v1.HeldRole
+	71, // 57: watchword.admin.v1.DiagnoseResponse.findings:type_name -> watchword.admin.v1.Finding
+	3,  // 58: watchword.admin.v1.Finding.severity:type_name -> watchword.admin.v1.Finding.Severity
+	5,  // 59: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
+	12, // 60: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
+	16, // 61: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
+	18, // 62: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
+	21, // 63: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
+	24, // 64: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
+	26, // 65: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
+	28, // 66: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
+	30, // 67: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
+	34, // 68: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
+	40, // 69: watchword.admin.v1.AdminService.CreateJoinToken:input_type -> watchword.admin.v1.CreateJoinTokenRequest
+	43, // 70: watchword.admin.v1.AdminService.ListJoinTokens:input_type -> watchword.admin.v1.ListJoinTokensRequest
+	45, // 71: watchword.admin.v1.AdminService.RevokeJoinToken:input_type -> watchword.admin.v1.RevokeJoinTokenRequest
+	48, // 72: watchword.admin.v1.AdminService.ListInstances:input_type -> watchword.admin.v1.ListInstancesRequest
+	50, // 73: watchword.admin.v1.AdminService.RevokeInstances:input_type -> watchword.admin.v1.RevokeInstancesRequest
+	53, // 74: watchword.admin.v1.AdminService.ListClientSecrets:input_type -> watchword.admin.v1.ListClientSecretsRequest
+	55, // 75: watchword.admin.v1.AdminService.DeleteClientSecret:input_type -> watchword.admin.v1.DeleteClientSecretRequest
+	57, // 76: watchword.admin.v1.AdminService.ListAudit:input_type -> watchword.admin.v1.ListAuditRequest
+	60, // 77: watchword.admin.v1.AdminService.RotateKEK:input_type -> watchword.admin.v1.RotateKEKRequest
+	62, // 78: watchword.admin.v1.AdminService.RevokeAdminToken:input_type -> watchword.admin.v1.RevokeAdminTokenRequest
+	64, // 79: watchword.admin.v1.AdminService.CreateAdminToken:input_type -> watchword.admin.v1.CreateAdminTokenRequest
+	66, // 80: watchword.admin.v1.AdminService.GetSelf:input_type -> watchword.admin.v1.GetSelfRequest
+	69, // 81: watchword.admin.v1.AdminService.Diagnose:input_type -> watchword.admin.v1.DiagnoseRequest
+	6,  // 82: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
+	13, // 83: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
+	17, // 84: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
+	19, // 85: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
+	22, // 86: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
+	25, // 87: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
+	27, // 88: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
+	29, // 89: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
+	31, // 90: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
+	36, // 91: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
+	41, // 92: watchword.admin.v1.AdminService.CreateJoinToken:output_type -> watchword.admin.v1.CreateJoinTokenResponse
+	44, // 93: watchword.admin.v1.AdminService.ListJoinTokens:output_type -> watchword.admin.v1.ListJoinTokensResponse
+	46, // 94: watchword.admin.v1.AdminService.RevokeJoinToken:output_type -> watchword.admin.v1.RevokeJoinTokenResponse
+	49, // 95: watchword.admin.v1.AdminService.ListInstances:output_type -> watchword.admin.v1.ListInstancesResponse
+	51, // 96: watchword.admin.v1.AdminService.RevokeInstances:output_type -> watchword.admin.v1.RevokeInstancesResponse
+	54, // 97: watchword.admin.v1.AdminService.ListClientSecrets:output_type -> watchword.admin.v1.ListClientSecretsResponse
+	56, // 98: watchword.admin.v1.AdminService.DeleteClientSecret:output_type -> watchword.admin.v1.DeleteClientSecretResponse
+	58, // 99: watchword.admin.v1.AdminService.ListAudit:output_type -> watchword.admin.v1.ListAuditResponse
+	61, // 100: watchword.admin.v1.AdminService.RotateKEK:output_type -> watchword.admin.v1.RotateKEKResponse
+	63, // 101: watchword.admin.v1.AdminService.RevokeAdminToken:output_type -> watchword.admin.v1.RevokeAdminTokenResponse
+	65, // 102: watchword.admin.v1.AdminService.CreateAdminToken:output_type -> watchword.admin.v1.CreateAdminTokenResponse
+	67, // 103: watchword.admin.v1.AdminService.GetSelf:output_type -> watchword.admin.v1.GetSelfResponse
+	70, // 104: watchword.admin.v1.AdminService.Diagnose:output_type -> watchword.admin.v1.DiagnoseResponse
+	82, // [82:105] is the sub-list for method output_type
+	59, // [59:82] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_watchword_admin_v1_admin_proto_init() }
@@ -3089,8 +5122,8 @@ func file_watchword_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_admin_v1_admin_proto_rawDesc), len(file_watchword_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   38,
+			NumEnums:      4,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

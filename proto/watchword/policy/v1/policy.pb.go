@@ -187,6 +187,65 @@ func (ServiceSpec_DataPlane) EnumDescriptor() ([]byte, []int) {
 	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{2, 0}
 }
 
+type RoleBindingSpec_Role int32
+
+const (
+	RoleBindingSpec_ROLE_UNSPECIFIED RoleBindingSpec_Role = 0
+	// Sees everything but secrets.
+	RoleBindingSpec_VIEWER RoleBindingSpec_Role = 1
+	// Writes resources, and enrols services; sees what a viewer sees.
+	RoleBindingSpec_OPERATOR RoleBindingSpec_Role = 2
+	// Keys, secrets, revocation and roles; sees what a viewer sees.
+	RoleBindingSpec_SECURITY_OFFICER RoleBindingSpec_Role = 3
+	// Looks after `services` and nothing else.
+	RoleBindingSpec_SERVICE_OWNER RoleBindingSpec_Role = 4
+)
+
+// Enum value maps for RoleBindingSpec_Role.
+var (
+	RoleBindingSpec_Role_name = map[int32]string{
+		0: "ROLE_UNSPECIFIED",
+		1: "VIEWER",
+		2: "OPERATOR",
+		3: "SECURITY_OFFICER",
+		4: "SERVICE_OWNER",
+	}
+	RoleBindingSpec_Role_value = map[string]int32{
+		"ROLE_UNSPECIFIED": 0,
+		"VIEWER":           1,
+		"OPERATOR":         2,
+		"SECURITY_OFFICER": 3,
+		"SERVICE_OWNER":    4,
+	}
+)
+
+func (x RoleBindingSpec_Role) Enum() *RoleBindingSpec_Role {
+	p := new(RoleBindingSpec_Role)
+	*p = x
+	return p
+}
+
+func (x RoleBindingSpec_Role) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RoleBindingSpec_Role) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_policy_v1_policy_proto_enumTypes[3].Descriptor()
+}
+
+func (RoleBindingSpec_Role) Type() protoreflect.EnumType {
+	return &file_watchword_policy_v1_policy_proto_enumTypes[3]
+}
+
+func (x RoleBindingSpec_Role) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RoleBindingSpec_Role.Descriptor instead.
+func (RoleBindingSpec_Role) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{5, 0}
+}
+
 type Inbound_Protocol int32
 
 const (
@@ -222,11 +281,11 @@ func (x Inbound_Protocol) String() string {
 }
 
 func (Inbound_Protocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[3].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[4].Descriptor()
 }
 
 func (Inbound_Protocol) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[3]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[4]
 }
 
 func (x Inbound_Protocol) Number() protoreflect.EnumNumber {
@@ -235,7 +294,7 @@ func (x Inbound_Protocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Inbound_Protocol.Descriptor instead.
 func (Inbound_Protocol) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{5, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type AuthenticationPolicySpec_Mode int32
@@ -283,11 +342,11 @@ func (x AuthenticationPolicySpec_Mode) String() string {
 }
 
 func (AuthenticationPolicySpec_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[4].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[5].Descriptor()
 }
 
 func (AuthenticationPolicySpec_Mode) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[4]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[5]
 }
 
 func (x AuthenticationPolicySpec_Mode) Number() protoreflect.EnumNumber {
@@ -296,7 +355,7 @@ func (x AuthenticationPolicySpec_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthenticationPolicySpec_Mode.Descriptor instead.
 func (AuthenticationPolicySpec_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{16, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23, 0}
 }
 
 type ConsumerHeader_Attribute int32
@@ -347,11 +406,11 @@ func (x ConsumerHeader_Attribute) String() string {
 }
 
 func (ConsumerHeader_Attribute) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[5].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[6].Descriptor()
 }
 
 func (ConsumerHeader_Attribute) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[5]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[6]
 }
 
 func (x ConsumerHeader_Attribute) Number() protoreflect.EnumNumber {
@@ -360,7 +419,7 @@ func (x ConsumerHeader_Attribute) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ConsumerHeader_Attribute.Descriptor instead.
 func (ConsumerHeader_Attribute) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{17, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type JwtRule_AudienceCheck int32
@@ -399,11 +458,11 @@ func (x JwtRule_AudienceCheck) String() string {
 }
 
 func (JwtRule_AudienceCheck) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[6].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[7].Descriptor()
 }
 
 func (JwtRule_AudienceCheck) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[6]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[7]
 }
 
 func (x JwtRule_AudienceCheck) Number() protoreflect.EnumNumber {
@@ -412,7 +471,7 @@ func (x JwtRule_AudienceCheck) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JwtRule_AudienceCheck.Descriptor instead.
 func (JwtRule_AudienceCheck) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{19, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{26, 0}
 }
 
 type KeyClaim_Source int32
@@ -449,11 +508,11 @@ func (x KeyClaim_Source) String() string {
 }
 
 func (KeyClaim_Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[7].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[8].Descriptor()
 }
 
 func (KeyClaim_Source) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[7]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[8]
 }
 
 func (x KeyClaim_Source) Number() protoreflect.EnumNumber {
@@ -462,7 +521,7 @@ func (x KeyClaim_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyClaim_Source.Descriptor instead.
 func (KeyClaim_Source) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{30, 0}
 }
 
 type AuthorizationPolicySpec_Action int32
@@ -498,11 +557,11 @@ func (x AuthorizationPolicySpec_Action) String() string {
 }
 
 func (AuthorizationPolicySpec_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[8].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[9].Descriptor()
 }
 
 func (AuthorizationPolicySpec_Action) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[8]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[9]
 }
 
 func (x AuthorizationPolicySpec_Action) Number() protoreflect.EnumNumber {
@@ -511,7 +570,7 @@ func (x AuthorizationPolicySpec_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorizationPolicySpec_Action.Descriptor instead.
 func (AuthorizationPolicySpec_Action) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{28, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{35, 0}
 }
 
 type Condition_Operator int32
@@ -559,11 +618,11 @@ func (x Condition_Operator) String() string {
 }
 
 func (Condition_Operator) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[9].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[10].Descriptor()
 }
 
 func (Condition_Operator) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[9]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[10]
 }
 
 func (x Condition_Operator) Number() protoreflect.EnumNumber {
@@ -572,7 +631,7 @@ func (x Condition_Operator) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Condition_Operator.Descriptor instead.
 func (Condition_Operator) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{33, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{40, 0}
 }
 
 // Resource is one stored object of any kind.
@@ -586,6 +645,7 @@ type Resource struct {
 	//	*Resource_AuthenticationPolicy
 	//	*Resource_AuthorizationPolicy
 	//	*Resource_Consumer
+	//	*Resource_RoleBinding
 	Spec          isResource_Spec `protobuf_oneof:"spec"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -680,6 +740,15 @@ func (x *Resource) GetConsumer() *ConsumerSpec {
 	return nil
 }
 
+func (x *Resource) GetRoleBinding() *RoleBindingSpec {
+	if x != nil {
+		if x, ok := x.Spec.(*Resource_RoleBinding); ok {
+			return x.RoleBinding
+		}
+	}
+	return nil
+}
+
 type isResource_Spec interface {
 	isResource_Spec()
 }
@@ -704,6 +773,10 @@ type Resource_Consumer struct {
 	Consumer *ConsumerSpec `protobuf:"bytes,6,opt,name=consumer,proto3,oneof"`
 }
 
+type Resource_RoleBinding struct {
+	RoleBinding *RoleBindingSpec `protobuf:"bytes,7,opt,name=role_binding,json=roleBinding,proto3,oneof"`
+}
+
 func (*Resource_Service) isResource_Spec() {}
 
 func (*Resource_Issuer) isResource_Spec() {}
@@ -713,6 +786,8 @@ func (*Resource_AuthenticationPolicy) isResource_Spec() {}
 func (*Resource_AuthorizationPolicy) isResource_Spec() {}
 
 func (*Resource_Consumer) isResource_Spec() {}
+
+func (*Resource_RoleBinding) isResource_Spec() {}
 
 type Metadata struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -805,7 +880,10 @@ type ServiceSpec struct {
 	// refused.
 	DataPlanes []ServiceSpec_DataPlane `protobuf:"varint,5,rep,packed,name=data_planes,json=dataPlanes,proto3,enum=watchword.policy.v1.ServiceSpec_DataPlane" json:"data_planes,omitempty"`
 	// The service signs tokens itself; rules that name `services` verify them.
-	SelfIssued    *SelfIssued `protobuf:"bytes,6,opt,name=self_issued,json=selfIssued,proto3" json:"self_issued,omitempty"`
+	SelfIssued *SelfIssued `protobuf:"bytes,6,opt,name=self_issued,json=selfIssued,proto3" json:"self_issued,omitempty"`
+	// How its instances prove at a start that they are the service, besides join
+	// tokens.
+	Bootstrap     *Bootstrap `protobuf:"bytes,7,opt,name=bootstrap,proto3" json:"bootstrap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -882,6 +960,459 @@ func (x *ServiceSpec) GetSelfIssued() *SelfIssued {
 	return nil
 }
 
+func (x *ServiceSpec) GetBootstrap() *Bootstrap {
+	if x != nil {
+		return x.Bootstrap
+	}
+	return nil
+}
+
+// Bootstrap says what proves that a new instance is of the service.
+type Bootstrap struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kubernetes    []*KubernetesWorkload  `protobuf:"bytes,1,rep,name=kubernetes,proto3" json:"kubernetes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bootstrap) Reset() {
+	*x = Bootstrap{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bootstrap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bootstrap) ProtoMessage() {}
+
+func (x *Bootstrap) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bootstrap.ProtoReflect.Descriptor instead.
+func (*Bootstrap) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Bootstrap) GetKubernetes() []*KubernetesWorkload {
+	if x != nil {
+		return x.Kubernetes
+	}
+	return nil
+}
+
+// KubernetesWorkload is the pods of a service account. Each has a projected
+// token of it (TokenRequest API), which names one audience.
+type KubernetesWorkload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Issuer that stands for the cluster.
+	Issuer         string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Namespace      string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	ServiceAccount string `protobuf:"bytes,3,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
+	// What the `aud` of the token must have one of. Default: the `iss` of the
+	// built-in issuer.
+	Audiences     []string `protobuf:"bytes,4,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KubernetesWorkload) Reset() {
+	*x = KubernetesWorkload{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KubernetesWorkload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KubernetesWorkload) ProtoMessage() {}
+
+func (x *KubernetesWorkload) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KubernetesWorkload.ProtoReflect.Descriptor instead.
+func (*KubernetesWorkload) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *KubernetesWorkload) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *KubernetesWorkload) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *KubernetesWorkload) GetServiceAccount() string {
+	if x != nil {
+		return x.ServiceAccount
+	}
+	return ""
+}
+
+func (x *KubernetesWorkload) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+// RoleBindingSpec gives people and machines a role in the admin API.
+type RoleBindingSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Role  RoleBindingSpec_Role   `protobuf:"varint,1,opt,name=role,proto3,enum=watchword.policy.v1.RoleBindingSpec_Role" json:"role,omitempty"`
+	// The services of a SERVICE_OWNER; for other roles there are none.
+	Services []string `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	// Whoever is one of them has the role.
+	Subjects      []*RoleSubject `protobuf:"bytes,3,rep,name=subjects,proto3" json:"subjects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoleBindingSpec) Reset() {
+	*x = RoleBindingSpec{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoleBindingSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoleBindingSpec) ProtoMessage() {}
+
+func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoleBindingSpec.ProtoReflect.Descriptor instead.
+func (*RoleBindingSpec) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RoleBindingSpec) GetRole() RoleBindingSpec_Role {
+	if x != nil {
+		return x.Role
+	}
+	return RoleBindingSpec_ROLE_UNSPECIFIED
+}
+
+func (x *RoleBindingSpec) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *RoleBindingSpec) GetSubjects() []*RoleSubject {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+// RoleSubject is who may have a role. Exactly one field is set.
+type RoleSubject struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A service of the mesh: by the certificate of an enrolled instance, or by a
+	// token of the built-in issuer for the audience "watchword-admin".
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// A caller with a token of an Issuer.
+	Token *TokenSubject `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// A client certificate of the CA that the control plane was given for them.
+	Certificate *CertificateSubject `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// A user of the control plane's machine, by name or number, at the admin
+	// socket.
+	UnixUser      string `protobuf:"bytes,4,opt,name=unix_user,json=unixUser,proto3" json:"unix_user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoleSubject) Reset() {
+	*x = RoleSubject{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoleSubject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoleSubject) ProtoMessage() {}
+
+func (x *RoleSubject) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoleSubject.ProtoReflect.Descriptor instead.
+func (*RoleSubject) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RoleSubject) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RoleSubject) GetToken() *TokenSubject {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *RoleSubject) GetCertificate() *CertificateSubject {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *RoleSubject) GetUnixUser() string {
+	if x != nil {
+		return x.UnixUser
+	}
+	return ""
+}
+
+// TokenSubject matches tokens that fulfil all of it.
+type TokenSubject struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Issuer; not the built-in one.
+	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// What `aud` must have one of, such as the client ID that an OpenID provider
+	// writes into ID tokens. Default: "watchword-admin".
+	Audiences []string `protobuf:"bytes,2,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	// `sub` is one of them. Empty: any, then `claims` can't be empty.
+	Subjects      []string            `protobuf:"bytes,3,rep,name=subjects,proto3" json:"subjects,omitempty"`
+	Claims        []*ClaimRequirement `protobuf:"bytes,4,rep,name=claims,proto3" json:"claims,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenSubject) Reset() {
+	*x = TokenSubject{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenSubject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenSubject) ProtoMessage() {}
+
+func (x *TokenSubject) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenSubject.ProtoReflect.Descriptor instead.
+func (*TokenSubject) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *TokenSubject) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *TokenSubject) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *TokenSubject) GetSubjects() []string {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+func (x *TokenSubject) GetClaims() []*ClaimRequirement {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+// ClaimRequirement is fulfilled if the claim is one of the values, or a list
+// that has one.
+type ClaimRequirement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names, from the outside in.
+	Path          []string `protobuf:"bytes,1,rep,name=path,proto3" json:"path,omitempty"`
+	Values        []string `protobuf:"bytes,2,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimRequirement) Reset() {
+	*x = ClaimRequirement{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimRequirement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimRequirement) ProtoMessage() {}
+
+func (x *ClaimRequirement) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimRequirement.ProtoReflect.Descriptor instead.
+func (*ClaimRequirement) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ClaimRequirement) GetPath() []string {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *ClaimRequirement) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// CertificateSubject matches certificates by subject alternative name (RFC 5280
+// section 4.2.1.6). Exactly one field is set.
+type CertificateSubject struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uri           string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
+	DnsName       string                 `protobuf:"bytes,2,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
+	Email         string                 `protobuf:"bytes,3,opt,name=email,proto3" json:"email,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateSubject) Reset() {
+	*x = CertificateSubject{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateSubject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateSubject) ProtoMessage() {}
+
+func (x *CertificateSubject) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateSubject.ProtoReflect.Descriptor instead.
+func (*CertificateSubject) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CertificateSubject) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *CertificateSubject) GetDnsName() string {
+	if x != nil {
+		return x.DnsName
+	}
+	return ""
+}
+
+func (x *CertificateSubject) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
 // SelfIssued is a service that signs its own tokens. Its public keys go to the
 // services that it may call, and to no other.
 type SelfIssued struct {
@@ -897,7 +1428,7 @@ type SelfIssued struct {
 
 func (x *SelfIssued) Reset() {
 	*x = SelfIssued{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1440,7 @@ func (x *SelfIssued) String() string {
 func (*SelfIssued) ProtoMessage() {}
 
 func (x *SelfIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1453,7 @@ func (x *SelfIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfIssued.ProtoReflect.Descriptor instead.
 func (*SelfIssued) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SelfIssued) GetIssuer() string {
@@ -958,7 +1489,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1501,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1514,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Route) GetName() string {
@@ -1030,7 +1561,7 @@ type Inbound struct {
 
 func (x *Inbound) Reset() {
 	*x = Inbound{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1573,7 @@ func (x *Inbound) String() string {
 func (*Inbound) ProtoMessage() {}
 
 func (x *Inbound) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1586,7 @@ func (x *Inbound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inbound.ProtoReflect.Descriptor instead.
 func (*Inbound) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Inbound) GetAddress() string {
@@ -1099,7 +1630,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1642,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1655,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{6}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Call) GetService() string {
@@ -1158,7 +1689,7 @@ type IssuerSpec struct {
 
 func (x *IssuerSpec) Reset() {
 	*x = IssuerSpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1701,7 @@ func (x *IssuerSpec) String() string {
 func (*IssuerSpec) ProtoMessage() {}
 
 func (x *IssuerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1714,7 @@ func (x *IssuerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssuerSpec.ProtoReflect.Descriptor instead.
 func (*IssuerSpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *IssuerSpec) GetIssuer() string {
@@ -1226,7 +1757,7 @@ type KeySet struct {
 
 func (x *KeySet) Reset() {
 	*x = KeySet{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1769,7 @@ func (x *KeySet) String() string {
 func (*KeySet) ProtoMessage() {}
 
 func (x *KeySet) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1782,7 @@ func (x *KeySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeySet.ProtoReflect.Descriptor instead.
 func (*KeySet) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{8}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KeySet) GetSource() isKeySet_Source {
@@ -1376,7 +1907,7 @@ type JwksUri struct {
 
 func (x *JwksUri) Reset() {
 	*x = JwksUri{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1919,7 @@ func (x *JwksUri) String() string {
 func (*JwksUri) ProtoMessage() {}
 
 func (x *JwksUri) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1932,7 @@ func (x *JwksUri) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwksUri.ProtoReflect.Descriptor instead.
 func (*JwksUri) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *JwksUri) GetUri() string {
@@ -1470,7 +2001,7 @@ type SecretKeys struct {
 
 func (x *SecretKeys) Reset() {
 	*x = SecretKeys{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +2013,7 @@ func (x *SecretKeys) String() string {
 func (*SecretKeys) ProtoMessage() {}
 
 func (x *SecretKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +2026,7 @@ func (x *SecretKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretKeys.ProtoReflect.Descriptor instead.
 func (*SecretKeys) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SecretKeys) GetKeys() []*SecretKey {
@@ -1520,7 +2051,7 @@ type SecretKey struct {
 
 func (x *SecretKey) Reset() {
 	*x = SecretKey{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +2063,7 @@ func (x *SecretKey) String() string {
 func (*SecretKey) ProtoMessage() {}
 
 func (x *SecretKey) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +2076,7 @@ func (x *SecretKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretKey.ProtoReflect.Descriptor instead.
 func (*SecretKey) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{11}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SecretKey) GetSecret() string {
@@ -1590,7 +2121,7 @@ type BuiltinKeys struct {
 
 func (x *BuiltinKeys) Reset() {
 	*x = BuiltinKeys{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +2133,7 @@ func (x *BuiltinKeys) String() string {
 func (*BuiltinKeys) ProtoMessage() {}
 
 func (x *BuiltinKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +2146,7 @@ func (x *BuiltinKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuiltinKeys.ProtoReflect.Descriptor instead.
 func (*BuiltinKeys) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{12}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BuiltinKeys) GetTrustDomain() string {
@@ -1641,7 +2172,7 @@ type PemKeys struct {
 
 func (x *PemKeys) Reset() {
 	*x = PemKeys{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +2184,7 @@ func (x *PemKeys) String() string {
 func (*PemKeys) ProtoMessage() {}
 
 func (x *PemKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +2197,7 @@ func (x *PemKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PemKeys.ProtoReflect.Descriptor instead.
 func (*PemKeys) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{13}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PemKeys) GetKeys() []*PemKey {
@@ -1689,7 +2220,7 @@ type PemKey struct {
 
 func (x *PemKey) Reset() {
 	*x = PemKey{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +2232,7 @@ func (x *PemKey) String() string {
 func (*PemKey) ProtoMessage() {}
 
 func (x *PemKey) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +2245,7 @@ func (x *PemKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PemKey.ProtoReflect.Descriptor instead.
 func (*PemKey) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{14}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PemKey) GetPem() string {
@@ -1743,7 +2274,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +2286,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2299,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{15}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Target) GetServices() []string {
@@ -1817,7 +2348,7 @@ type AuthenticationPolicySpec struct {
 
 func (x *AuthenticationPolicySpec) Reset() {
 	*x = AuthenticationPolicySpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +2360,7 @@ func (x *AuthenticationPolicySpec) String() string {
 func (*AuthenticationPolicySpec) ProtoMessage() {}
 
 func (x *AuthenticationPolicySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +2373,7 @@ func (x *AuthenticationPolicySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthenticationPolicySpec.ProtoReflect.Descriptor instead.
 func (*AuthenticationPolicySpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{16}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AuthenticationPolicySpec) GetTarget() *Target {
@@ -1920,7 +2451,7 @@ type ConsumerHeader struct {
 
 func (x *ConsumerHeader) Reset() {
 	*x = ConsumerHeader{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2463,7 @@ func (x *ConsumerHeader) String() string {
 func (*ConsumerHeader) ProtoMessage() {}
 
 func (x *ConsumerHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2476,7 @@ func (x *ConsumerHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerHeader.ProtoReflect.Descriptor instead.
 func (*ConsumerHeader) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{17}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConsumerHeader) GetAttribute() ConsumerHeader_Attribute {
@@ -1979,7 +2510,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +2522,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +2535,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{18}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Response) GetReasons() []string {
@@ -2085,7 +2616,7 @@ type JwtRule struct {
 
 func (x *JwtRule) Reset() {
 	*x = JwtRule{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2628,7 @@ func (x *JwtRule) String() string {
 func (*JwtRule) ProtoMessage() {}
 
 func (x *JwtRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2641,7 @@ func (x *JwtRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtRule.ProtoReflect.Descriptor instead.
 func (*JwtRule) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{19}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *JwtRule) GetIssuer() string {
@@ -2252,7 +2783,7 @@ type TokenLocation struct {
 
 func (x *TokenLocation) Reset() {
 	*x = TokenLocation{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2795,7 @@ func (x *TokenLocation) String() string {
 func (*TokenLocation) ProtoMessage() {}
 
 func (x *TokenLocation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2808,7 @@ func (x *TokenLocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenLocation.ProtoReflect.Descriptor instead.
 func (*TokenLocation) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{20}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TokenLocation) GetName() string {
@@ -2307,7 +2838,7 @@ type ConsumerSelector struct {
 
 func (x *ConsumerSelector) Reset() {
 	*x = ConsumerSelector{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2850,7 @@ func (x *ConsumerSelector) String() string {
 func (*ConsumerSelector) ProtoMessage() {}
 
 func (x *ConsumerSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2863,7 @@ func (x *ConsumerSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerSelector.ProtoReflect.Descriptor instead.
 func (*ConsumerSelector) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{21}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ConsumerSelector) GetNames() []string {
@@ -2364,7 +2895,7 @@ type SelfIssuedTokens struct {
 
 func (x *SelfIssuedTokens) Reset() {
 	*x = SelfIssuedTokens{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2907,7 @@ func (x *SelfIssuedTokens) String() string {
 func (*SelfIssuedTokens) ProtoMessage() {}
 
 func (x *SelfIssuedTokens) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2920,7 @@ func (x *SelfIssuedTokens) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfIssuedTokens.ProtoReflect.Descriptor instead.
 func (*SelfIssuedTokens) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{22}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{29}
 }
 
 type KeyClaim struct {
@@ -2403,7 +2934,7 @@ type KeyClaim struct {
 
 func (x *KeyClaim) Reset() {
 	*x = KeyClaim{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +2946,7 @@ func (x *KeyClaim) String() string {
 func (*KeyClaim) ProtoMessage() {}
 
 func (x *KeyClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +2959,7 @@ func (x *KeyClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyClaim.ProtoReflect.Descriptor instead.
 func (*KeyClaim) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *KeyClaim) GetName() string {
@@ -2467,7 +2998,7 @@ type OutputClaim struct {
 
 func (x *OutputClaim) Reset() {
 	*x = OutputClaim{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2479,7 +3010,7 @@ func (x *OutputClaim) String() string {
 func (*OutputClaim) ProtoMessage() {}
 
 func (x *OutputClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2492,7 +3023,7 @@ func (x *OutputClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputClaim.ProtoReflect.Descriptor instead.
 func (*OutputClaim) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *OutputClaim) GetClaimPath() []string {
@@ -2556,7 +3087,7 @@ type ConsumerSpec struct {
 
 func (x *ConsumerSpec) Reset() {
 	*x = ConsumerSpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +3099,7 @@ func (x *ConsumerSpec) String() string {
 func (*ConsumerSpec) ProtoMessage() {}
 
 func (x *ConsumerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +3112,7 @@ func (x *ConsumerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerSpec.ProtoReflect.Descriptor instead.
 func (*ConsumerSpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{25}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ConsumerSpec) GetUsername() string {
@@ -2645,7 +3176,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +3188,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +3201,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{26}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Credential) GetId() string {
@@ -2713,7 +3244,7 @@ type ConsumerMatch struct {
 
 func (x *ConsumerMatch) Reset() {
 	*x = ConsumerMatch{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2725,7 +3256,7 @@ func (x *ConsumerMatch) String() string {
 func (*ConsumerMatch) ProtoMessage() {}
 
 func (x *ConsumerMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2738,7 +3269,7 @@ func (x *ConsumerMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerMatch.ProtoReflect.Descriptor instead.
 func (*ConsumerMatch) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{27}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ConsumerMatch) GetIssuer() string {
@@ -2772,7 +3303,7 @@ type AuthorizationPolicySpec struct {
 
 func (x *AuthorizationPolicySpec) Reset() {
 	*x = AuthorizationPolicySpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +3315,7 @@ func (x *AuthorizationPolicySpec) String() string {
 func (*AuthorizationPolicySpec) ProtoMessage() {}
 
 func (x *AuthorizationPolicySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +3328,7 @@ func (x *AuthorizationPolicySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationPolicySpec.ProtoReflect.Descriptor instead.
 func (*AuthorizationPolicySpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{28}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AuthorizationPolicySpec) GetTarget() *Target {
@@ -2841,7 +3372,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2853,7 +3384,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2866,7 +3397,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{29}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AuthorizationRule) GetFrom() *Source {
@@ -2912,7 +3443,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2924,7 +3455,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2937,7 +3468,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{30}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Source) GetServices() []string {
@@ -3009,7 +3540,7 @@ type Subject struct {
 
 func (x *Subject) Reset() {
 	*x = Subject{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3021,7 +3552,7 @@ func (x *Subject) String() string {
 func (*Subject) ProtoMessage() {}
 
 func (x *Subject) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3034,7 +3565,7 @@ func (x *Subject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subject.ProtoReflect.Descriptor instead.
 func (*Subject) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{31}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Subject) GetIssuer() string {
@@ -3067,7 +3598,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3079,7 +3610,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3623,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{32}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Operation) GetHosts() []string {
@@ -3151,7 +3682,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +3694,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +3707,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{33}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Condition) GetClaimPath() []string {
@@ -3204,14 +3735,15 @@ var File_watchword_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	" watchword/policy/v1/policy.proto\x12\x13watchword.policy.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xd0\x03\n" +
+	" watchword/policy/v1/policy.proto\x12\x13watchword.policy.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x9b\x04\n" +
 	"\bResource\x129\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x1d.watchword.policy.v1.MetadataR\bmetadata\x12<\n" +
 	"\aservice\x18\x02 \x01(\v2 .watchword.policy.v1.ServiceSpecH\x00R\aservice\x129\n" +
 	"\x06issuer\x18\x03 \x01(\v2\x1f.watchword.policy.v1.IssuerSpecH\x00R\x06issuer\x12d\n" +
 	"\x15authentication_policy\x18\x04 \x01(\v2-.watchword.policy.v1.AuthenticationPolicySpecH\x00R\x14authenticationPolicy\x12a\n" +
 	"\x14authorization_policy\x18\x05 \x01(\v2,.watchword.policy.v1.AuthorizationPolicySpecH\x00R\x13authorizationPolicy\x12?\n" +
-	"\bconsumer\x18\x06 \x01(\v2!.watchword.policy.v1.ConsumerSpecH\x00R\bconsumerB\x06\n" +
+	"\bconsumer\x18\x06 \x01(\v2!.watchword.policy.v1.ConsumerSpecH\x00R\bconsumer\x12I\n" +
+	"\frole_binding\x18\a \x01(\v2$.watchword.policy.v1.RoleBindingSpecH\x00R\vroleBindingB\x06\n" +
 	"\x04spec\"\xca\x01\n" +
 	"\bMetadata\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
@@ -3220,7 +3752,7 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd1\x03\n" +
 	"\vServiceSpec\x12\x1c\n" +
 	"\taudiences\x18\x01 \x03(\tR\taudiences\x122\n" +
 	"\x06routes\x18\x02 \x03(\v2\x1a.watchword.policy.v1.RouteR\x06routes\x126\n" +
@@ -3229,11 +3761,49 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\vdata_planes\x18\x05 \x03(\x0e2*.watchword.policy.v1.ServiceSpec.DataPlaneR\n" +
 	"dataPlanes\x12@\n" +
 	"\vself_issued\x18\x06 \x01(\v2\x1f.watchword.policy.v1.SelfIssuedR\n" +
-	"selfIssued\":\n" +
+	"selfIssued\x12<\n" +
+	"\tbootstrap\x18\a \x01(\v2\x1e.watchword.policy.v1.BootstrapR\tbootstrap\":\n" +
 	"\tDataPlane\x12\x1a\n" +
 	"\x16DATA_PLANE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05ENVOY\x10\x01\x12\x06\n" +
-	"\x02GO\x10\x02\"Z\n" +
+	"\x02GO\x10\x02\"T\n" +
+	"\tBootstrap\x12G\n" +
+	"\n" +
+	"kubernetes\x18\x01 \x03(\v2'.watchword.policy.v1.KubernetesWorkloadR\n" +
+	"kubernetes\"\x91\x01\n" +
+	"\x12KubernetesWorkload\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12'\n" +
+	"\x0fservice_account\x18\x03 \x01(\tR\x0eserviceAccount\x12\x1c\n" +
+	"\taudiences\x18\x04 \x03(\tR\taudiences\"\x8b\x02\n" +
+	"\x0fRoleBindingSpec\x12=\n" +
+	"\x04role\x18\x01 \x01(\x0e2).watchword.policy.v1.RoleBindingSpec.RoleR\x04role\x12\x1a\n" +
+	"\bservices\x18\x02 \x03(\tR\bservices\x12<\n" +
+	"\bsubjects\x18\x03 \x03(\v2 .watchword.policy.v1.RoleSubjectR\bsubjects\"_\n" +
+	"\x04Role\x12\x14\n" +
+	"\x10ROLE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06VIEWER\x10\x01\x12\f\n" +
+	"\bOPERATOR\x10\x02\x12\x14\n" +
+	"\x10SECURITY_OFFICER\x10\x03\x12\x11\n" +
+	"\rSERVICE_OWNER\x10\x04\"\xc8\x01\n" +
+	"\vRoleSubject\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x127\n" +
+	"\x05token\x18\x02 \x01(\v2!.watchword.policy.v1.TokenSubjectR\x05token\x12I\n" +
+	"\vcertificate\x18\x03 \x01(\v2'.watchword.policy.v1.CertificateSubjectR\vcertificate\x12\x1b\n" +
+	"\tunix_user\x18\x04 \x01(\tR\bunixUser\"\x9f\x01\n" +
+	"\fTokenSubject\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1c\n" +
+	"\taudiences\x18\x02 \x03(\tR\taudiences\x12\x1a\n" +
+	"\bsubjects\x18\x03 \x03(\tR\bsubjects\x12=\n" +
+	"\x06claims\x18\x04 \x03(\v2%.watchword.policy.v1.ClaimRequirementR\x06claims\">\n" +
+	"\x10ClaimRequirement\x12\x12\n" +
+	"\x04path\x18\x01 \x03(\tR\x04path\x12\x16\n" +
+	"\x06values\x18\x02 \x03(\tR\x06values\"W\n" +
+	"\x12CertificateSubject\x12\x10\n" +
+	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x19\n" +
+	"\bdns_name\x18\x02 \x01(\tR\adnsName\x12\x14\n" +
+	"\x05email\x18\x03 \x01(\tR\x05email\"Z\n" +
 	"\n" +
 	"SelfIssued\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x124\n" +
@@ -3477,123 +4047,139 @@ func file_watchword_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_watchword_policy_v1_policy_proto_rawDescData
 }
 
-var file_watchword_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_watchword_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_watchword_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
+var file_watchword_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_watchword_policy_v1_policy_proto_goTypes = []any{
 	(Enforcement)(0),                    // 0: watchword.policy.v1.Enforcement
 	(TimeCheck)(0),                      // 1: watchword.policy.v1.TimeCheck
 	(ServiceSpec_DataPlane)(0),          // 2: watchword.policy.v1.ServiceSpec.DataPlane
-	(Inbound_Protocol)(0),               // 3: watchword.policy.v1.Inbound.Protocol
-	(AuthenticationPolicySpec_Mode)(0),  // 4: watchword.policy.v1.AuthenticationPolicySpec.Mode
-	(ConsumerHeader_Attribute)(0),       // 5: watchword.policy.v1.ConsumerHeader.Attribute
-	(JwtRule_AudienceCheck)(0),          // 6: watchword.policy.v1.JwtRule.AudienceCheck
-	(KeyClaim_Source)(0),                // 7: watchword.policy.v1.KeyClaim.Source
-	(AuthorizationPolicySpec_Action)(0), // 8: watchword.policy.v1.AuthorizationPolicySpec.Action
-	(Condition_Operator)(0),             // 9: watchword.policy.v1.Condition.Operator
-	(*Resource)(nil),                    // 10: watchword.policy.v1.Resource
-	(*Metadata)(nil),                    // 11: watchword.policy.v1.Metadata
-	(*ServiceSpec)(nil),                 // 12: watchword.policy.v1.ServiceSpec
-	(*SelfIssued)(nil),                  // 13: watchword.policy.v1.SelfIssued
-	(*Route)(nil),                       // 14: watchword.policy.v1.Route
-	(*Inbound)(nil),                     // 15: watchword.policy.v1.Inbound
-	(*Call)(nil),                        // 16: watchword.policy.v1.Call
-	(*IssuerSpec)(nil),                  // 17: watchword.policy.v1.IssuerSpec
-	(*KeySet)(nil),                      // 18: watchword.policy.v1.KeySet
-	(*JwksUri)(nil),                     // 19: watchword.policy.v1.JwksUri
-	(*SecretKeys)(nil),                  // 20: watchword.policy.v1.SecretKeys
-	(*SecretKey)(nil),                   // 21: watchword.policy.v1.SecretKey
-	(*BuiltinKeys)(nil),                 // 22: watchword.policy.v1.BuiltinKeys
-	(*PemKeys)(nil),                     // 23: watchword.policy.v1.PemKeys
-	(*PemKey)(nil),                      // 24: watchword.policy.v1.PemKey
-	(*Target)(nil),                      // 25: watchword.policy.v1.Target
-	(*AuthenticationPolicySpec)(nil),    // 26: watchword.policy.v1.AuthenticationPolicySpec
-	(*ConsumerHeader)(nil),              // 27: watchword.policy.v1.ConsumerHeader
-	(*Response)(nil),                    // 28: watchword.policy.v1.Response
-	(*JwtRule)(nil),                     // 29: watchword.policy.v1.JwtRule
-	(*TokenLocation)(nil),               // 30: watchword.policy.v1.TokenLocation
-	(*ConsumerSelector)(nil),            // 31: watchword.policy.v1.ConsumerSelector
-	(*SelfIssuedTokens)(nil),            // 32: watchword.policy.v1.SelfIssuedTokens
-	(*KeyClaim)(nil),                    // 33: watchword.policy.v1.KeyClaim
-	(*OutputClaim)(nil),                 // 34: watchword.policy.v1.OutputClaim
-	(*ConsumerSpec)(nil),                // 35: watchword.policy.v1.ConsumerSpec
-	(*Credential)(nil),                  // 36: watchword.policy.v1.Credential
-	(*ConsumerMatch)(nil),               // 37: watchword.policy.v1.ConsumerMatch
-	(*AuthorizationPolicySpec)(nil),     // 38: watchword.policy.v1.AuthorizationPolicySpec
-	(*AuthorizationRule)(nil),           // 39: watchword.policy.v1.AuthorizationRule
-	(*Source)(nil),                      // 40: watchword.policy.v1.Source
-	(*Subject)(nil),                     // 41: watchword.policy.v1.Subject
-	(*Operation)(nil),                   // 42: watchword.policy.v1.Operation
-	(*Condition)(nil),                   // 43: watchword.policy.v1.Condition
-	nil,                                 // 44: watchword.policy.v1.Metadata.LabelsEntry
-	(*durationpb.Duration)(nil),         // 45: google.protobuf.Duration
-	(*structpb.Value)(nil),              // 46: google.protobuf.Value
+	(RoleBindingSpec_Role)(0),           // 3: watchword.policy.v1.RoleBindingSpec.Role
+	(Inbound_Protocol)(0),               // 4: watchword.policy.v1.Inbound.Protocol
+	(AuthenticationPolicySpec_Mode)(0),  // 5: watchword.policy.v1.AuthenticationPolicySpec.Mode
+	(ConsumerHeader_Attribute)(0),       // 6: watchword.policy.v1.ConsumerHeader.Attribute
+	(JwtRule_AudienceCheck)(0),          // 7: watchword.policy.v1.JwtRule.AudienceCheck
+	(KeyClaim_Source)(0),                // 8: watchword.policy.v1.KeyClaim.Source
+	(AuthorizationPolicySpec_Action)(0), // 9: watchword.policy.v1.AuthorizationPolicySpec.Action
+	(Condition_Operator)(0),             // 10: watchword.policy.v1.Condition.Operator
+	(*Resource)(nil),                    // 11: watchword.policy.v1.Resource
+	(*Metadata)(nil),                    // 12: watchword.policy.v1.Metadata
+	(*ServiceSpec)(nil),                 // 13: watchword.policy.v1.ServiceSpec
+	(*Bootstrap)(nil),                   // 14: watchword.policy.v1.Bootstrap
+	(*KubernetesWorkload)(nil),          // 15: watchword.policy.v1.KubernetesWorkload
+	(*RoleBindingSpec)(nil),             // 16: watchword.policy.v1.RoleBindingSpec
+	(*RoleSubject)(nil),                 // 17: watchword.policy.v1.RoleSubject
+	(*TokenSubject)(nil),                // 18: watchword.policy.v1.TokenSubject
+	(*ClaimRequirement)(nil),            // 19: watchword.policy.v1.ClaimRequirement
+	(*CertificateSubject)(nil),          // 20: watchword.policy.v1.CertificateSubject
+	(*SelfIssued)(nil),                  // 21: watchword.policy.v1.SelfIssued
+	(*Route)(nil),                       // 22: watchword.policy.v1.Route
+	(*Inbound)(nil),                     // 23: watchword.policy.v1.Inbound
+	(*Call)(nil),                        // 24: watchword.policy.v1.Call
+	(*IssuerSpec)(nil),                  // 25: watchword.policy.v1.IssuerSpec
+	(*KeySet)(nil),                      // 26: watchword.policy.v1.KeySet
+	(*JwksUri)(nil),                     // 27: watchword.policy.v1.JwksUri
+	(*SecretKeys)(nil),                  // 28: watchword.policy.v1.SecretKeys
+	(*SecretKey)(nil),                   // 29: watchword.policy.v1.SecretKey
+	(*BuiltinKeys)(nil),                 // 30: watchword.policy.v1.BuiltinKeys
+	(*PemKeys)(nil),                     // 31: watchword.policy.v1.PemKeys
+	(*PemKey)(nil),                      // 32: watchword.policy.v1.PemKey
+	(*Target)(nil),                      // 33: watchword.policy.v1.Target
+	(*AuthenticationPolicySpec)(nil),    // 34: watchword.policy.v1.AuthenticationPolicySpec
+	(*ConsumerHeader)(nil),              // 35: watchword.policy.v1.ConsumerHeader
+	(*Response)(nil),                    // 36: watchword.policy.v1.Response
+	(*JwtRule)(nil),                     // 37: watchword.policy.v1.JwtRule
+	(*TokenLocation)(nil),               // 38: watchword.policy.v1.TokenLocation
+	(*ConsumerSelector)(nil),            // 39: watchword.policy.v1.ConsumerSelector
+	(*SelfIssuedTokens)(nil),            // 40: watchword.policy.v1.SelfIssuedTokens
+	(*KeyClaim)(nil),                    // 41: watchword.policy.v1.KeyClaim
+	(*OutputClaim)(nil),                 // 42: watchword.policy.v1.OutputClaim
+	(*ConsumerSpec)(nil),                // 43: watchword.policy.v1.ConsumerSpec
+	(*Credential)(nil),                  // 44: watchword.policy.v1.Credential
+	(*ConsumerMatch)(nil),               // 45: watchword.policy.v1.ConsumerMatch
+	(*AuthorizationPolicySpec)(nil),     // 46: watchword.policy.v1.AuthorizationPolicySpec
+	(*AuthorizationRule)(nil),           // 47: watchword.policy.v1.AuthorizationRule
+	(*Source)(nil),                      // 48: watchword.policy.v1.Source
+	(*Subject)(nil),                     // 49: watchword.policy.v1.Subject
+	(*Operation)(nil),                   // 50: watchword.policy.v1.Operation
+	(*Condition)(nil),                   // 51: watchword.policy.v1.Condition
+	nil,                                 // 52: watchword.policy.v1.Metadata.LabelsEntry
+	(*durationpb.Duration)(nil),         // 53: google.protobuf.Duration
+	(*structpb.Value)(nil),              // 54: google.protobuf.Value
 }
 var file_watchword_policy_v1_policy_proto_depIdxs = []int32{
-	11, // 0: watchword.policy.v1.Resource.metadata:type_name -> watchword.policy.v1.Metadata
-	12, // 1: watchword.policy.v1.Resource.service:type_name -> watchword.policy.v1.ServiceSpec
-	17, // 2: watchword.policy.v1.Resource.issuer:type_name -> watchword.policy.v1.IssuerSpec
-	26, // 3: watchword.policy.v1.Resource.authentication_policy:type_name -> watchword.policy.v1.AuthenticationPolicySpec
-	38, // 4: watchword.policy.v1.Resource.authorization_policy:type_name -> watchword.policy.v1.AuthorizationPolicySpec
-	35, // 5: watchword.policy.v1.Resource.consumer:type_name -> watchword.policy.v1.ConsumerSpec
-	44, // 6: watchword.policy.v1.Metadata.labels:type_name -> watchword.policy.v1.Metadata.LabelsEntry
-	14, // 7: watchword.policy.v1.ServiceSpec.routes:type_name -> watchword.policy.v1.Route
-	15, // 8: watchword.policy.v1.ServiceSpec.inbound:type_name -> watchword.policy.v1.Inbound
-	16, // 9: watchword.policy.v1.ServiceSpec.calls:type_name -> watchword.policy.v1.Call
-	2,  // 10: watchword.policy.v1.ServiceSpec.data_planes:type_name -> watchword.policy.v1.ServiceSpec.DataPlane
-	13, // 11: watchword.policy.v1.ServiceSpec.self_issued:type_name -> watchword.policy.v1.SelfIssued
-	18, // 12: watchword.policy.v1.SelfIssued.key_set:type_name -> watchword.policy.v1.KeySet
-	3,  // 13: watchword.policy.v1.Inbound.protocol:type_name -> watchword.policy.v1.Inbound.Protocol
-	18, // 14: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
-	22, // 15: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
-	23, // 16: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
-	19, // 17: watchword.policy.v1.KeySet.jwks_uri:type_name -> watchword.policy.v1.JwksUri
-	20, // 18: watchword.policy.v1.KeySet.secret:type_name -> watchword.policy.v1.SecretKeys
-	45, // 19: watchword.policy.v1.JwksUri.interval:type_name -> google.protobuf.Duration
-	45, // 20: watchword.policy.v1.JwksUri.timeout:type_name -> google.protobuf.Duration
-	21, // 21: watchword.policy.v1.SecretKeys.keys:type_name -> watchword.policy.v1.SecretKey
-	45, // 22: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
-	24, // 23: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
-	25, // 24: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	4,  // 25: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
-	29, // 26: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
-	0,  // 27: watchword.policy.v1.AuthenticationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
-	27, // 28: watchword.policy.v1.AuthenticationPolicySpec.consumer_headers:type_name -> watchword.policy.v1.ConsumerHeader
-	28, // 29: watchword.policy.v1.AuthenticationPolicySpec.responses:type_name -> watchword.policy.v1.Response
-	5,  // 30: watchword.policy.v1.ConsumerHeader.attribute:type_name -> watchword.policy.v1.ConsumerHeader.Attribute
-	30, // 31: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.TokenLocation
-	30, // 32: watchword.policy.v1.JwtRule.from_params:type_name -> watchword.policy.v1.TokenLocation
-	30, // 33: watchword.policy.v1.JwtRule.from_cookies:type_name -> watchword.policy.v1.TokenLocation
-	45, // 34: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
-	45, // 35: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
-	34, // 36: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
-	30, // 37: watchword.policy.v1.JwtRule.from_form:type_name -> watchword.policy.v1.TokenLocation
-	31, // 38: watchword.policy.v1.JwtRule.consumers:type_name -> watchword.policy.v1.ConsumerSelector
-	32, // 39: watchword.policy.v1.JwtRule.services:type_name -> watchword.policy.v1.SelfIssuedTokens
-	33, // 40: watchword.policy.v1.JwtRule.key_claim:type_name -> watchword.policy.v1.KeyClaim
-	6,  // 41: watchword.policy.v1.JwtRule.audience_check:type_name -> watchword.policy.v1.JwtRule.AudienceCheck
-	1,  // 42: watchword.policy.v1.JwtRule.expiration:type_name -> watchword.policy.v1.TimeCheck
-	1,  // 43: watchword.policy.v1.JwtRule.not_before:type_name -> watchword.policy.v1.TimeCheck
-	7,  // 44: watchword.policy.v1.KeyClaim.sources:type_name -> watchword.policy.v1.KeyClaim.Source
-	36, // 45: watchword.policy.v1.ConsumerSpec.credentials:type_name -> watchword.policy.v1.Credential
-	37, // 46: watchword.policy.v1.ConsumerSpec.match:type_name -> watchword.policy.v1.ConsumerMatch
-	18, // 47: watchword.policy.v1.Credential.key_set:type_name -> watchword.policy.v1.KeySet
-	43, // 48: watchword.policy.v1.ConsumerMatch.claims:type_name -> watchword.policy.v1.Condition
-	25, // 49: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	8,  // 50: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
-	39, // 51: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
-	0,  // 52: watchword.policy.v1.AuthorizationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
-	40, // 53: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
-	42, // 54: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
-	43, // 55: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
-	41, // 56: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
-	41, // 57: watchword.policy.v1.Source.not_subjects:type_name -> watchword.policy.v1.Subject
-	9,  // 58: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
-	46, // 59: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	12, // 0: watchword.policy.v1.Resource.metadata:type_name -> watchword.policy.v1.Metadata
+	13, // 1: watchword.policy.v1.Resource.service:type_name -> watchword.policy.v1.ServiceSpec
+	25, // 2: watchword.policy.v1.Resource.issuer:type_name -> watchword.policy.v1.IssuerSpec
+	34, // 3: watchword.policy.v1.Resource.authentication_policy:type_name -> watchword.policy.v1.AuthenticationPolicySpec
+	46, // 4: watchword.policy.v1.Resource.authorization_policy:type_name -> watchword.policy.v1.AuthorizationPolicySpec
+	43, // 5: watchword.policy.v1.Resource.consumer:type_name -> watchword.policy.v1.ConsumerSpec
+	16, // 6: watchword.policy.v1.Resource.role_binding:type_name -> watchword.policy.v1.RoleBindingSpec
+	52, // 7: watchword.policy.v1.Metadata.labels:type_name -> watchword.policy.v1.Metadata.LabelsEntry
+	22, // 8: watchword.policy.v1.ServiceSpec.routes:type_name -> watchword.policy.v1.Route
+	23, // 9: watchword.policy.v1.ServiceSpec.inbound:type_name -> watchword.policy.v1.Inbound
+	24, // 10: watchword.policy.v1.ServiceSpec.calls:type_name -> watchword.policy.v1.Call
+	2,  // 11: watchword.policy.v1.ServiceSpec.data_planes:type_name -> watchword.policy.v1.ServiceSpec.DataPlane
+	21, // 12: watchword.policy.v1.ServiceSpec.self_issued:type_name -> watchword.policy.v1.SelfIssued
+	14, // 13: watchword.policy.v1.ServiceSpec.bootstrap:type_name -> watchword.policy.v1.Bootstrap
+	15, // 14: watchword.policy.v1.Bootstrap.kubernetes:type_name -> watchword.policy.v1.KubernetesWorkload
+	3,  // 15: watchword.policy.v1.RoleBindingSpec.role:type_name -> watchword.policy.v1.RoleBindingSpec.Role
+	17, // 16: watchword.policy.v1.RoleBindingSpec.subjects:type_name -> watchword.policy.v1.RoleSubject
+	18, // 17: watchword.policy.v1.RoleSubject.token:type_name -> watchword.policy.v1.TokenSubject
+	20, // 18: watchword.policy.v1.RoleSubject.certificate:type_name -> watchword.policy.v1.CertificateSubject
+	19, // 19: watchword.policy.v1.TokenSubject.claims:type_name -> watchword.policy.v1.ClaimRequirement
+	26, // 20: watchword.policy.v1.SelfIssued.key_set:type_name -> watchword.policy.v1.KeySet
+	4,  // 21: watchword.policy.v1.Inbound.protocol:type_name -> watchword.policy.v1.Inbound.Protocol
+	26, // 22: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
+	30, // 23: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
+	31, // 24: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
+	27, // 25: watchword.policy.v1.KeySet.jwks_uri:type_name -> watchword.policy.v1.JwksUri
+	28, // 26: watchword.policy.v1.KeySet.secret:type_name -> watchword.policy.v1.SecretKeys
+	53, // 27: watchword.policy.v1.JwksUri.interval:type_name -> google.protobuf.Duration
+	53, // 28: watchword.policy.v1.JwksUri.timeout:type_name -> google.protobuf.Duration
+	29, // 29: watchword.policy.v1.SecretKeys.keys:type_name -> watchword.policy.v1.SecretKey
+	53, // 30: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
+	32, // 31: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
+	33, // 32: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	5,  // 33: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
+	37, // 34: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
+	0,  // 35: watchword.policy.v1.AuthenticationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
+	35, // 36: watchword.policy.v1.AuthenticationPolicySpec.consumer_headers:type_name -> watchword.policy.v1.ConsumerHeader
+	36, // 37: watchword.policy.v1.AuthenticationPolicySpec.responses:type_name -> watchword.policy.v1.Response
+	6,  // 38: watchword.policy.v1.ConsumerHeader.attribute:type_name -> watchword.policy.v1.ConsumerHeader.Attribute
+	38, // 39: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.TokenLocation
+	38, // 40: watchword.policy.v1.JwtRule.from_params:type_name -> watchword.policy.v1.TokenLocation
+	38, // 41: watchword.policy.v1.JwtRule.from_cookies:type_name -> watchword.policy.v1.TokenLocation
+	53, // 42: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
+	53, // 43: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
+	42, // 44: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
+	38, // 45: watchword.policy.v1.JwtRule.from_form:type_name -> watchword.policy.v1.TokenLocation
+	39, // 46: watchword.policy.v1.JwtRule.consumers:type_name -> watchword.policy.v1.ConsumerSelector
+	40, // 47: watchword.policy.v1.JwtRule.services:type_name -> watchword.policy.v1.SelfIssuedTokens
+	41, // 48: watchword.policy.v1.JwtRule.key_claim:type_name -> watchword.policy.v1.KeyClaim
+	7,  // 49: watchword.policy.v1.JwtRule.audience_check:type_name -> watchword.policy.v1.JwtRule.AudienceCheck
+	1,  // 50: watchword.policy.v1.JwtRule.expiration:type_name -> watchword.policy.v1.TimeCheck
+	1,  // 51: watchword.policy.v1.JwtRule.not_before:type_name -> watchword.policy.v1.TimeCheck
+	8,  // 52: watchword.policy.v1.KeyClaim.sources:type_name -> watchword.policy.v1.KeyClaim.Source
+	44, // 53: watchword.policy.v1.ConsumerSpec.credentials:type_name -> watchword.policy.v1.Credential
+	45, // 54: watchword.policy.v1.ConsumerSpec.match:type_name -> watchword.policy.v1.ConsumerMatch
+	26, // 55: watchword.policy.v1.Credential.key_set:type_name -> watchword.policy.v1.KeySet
+	51, // 56: watchword.policy.v1.ConsumerMatch.claims:type_name -> watchword.policy.v1.Condition
+	33, // 57: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	9,  // 58: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
+	47, // 59: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
+	0,  // 60: watchword.policy.v1.AuthorizationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
+	48, // 61: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
+	50, // 62: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
+	51, // 63: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
+	49, // 64: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
+	49, // 65: watchword.policy.v1.Source.not_subjects:type_name -> watchword.policy.v1.Subject
+	10, // 66: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
+	54, // 67: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
+	68, // [68:68] is the sub-list for method output_type
+	68, // [68:68] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_watchword_policy_v1_policy_proto_init() }
@@ -3607,23 +4193,24 @@ func file_watchword_policy_v1_policy_proto_init() {
 		(*Resource_AuthenticationPolicy)(nil),
 		(*Resource_AuthorizationPolicy)(nil),
 		(*Resource_Consumer)(nil),
+		(*Resource_RoleBinding)(nil),
 	}
-	file_watchword_policy_v1_policy_proto_msgTypes[8].OneofWrappers = []any{
+	file_watchword_policy_v1_policy_proto_msgTypes[15].OneofWrappers = []any{
 		(*KeySet_Builtin)(nil),
 		(*KeySet_Jwks)(nil),
 		(*KeySet_Pem)(nil),
 		(*KeySet_JwksUri)(nil),
 		(*KeySet_Secret)(nil),
 	}
-	file_watchword_policy_v1_policy_proto_msgTypes[16].OneofWrappers = []any{}
-	file_watchword_policy_v1_policy_proto_msgTypes[24].OneofWrappers = []any{}
+	file_watchword_policy_v1_policy_proto_msgTypes[23].OneofWrappers = []any{}
+	file_watchword_policy_v1_policy_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_policy_v1_policy_proto_rawDesc), len(file_watchword_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      10,
-			NumMessages:   35,
+			NumEnums:      11,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
