@@ -41,6 +41,7 @@ var layout = []struct {
 	{"controlplane/accesslog", []string{"controlplane/envoy", "dataplane/reason"}},
 	{"controlplane/access", []string{"controlplane/policy", "proto/..."}},
 	{"controlplane/audit", nil},
+	{"controlplane/bearer", []string{"internal/jose"}},
 	{"controlplane/xds", nil},
 	{"controlplane/envoy", []string{"dataplane/reason", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
@@ -83,7 +84,7 @@ var walls = []struct{ folder, mustNotLink, why string }{
 }
 
 // purePackages turn equal input into equal bytes.
-var purePackages = []string{"controlplane/access", "controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/policy", "controlplane/policytest", "dataplane/reason", "dataplane/ruleset"}
+var purePackages = []string{"controlplane/access", "controlplane/bearer", "controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/policy", "controlplane/policytest", "dataplane/reason", "dataplane/ruleset"}
 
 const (
 	noIO     = "does I/O; let the caller pass in the bytes"
