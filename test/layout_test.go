@@ -42,6 +42,7 @@ var layout = []struct {
 	{"controlplane/access", []string{"controlplane/policy", "proto/..."}},
 	{"controlplane/audit", nil},
 	{"controlplane/bearer", []string{"internal/jose"}},
+	{"controlplane/transport", nil},
 	{"controlplane/xds", nil},
 	{"controlplane/envoy", []string{"dataplane/reason", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
