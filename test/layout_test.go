@@ -42,7 +42,7 @@ var layout = []struct {
 	{"controlplane/access", []string{"controlplane/policy", "proto/..."}},
 	{"controlplane/audit", nil},
 	{"controlplane/bearer", []string{"internal/jose"}},
-	{"controlplane/transport", nil},
+	{"controlplane/transport", []string{"internal/failures"}},
 	{"controlplane/xds", nil},
 	{"controlplane/envoy", []string{"dataplane/reason", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
@@ -51,7 +51,7 @@ var layout = []struct {
 	{"controlplane/importer", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/policy", []string{"dataplane/reason", "internal/jose", "proto/..."}},
 
-	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/jose"}},
+	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/failures", "internal/jose"}},
 	{"issuer/token", []string{"issuer/keyset", "internal/jose"}},
 	{"issuer/clientauth", nil},
 	{"issuer/keyset", []string{"internal/jose"}},
@@ -59,6 +59,7 @@ var layout = []struct {
 	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
 	{"dataplane/reason", nil},
 	{"internal/jose", nil},
+	{"internal/failures", nil},
 	{"internal/identity", nil},
 	{"proto/...", []string{"proto/..."}},
 }

@@ -2,8 +2,9 @@ package transport
 
 import (
 	"net"
-	"net/netip"
 	"sync"
+
+	"github.com/watchword-mesh/watchword/internal/failures"
 )
 
 // Limits bound the open connections of a listener.
@@ -92,8 +93,5 @@ func sourceOf(a net.Addr) string {
 	if ip.IsLoopback() {
 		return ""
 	}
-	if ip.Is4() {
-		return ip.String()
-	}
-	return netip.PrefixFrom(ip, 64).Masked().String()
+	return failures.Key(ip.String())
 }
