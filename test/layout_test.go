@@ -53,7 +53,8 @@ var layout = []struct {
 
 	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/failures", "internal/jose"}},
 	{"issuer/token", []string{"issuer/keyset", "internal/jose"}},
-	{"issuer/clientauth", nil},
+	{"issuer/clientauth", []string{"internal/identity", "internal/jose"}},
+	{"issuer/ca", []string{"internal/identity", "internal/jose"}},
 	{"issuer/keyset", []string{"internal/jose"}},
 
 	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
