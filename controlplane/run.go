@@ -161,7 +161,7 @@ func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 }
 
 func (r *replica) assemble(token string, pepper []byte) {
-	r.xds = xds.New(xds.Config{Logger: r.Logger.Named("xds"), Registerer: r.registry})
+	r.xds = xds.New(xds.Config{Logger: r.Logger.Named("xds"), Registerer: r.registry, VersionKey: versionKey(pepper)})
 	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Audit: r.auditTokens()})
 	r.loop = newLoop(r.Logger.Named("loop"), r.xds, r.sts, newLoopMetrics(r.registry))
 	r.fetcher = bundle.New(bundle.Config{Keeper: r.store, Logger: r.Logger.Named("bundle"), Registerer: r.registry})
