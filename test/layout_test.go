@@ -54,14 +54,16 @@ var layout = []struct {
 	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/failures", "internal/jose"}},
 	{"issuer/token", []string{"issuer/keyset", "internal/jose"}},
 	{"issuer/clientauth", []string{"internal/identity", "internal/jose"}},
-	{"issuer/ca", []string{"internal/identity", "internal/jose"}},
+	{"issuer/ca", []string{"internal/identity", "internal/jointoken", "internal/jose"}},
 	{"issuer/keyset", []string{"internal/jose"}},
 
 	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
+	{"dataplane/enrolment", []string{"internal/identity", "internal/jointoken", "internal/jose", "proto/watchword/enrolment/v1"}},
 	{"dataplane/reason", nil},
 	{"internal/jose", nil},
 	{"internal/failures", nil},
 	{"internal/identity", nil},
+	{"internal/jointoken", nil},
 	{"proto/...", []string{"proto/..."}},
 }
 
