@@ -135,6 +135,21 @@ func TestGenerateKeepsStored(t *testing.T) {
 	}
 }
 
+// A time that Kong's API has kept stays, though the document does not say it.
+func TestGenerateKeepsTimes(t *testing.T) {
+	s, m := open(t)
+	if _, err := apply(s, consumerYAML("username: a, createdAt: 5, credentials: [{key: k, createdAt: 6}]")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := apply(s, consumerYAML("username: b, credentials: [{key: k}]")); err != nil {
+		t.Fatal(err)
+	}
+	c := m.state.Consumer("alice")
+	if got := [2]int64{c.GetCreatedAt(), c.GetCredentials()[0].GetCreatedAt()}; c.GetUsername() != "b" || got != [2]int64{5, 6} {
+		t.Errorf("%s was made at %v, want b at 5 and 6", c.GetUsername(), got)
+	}
+}
+
 // A secret in base64 stands for random bytes all the same, and public keys are
 // never made.
 func TestGenerateForms(t *testing.T) {
