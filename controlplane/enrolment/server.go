@@ -1,0 +1,224 @@
+package enrolment
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/watchword-mesh/watchword/controlplane/audit"
+	"github.com/watchword-mesh/watchword/internal/failures"
+	"github.com/watchword-mesh/watchword/internal/identity"
+	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
+)
+
+// Config is what a Server needs.
+type Config struct {
+	Records    Records
+	Mesh       Mesh
+	Assertions Assertions
+	// Pepper is what join tokens are hashed with.
+	Pepper []byte
+	// Identify says which enrolled instance the connection of a call is of.
+	Identify func(context.Context) (identity.ID, error)
+	// Refused is told of each enrolment that was refused, for the audit.
+	Refused func(audit.Entry)
+	Now     func() time.Time
+	Logger  hclog.Logger
+	// Registerer takes the metrics; nil means that they are not published.
+	Registerer prometheus.Registerer
+}
+
+// Server is the gRPC service.
+type Server struct {
+	enrolmentv1.UnimplementedEnrolmentServiceServer
+	Config
+	failed *failures.Counter
+	// working has a place for each enrolment that is being looked at: strangers
+	// must not take the processor from the streams of those who are enrolled.
+	working chan struct{}
+	metrics *metrics
+}
+
+// New returns a Server.
+func New(c Config) *Server {
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Refused == nil {
+		c.Refused = func(audit.Entry) {}
+	}
+	return &Server{Config: c, failed: failures.New(), working: make(chan struct{}, 4*runtime.GOMAXPROCS(0)), metrics: newMetrics(c.Registerer)}
+}
+
+// Register adds it to a gRPC server.
+func (s *Server) Register(g grpc.ServiceRegistrar) {
+	enrolmentv1.RegisterEnrolmentServiceServer(g, s)
+}
+
+// request is an enrolment that is being looked at.
+type request struct {
+	service, instance, node, source string
+	publicKey                       []byte // DER of SubjectPublicKeyInfo
+	key                             any
+}
+
+// Enrol implements enrolmentv1.EnrolmentServiceServer.
+func (s *Server) Enrol(ctx context.Context, req *enrolmentv1.EnrolRequest) (*enrolmentv1.EnrolResponse, error) {
+	source := sourceOf(ctx)
+	if err := s.turn(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { <-s.working }()
+	r, err := read(req, source)
+	if err != nil {
+		return nil, s.refuse(r, err)
+	}
+	i, err := s.enrol(ctx, r, req)
+	if err != nil {
+		return nil, s.refuse(r, err)
+	}
+	id, err := s.issue(r.service, i.ID, r.key)
+	if err != nil {
+		return nil, s.fault("issuing a certificate", err)
+	}
+	s.metrics.enrolled.Inc()
+	s.Logger.Info("instance enrolled", "service", i.Service, "instance", i.ID, "node", i.Node, "by", i.AttestedBy, "source", source)
+	return &enrolmentv1.EnrolResponse{Identity: id}, nil
+}
+
+// attempts is how often an enrolment is tried anew, when others have used the
+// same join token meanwhile.
+const attempts = 32
+
+// enrol stores the instance that a request proves to be, and returns when it is
+// known here.
+func (s *Server) enrol(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (Instance, error) {
+	for range attempts {
+		i, revision, err := s.enrolOnce(ctx, r, req)
+		switch {
+		case errors.Is(err, ErrConflict):
+			continue
+		case err != nil:
+			return Instance{}, err
+		}
+		return i, s.Mesh.Reached(ctx, revision)
+	}
+	return Instance{}, status.Error(codes.Aborted, "others keep using the same join token at the same time; try again")
+}
+
+func (s *Server) enrolOnce(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (Instance, int64, error) {
+	before, err := s.Records.Instance(ctx, r.service, r.instance)
+	known := err == nil
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		return Instance{}, 0, err
+	}
+	proof, err := s.attest(ctx, r, req, known)
+	if err != nil {
+		return Instance{}, 0, err
+	}
+	now := s.Now().UTC()
+	if known && now.Sub(before.Renewed) < noteRenewal {
+		return before, before.Revision, nil // nothing to write, however often it asks
+	}
+	i := Instance{Service: r.service, ID: r.instance, Node: r.node, PublicKey: r.publicKey, AttestedBy: proof.by,
+		Enrolled: now, Renewed: now, Expires: now.Add(Lifetime), Revision: before.Revision}
+	if known {
+		i.Enrolled = before.Enrolled
+	}
+	entry := audit.Entry{Actor: "instance:" + r.service + "/" + r.instance, Source: r.source, Method: "Enrol",
+		Subjects: []string{fmt.Sprintf("instance %s/%s by %s", r.service, r.instance, proof.by)}}
+	revision, err := s.Records.Enrol(ctx, i, proof.token, entry)
+	return i, revision, err
+}
+
+// Renew implements enrolmentv1.EnrolmentServiceServer. It works from memory, so
+// that certificates do not run out while etcd is away.
+func (s *Server) Renew(ctx context.Context, _ *enrolmentv1.RenewRequest) (*enrolmentv1.RenewResponse, error) {
+	id, err := s.Identify(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, "renewing needs the certificate of an enrolled instance; enrol again")
+	}
+	i, ok := s.Mesh.Instance(id.Service, id.Instance)
+	if !ok {
+		return nil, status.Error(codes.PermissionDenied, "this instance is not enrolled any more; enrol with a new key")
+	}
+	key, err := x509.ParsePKIXPublicKey(i.PublicKey)
+	if err != nil {
+		return nil, s.fault("reading the key of an instance", err)
+	}
+	out, err := s.issue(i.Service, i.ID, key)
+	if err != nil {
+		return nil, s.fault("issuing a certificate", err)
+	}
+	s.noteRenewal(ctx, i)
+	s.metrics.renewed.Inc()
+	return &enrolmentv1.RenewResponse{Identity: out}, nil
+}
+
+// noteRenewal puts off the end of an enrolment, once a day. Whether that works or
+// not, the instance goes on: the next renewal tries again.
+func (s *Server) noteRenewal(ctx context.Context, i Instance) {
+	now := s.Now().UTC()
+	if now.Sub(i.Renewed) < noteRenewal {
+		return
+	}
+	i.Renewed, i.Expires = now, now.Add(Lifetime)
+	if _, err := s.Records.Enrol(ctx, i, nil, audit.Entry{}); err != nil {
+		s.Logger.Warn("the renewal of an instance could not be noted; its enrolment ends unless a later one can", "service", i.Service, "instance", i.ID, "error", err)
+	}
+}
+
+func (s *Server) issue(service, instance string, key any) (*enrolmentv1.Identity, error) {
+	authority, now := s.Mesh.Authority(), s.Now()
+	id := identity.ID{TrustDomain: authority.TrustDomain(), Service: service, Instance: instance}
+	chain, err := authority.IssueInstance(id, key, now, CertificateLifetime)
+	if err != nil {
+		return nil, err
+	}
+	out := &enrolmentv1.Identity{
+		Service: service, Instance: instance, TrustDomain: id.TrustDomain, Issuer: s.Mesh.Issuer(),
+		Certificates: chain, Expires: timestamppb.New(now.Add(CertificateLifetime)), Renew: timestamppb.New(now.Add(CertificateLifetime / 2)),
+	}
+	for _, c := range authority.Certificates() {
+		out.Authorities = append(out.Authorities, c.Raw)
+	}
+	return out, nil
+}
+
+// turnWait is how long an enrolment waits for its turn.
+const turnWait = 5 * time.Second
+
+func (s *Server) turn(ctx context.Context) error {
+	timer := time.NewTimer(turnWait)
+	defer timer.Stop()
+	select {
+	case s.working <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return status.Error(codes.Unavailable, "too many instances enrol at the same time; try again")
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+func sourceOf(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return ""
+	}
+	return failures.SourceOf(p.Addr.String())
+}
