@@ -98,9 +98,13 @@ func parseIdentity(text []byte) (*enrolmentv1.Identity, error) {
 	}
 }
 
+func encodePEM(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
 func keyFileText(key *keyPair, g *granted) ([]byte, error) {
 	var out bytes.Buffer
-	put := func(kind string, der []byte) { out.Write(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})) }
+	put := func(kind string, der []byte) { out.Write(encodePEM(kind, der)) }
 	put(blockKey, key.pkcs8)
 	if g == nil {
 		return out.Bytes(), nil
