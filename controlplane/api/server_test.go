@@ -184,7 +184,7 @@ func TestJSON(t *testing.T) {
 		want               string
 	}{
 		{"GET", "/v1/resources/service/a", "", 200, `{"items":[{"apiVersion":"watchword.dev/v1","kind":"Service","metadata":{"labels":{"team":"x"},"name":"a","revision":11,"uid":"uid-of-a"},"spec":{}}],"revision":"11"}`},
-		{"GET", "/v1/resources/Pod", "", 400, `{"code":3,"details":[],"message":"unknown kind \"Pod\"; the kinds are Issuer, Consumer, Service, AuthenticationPolicy and AuthorizationPolicy"}`},
+		{"GET", "/v1/resources/Pod", "", 400, `{"code":3,"details":[],"message":"unknown kind \"Pod\"; the kinds are Issuer, Consumer, Service, AuthenticationPolicy, AuthorizationPolicy and RoleBinding"}`},
 		{"GET", "/v1/resources/Service/b", "", 404, `{"code":5,"details":[],"message":"there is no Service \"b\""}`},
 		{"POST", "/v1/apply", applied(serviceYAML("b", "x")), 200, `"action":"CREATED"`},
 		{"POST", "/v1/apply", applied("kind: X"), 400, `{"code":3,"details":[{"@type":"type.googleapis.com/watchword.admin.v1.Faults","faults":[{"field":"apiVersion","line":1,"message":"wants \"watchword.dev/v1\"","resource":"","source":"a.yaml"},{"field":"kind","line":1,`},
