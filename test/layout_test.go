@@ -44,7 +44,7 @@ var layout = []struct {
 	{"controlplane/xds", nil},
 	{"controlplane/envoy", []string{"dataplane/reason", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
-	{"controlplane/store", []string{"controlplane/audit", "controlplane/policy", "controlplane/bundle", "issuer/keyset", "issuer/clientauth", "proto/..."}},
+	{"controlplane/store", []string{"controlplane/audit", "controlplane/policy", "controlplane/bundle", "issuer/ca", "issuer/keyset", "issuer/clientauth", "proto/..."}},
 	{"controlplane/bundle", []string{"internal/jose", "proto/..."}},
 	{"controlplane/importer", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/policy", []string{"dataplane/reason", "internal/jose", "proto/..."}},
@@ -52,6 +52,7 @@ var layout = []struct {
 	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/jose"}},
 	{"issuer/token", []string{"issuer/keyset", "internal/jose"}},
 	{"issuer/clientauth", nil},
+	{"issuer/ca", []string{"internal/identity", "internal/jose"}},
 	{"issuer/keyset", []string{"internal/jose"}},
 
 	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
