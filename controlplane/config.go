@@ -159,25 +159,25 @@ func (c Config) prepareDataDir() (unlock func(), err error) {
 	return func() { _ = lock.Close() }, nil
 }
 
-// kek finds the key-encryption key. A new one is made only for empty data: for
-// others it would open nothing.
-func (c Config) kek(create bool) (store.KEK, error) {
+// keyring finds the key-encryption keys. A new one is made only for empty data:
+// for others it would open nothing.
+func (c Config) keyring(create bool) (store.Keyring, error) {
 	switch {
 	case c.KEKFile != "":
 		return store.KEKFile(c.KEKFile, false)
 	case c.KEK != "":
-		k, err := store.ParseKEK([]byte(c.KEK))
+		ring, err := store.ParseKeyring([]byte(c.KEK))
 		if err != nil {
-			return nil, fmt.Errorf("WATCHWORD_KEK is not usable: %w", err)
+			return store.Keyring{}, fmt.Errorf("WATCHWORD_KEK is not usable: %w", err)
 		}
-		return k, nil
+		return ring, nil
 	}
 	path := filepath.Join(c.DataDir, kekFile)
-	k, err := store.KEKFile(path, create)
+	ring, err := store.KEKFile(path, create)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it by --kek-file or WATCHWORD_KEK", path)
+		return store.Keyring{}, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it by --kek-file or WATCHWORD_KEK", path)
 	}
-	return k, err
+	return ring, err
 }
 
 // store turns the configuration into that of the store.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/watchword-mesh/watchword/controlplane/api"
+	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
@@ -79,8 +80,8 @@ func (c *credentials) CreateClientSecret(ctx context.Context, service string) (s
 	if err != nil {
 		return "", "", err
 	}
-	revision, err := c.store.AddSecret(ctx, secret)
-	if errors.Is(err, store.ErrConflict) {
+	revision, err := c.store.AddSecret(ctx, secret, audit.Entry{})
+	if errors.Is(err, store.ErrNoService) {
 		return "", "", api.ErrUnknown
 	}
 	if err != nil {

@@ -133,11 +133,11 @@ func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	kek, err := r.kek(!initialized)
+	ring, err := r.keyring(!initialized)
 	if err != nil {
 		return nil, err
 	}
-	r.store.UseKEK(kek)
+	r.store.UseKeyring(ring)
 	now := time.Now().UTC()
 	pepper, first, err := r.store.Init(ctx, store.Setup{Issuer: builtinIssuer(r.IssuerURL, r.TrustDomain), Created: now})
 	if err != nil {

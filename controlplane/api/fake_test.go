@@ -29,7 +29,7 @@ type memory struct {
 	// fail is the answer to the next commits.
 	fail    error
 	commits int
-	// limit of changes in one step; 0 is 128.
+	// limit of changes in one step; 0 is 126.
 	limit  int
 	waited []int64
 }
@@ -49,7 +49,7 @@ func (m *memory) Reached(ctx context.Context, revision int64) error {
 
 func (m *memory) Split(s Step) ([]Step, error) {
 	var steps []Step
-	limit := cmp.Or(m.limit, 128)
+	limit := cmp.Or(m.limit, 126)
 	for len(s.Put) > limit {
 		steps, s.Put = append(steps, Step{Put: s.Put[:limit]}), s.Put[limit:]
 	}
