@@ -42,7 +42,7 @@ var layout = []struct {
 	{"controlplane/access", []string{"controlplane/policy", "proto/..."}},
 	{"controlplane/audit", nil},
 	{"controlplane/xds", nil},
-	{"controlplane/envoy", []string{"dataplane/reason", "proto/..."}},
+	{"controlplane/envoy", []string{"dataplane/reason", "internal/identity", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/store", []string{"controlplane/audit", "controlplane/policy", "controlplane/bundle", "issuer/keyset", "issuer/clientauth", "proto/..."}},
 	{"controlplane/bundle", []string{"internal/jose", "proto/..."}},
@@ -55,6 +55,7 @@ var layout = []struct {
 	{"issuer/keyset", []string{"internal/jose"}},
 
 	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
+	{"dataplane/sds", nil},
 	{"dataplane/reason", nil},
 	{"internal/jose", nil},
 	{"internal/identity", nil},
