@@ -45,7 +45,7 @@ var layout = []struct {
 	{"controlplane/enrolment", []string{"controlplane/audit", "controlplane/bearer", "internal/failures", "internal/identity", "internal/jointoken", "issuer/ca", "proto/..."}},
 	{"controlplane/transport", []string{"internal/failures"}},
 	{"controlplane/xds", nil},
-	{"controlplane/envoy", []string{"dataplane/reason", "proto/..."}},
+	{"controlplane/envoy", []string{"dataplane/reason", "internal/identity", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/store", []string{"controlplane/audit", "controlplane/policy", "controlplane/bundle", "issuer/ca", "issuer/keyset", "issuer/clientauth", "proto/..."}},
 	{"controlplane/bundle", []string{"internal/jose", "proto/..."}},
@@ -60,6 +60,7 @@ var layout = []struct {
 
 	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
 	{"dataplane/enrolment", []string{"internal/identity", "internal/jointoken", "internal/jose", "proto/watchword/enrolment/v1"}},
+	{"dataplane/sds", nil},
 	{"dataplane/reason", nil},
 	{"internal/jose", nil},
 	{"internal/failures", nil},

@@ -183,7 +183,7 @@ func (p *plane) runEnvoy(t *testing.T) {
 	if binary == "" {
 		binary = filepath.Join("..", "..", ".build", "envoy", "envoy")
 	}
-	config, err := envoy.Bootstrap(envoy.BootstrapOptions{Node: "orders-1", Service: "orders", ADSAddress: p.address, AdminAddress: p.admin})
+	config, err := envoy.Bootstrap(envoy.BootstrapOptions{Node: "orders-1", Service: "orders", ADSAddress: p.address, AdminAddress: p.admin, Unprotected: true})
 	if err != nil {
 		t.Fatal(err)
 	}
