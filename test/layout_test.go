@@ -42,7 +42,7 @@ var layout = []struct {
 	{"controlplane/access", []string{"controlplane/policy", "proto/..."}},
 	{"controlplane/audit", nil},
 	{"controlplane/bearer", []string{"internal/jose"}},
-	{"controlplane/enrolment", []string{"controlplane/audit", "controlplane/bearer", "internal/failures", "internal/identity", "internal/jointoken", "issuer/ca", "proto/..."}},
+	{"controlplane/enrolment", []string{"controlplane/audit", "controlplane/bearer", "controlplane/store", "internal/failures", "internal/identity", "internal/jointoken", "issuer/ca", "proto/..."}},
 	{"controlplane/transport", []string{"internal/failures"}},
 	{"controlplane/xds", nil},
 	{"controlplane/envoy", []string{"dataplane/reason", "internal/identity", "proto/..."}},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/jointoken"
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
@@ -16,7 +17,7 @@ import (
 type proof struct {
 	by string
 	// token is the join token that it uses up; nil if there is none.
-	token *JoinToken
+	token *store.JoinToken
 }
 
 // refusal is a credential that does not do. The caller hears the same whatever it
@@ -27,7 +28,7 @@ func (r *refusal) Error() string { return r.reason }
 
 func refusef(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
 
-// attest looks at the credential of a request. Known says that the key is enrolled
+// attest looks at the credential of a request, and writes nothing. Known says that the key is enrolled
 // for that service.
 func (s *Server) attest(ctx context.Context, r request, req *enrolmentv1.EnrolRequest, known bool) (proof, error) {
 	spec := s.Mesh.Service(r.service)
@@ -47,8 +48,8 @@ func (s *Server) byJoinToken(ctx context.Context, r request, text string, known 
 	if err != nil {
 		return proof{}, refusef("%v", err)
 	}
-	kept, err := s.Records.JoinToken(ctx, given.ID)
-	if err != nil && !errors.Is(err, ErrUnknown) {
+	kept, err := s.Records.FindJoinToken(ctx, given.ID)
+	if err != nil && !errors.Is(err, store.ErrUnknown) {
 		return proof{}, err
 	}
 	// The same work for an ID that is not there: the hash of nothing is equal to none.
@@ -69,7 +70,6 @@ func (s *Server) byJoinToken(ctx context.Context, r request, text string, known 
 	case len(kept.Instances) >= kept.Uses:
 		return proof{}, refusef("join token %s is used up", kept.ID)
 	}
-	kept.Instances = append(slices.Clip(kept.Instances), r.instance)
 	return proof{by: by, token: &kept}, nil
 }
 

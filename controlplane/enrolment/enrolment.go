@@ -13,11 +13,11 @@ package enrolment
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/bearer"
+	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/issuer/ca"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -35,54 +35,12 @@ const (
 	noteRenewal = 24 * time.Hour
 )
 
-// What Records returns, to be told apart.
-var (
-	// ErrUnknown: there is no such record.
-	ErrUnknown = errors.New("there is no such record")
-	// ErrNoService: the service does not exist.
-	ErrNoService = errors.New("there is no such service")
-	// ErrConflict: the record has changed since it was read.
-	ErrConflict = errors.New("the record has changed meanwhile")
-)
-
-// JoinToken is what is kept of a join token.
-type JoinToken struct {
-	ID, Service string
-	// Hash is the HMAC of the secret; see [Hash].
-	Hash []byte
-	// Uses is how many instances may enrol with it, Instances are those that have.
-	Uses             int
-	Instances        []string
-	Created, Expires time.Time
-	CreatedBy        string
-	Revision         int64
-}
-
-// Instance is an enrolled instance.
-type Instance struct {
-	Service, ID string
-	// Node is what it calls itself.
-	Node string
-	// PublicKey is the DER of its SubjectPublicKeyInfo.
-	PublicKey []byte
-	// AttestedBy is what it proved itself with, such as "join-token/ID".
-	AttestedBy string
-	// Renewed is when it last got a certificate, to the day.
-	Enrolled, Renewed, Expires time.Time
-	Revision                   int64
-}
-
-// Records is where enrolments are kept.
+// Records is where enrolments are kept; package store says what each does.
 type Records interface {
-	// JoinToken reads one as it is now, or ErrUnknown.
-	JoinToken(ctx context.Context, id string) (JoinToken, error)
-	// Instance reads one as it is now, or ErrUnknown.
-	Instance(ctx context.Context, service, id string) (Instance, error)
-	// Enrol stores an instance, and notes it in the token that it used, if any, in
-	// one transaction: only if the service exists, the token has not changed, and
-	// the instance is as it was read (Revision; 0: not there). It returns the
-	// revision of the transaction.
-	Enrol(ctx context.Context, i Instance, use *JoinToken, e audit.Entry) (revision int64, err error)
+	FindJoinToken(ctx context.Context, id string) (store.JoinToken, error)
+	Instance(ctx context.Context, service, id string) (store.Instance, error)
+	Enrol(ctx context.Context, i store.Instance, use *store.JoinToken, e audit.Entry) (store.Instance, error)
+	Renew(ctx context.Context, i store.Instance) error
 }
 
 // Mesh is what the control plane knows at one moment.
@@ -90,7 +48,7 @@ type Mesh interface {
 	// Service is nil if there is no such service.
 	Service(name string) *policyv1.ServiceSpec
 	// Instance is one that is enrolled, from memory.
-	Instance(service, id string) (Instance, bool)
+	Instance(service, id string) (store.Instance, bool)
 	// Issuers are those of some names that can be verified with.
 	Issuers(names []string) []bearer.Issuer
 	// RevokedBefore is until when Kubernetes tokens of a service do not count.
@@ -99,6 +57,8 @@ type Mesh interface {
 	Issuer() string
 	// Authority issues certificates.
 	Authority() *ca.Authority
+	// Revision is that of what Mesh says.
+	Revision() int64
 	// Reached waits until a revision is in force here.
 	Reached(ctx context.Context, revision int64) error
 }

@@ -165,7 +165,7 @@ func TestByKey(t *testing.T) {
 	}
 	own := identity.ID{TrustDomain: "mesh.local", Service: "orders", Instance: k.instance}
 	w.enrols(t, by("orders", k, own), k)
-	if got := w.instances["orders/"+k.instance]; got.AttestedBy != "key" || !got.Renewed.Equal(w.now) || got.Enrolled.Equal(w.now) || !got.Expires.Equal(w.now.Add(Lifetime)) {
+	if got := w.instances["orders/"+k.instance]; got.AttestedBy != "join-token/"+token.ID || !got.Renewed.Equal(w.now) || got.Enrolled.Equal(w.now) || !got.Expires.Equal(w.now.Add(Lifetime)) {
 		t.Errorf("the record is %+v; want it renewed at %s", got, w.now)
 	}
 	w.refuses(t, by("orders", other, own), "assertion is of instance")
@@ -214,7 +214,7 @@ func TestRenew(t *testing.T) {
 	w := newWorld(t)
 	token, k := w.token("orders", 1), newKey(t)
 	first := w.enrols(t, byJoinToken("orders", k, token), k)
-	w.caller = identity.ID{TrustDomain: "mesh.local", Service: "orders", Instance: k.instance}
+	w.caller, w.callerKey = identity.ID{TrustDomain: "mesh.local", Service: "orders", Instance: k.instance}, &k.private.PublicKey
 	w.now = first.GetRenew().AsTime()
 	resp, err := w.Server.Renew(from("10.0.0.1"), nil)
 	if err != nil {

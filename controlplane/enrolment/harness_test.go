@@ -3,6 +3,7 @@ package enrolment
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/bearer"
+	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/identity"
 	"github.com/watchword-mesh/watchword/internal/jointoken"
 	"github.com/watchword-mesh/watchword/internal/jose"
@@ -41,8 +43,8 @@ type world struct {
 	mu        sync.Mutex
 	revision  int64
 	services  map[string]*policyv1.ServiceSpec
-	instances map[string]Instance
-	tokens    map[string]JoinToken
+	instances map[string]store.Instance
+	tokens    map[string]store.JoinToken
 	revoked   map[string]time.Time
 	refusals  []audit.Entry
 	audit     []audit.Entry
@@ -51,12 +53,13 @@ type world struct {
 	// down is what records answer, if set.
 	down error
 	// caller is whose certificate a call of Renew has.
-	caller identity.ID
+	caller    identity.ID
+	callerKey crypto.PublicKey
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{now: time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC), services: map[string]*policyv1.ServiceSpec{}, instances: map[string]Instance{}, tokens: map[string]JoinToken{}, revoked: map[string]time.Time{}}
+	w := &world{now: time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC), services: map[string]*policyv1.ServiceSpec{}, instances: map[string]store.Instance{}, tokens: map[string]store.JoinToken{}, revoked: map[string]time.Time{}}
 	record, err := ca.First("mesh.local", w.now)
 	if err != nil {
 		t.Fatal(err)
@@ -71,11 +74,11 @@ func newWorld(t testing.TB) *world {
 	w.services["payments"] = &policyv1.ServiceSpec{}
 	w.Server = New(Config{
 		Records: w, Mesh: mesh{w}, Assertions: w, Pepper: pepper, Now: func() time.Time { return w.now },
-		Identify: func(context.Context) (identity.ID, error) {
+		Identify: func(context.Context) (identity.ID, crypto.PublicKey, error) {
 			if w.caller.Instance == "" {
-				return identity.ID{}, errors.New("nobody")
+				return identity.ID{}, nil, errors.New("nobody")
 			}
-			return w.caller, nil
+			return w.caller, w.callerKey, nil
 		},
 		Refused: func(e audit.Entry) { w.refusals = append(w.refusals, e) },
 	})
@@ -86,7 +89,7 @@ func newWorld(t testing.TB) *world {
 type mesh struct{ w *world }
 
 func (m mesh) Service(name string) *policyv1.ServiceSpec { return m.w.services[name] }
-func (m mesh) Instance(service, id string) (Instance, bool) {
+func (m mesh) Instance(service, id string) (store.Instance, bool) {
 	i, ok := m.w.instances[service+"/"+id]
 	return i, ok
 }
@@ -97,6 +100,7 @@ func (m mesh) Issuers(names []string) []bearer.Issuer {
 	return nil
 }
 func (m mesh) RevokedBefore(service string) time.Time   { return m.w.revoked[service] }
+func (m mesh) Revision() int64                          { return m.w.revision }
 func (mesh) Issuer() string                             { return issuerURL }
 func (m mesh) Authority() *ca.Authority                 { return m.w.authority }
 func (mesh) Reached(ctx context.Context, _ int64) error { return ctx.Err() }
@@ -105,7 +109,7 @@ func (w *world) VerifyAssertion(text string) (string, string, error) {
 	return id.Service, id.Instance, err
 }
 
-func (w *world) JoinToken(_ context.Context, id string) (JoinToken, error) {
+func (w *world) FindJoinToken(_ context.Context, id string) (store.JoinToken, error) {
 	w.mu.Lock()
 	t, ok := w.tokens[id]
 	w.mu.Unlock()
@@ -113,52 +117,70 @@ func (w *world) JoinToken(_ context.Context, id string) (JoinToken, error) {
 		w.between()
 	}
 	if !ok {
-		return t, errors.Join(ErrUnknown, w.down)
+		return t, errors.Join(store.ErrUnknown, w.down)
 	}
 	return t, w.down
 }
 
-func (w *world) Instance(_ context.Context, service, id string) (Instance, error) {
+func (w *world) Instance(_ context.Context, service, id string) (store.Instance, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	i, ok := w.instances[service+"/"+id]
 	if !ok && w.down == nil {
-		return i, ErrUnknown
+		return i, store.ErrUnknown
 	}
 	return i, w.down
 }
 
-func (w *world) Enrol(_ context.Context, i Instance, use *JoinToken, e audit.Entry) (int64, error) {
+func (w *world) Enrol(_ context.Context, i store.Instance, use *store.JoinToken, e audit.Entry) (store.Instance, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	key := i.Service + "/" + i.ID
 	switch {
 	case w.down != nil:
-		return 0, w.down
+		return i, w.down
 	case w.services[i.Service] == nil:
-		return 0, ErrNoService
-	case w.instances[key].Revision != i.Revision, use != nil && w.tokens[use.ID].Revision != use.Revision:
-		return 0, ErrConflict
+		return i, store.ErrNoService
+	case use != nil && len(use.Instances) >= use.Uses:
+		return i, store.ErrUsedUp
+	case use != nil && w.tokens[use.ID].Revision != use.Revision:
+		return i, store.ErrConflict
 	}
 	w.revision++
 	i.Revision = w.revision
 	w.instances[key] = i
 	if use != nil {
 		kept := *use
-		kept.Revision = w.revision
+		kept.Instances, kept.Revision = append(slices.Clone(use.Instances), i.ID), w.revision
 		w.tokens[use.ID] = kept
 	}
-	if e.Method != "" {
-		w.audit = append(w.audit, e)
+	w.audit = append(w.audit, e)
+	return i, nil
+}
+
+func (w *world) Renew(_ context.Context, i store.Instance) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := i.Service + "/" + i.ID
+	switch before, ok := w.instances[key]; {
+	case w.down != nil:
+		return w.down
+	case !ok:
+		return store.ErrUnknown
+	case before.Revision != i.Revision:
+		return store.ErrConflict
 	}
-	return w.revision, nil
+	w.revision++
+	i.Revision = w.revision
+	w.instances[key] = i
+	return nil
 }
 
 // token makes a join token of a service.
 func (w *world) token(service string, uses int) jointoken.Token {
 	t := jointoken.New(w.authority.Pin())
 	w.revision++
-	w.tokens[t.ID] = JoinToken{ID: t.ID, Service: service, Hash: Hash(pepper, service, t), Uses: uses, Created: w.now, Expires: w.now.Add(time.Hour), Revision: w.revision}
+	w.tokens[t.ID] = store.JoinToken{ID: t.ID, Service: service, Hash: Hash(pepper, service, t), Uses: uses, Created: w.now, Expires: w.now.Add(time.Hour), Revision: w.revision}
 	return t
 }
 

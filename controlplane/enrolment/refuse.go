@@ -12,6 +12,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/bearer"
+	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/identity"
 	"github.com/watchword-mesh/watchword/issuer/ca"
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
@@ -34,7 +35,11 @@ func read(req *enrolmentv1.EnrolRequest, source string) (request, error) {
 	if err != nil {
 		return r, refusef("%v", err)
 	}
-	r.key, r.publicKey, r.instance = key, spki, identity.InstanceOf(spki)
+	public, err := ca.InstanceKey(spki)
+	if err != nil {
+		return r, refusef("%v", err)
+	}
+	r.key, r.jwk, r.instance = key, public.JWK(), identity.InstanceOf(spki)
 	return r, nil
 }
 
@@ -50,7 +55,7 @@ func verifyKubernetes(text string, issuers []bearer.Issuer, now time.Time) (bear
 func (s *Server) refuse(r request, err error) error {
 	var refused *refusal
 	switch {
-	case errors.As(err, &refused), errors.Is(err, ErrNoService):
+	case errors.As(err, &refused), errors.Is(err, store.ErrNoService), errors.Is(err, store.ErrUsedUp):
 		return s.refused(r, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err).Err()

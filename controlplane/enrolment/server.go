@@ -2,7 +2,7 @@ package enrolment
 
 import (
 	"context"
-	"crypto/x509"
+	"crypto"
 	"errors"
 	"fmt"
 	"runtime"
@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/watchword-mesh/watchword/controlplane/audit"
+	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/failures"
 	"github.com/watchword-mesh/watchword/internal/identity"
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
@@ -29,8 +30,9 @@ type Config struct {
 	Assertions Assertions
 	// Pepper is what join tokens are hashed with.
 	Pepper []byte
-	// Identify says which enrolled instance the connection of a call is of.
-	Identify func(context.Context) (identity.ID, error)
+	// Identify says which enrolled instance the connection of a call is of, and
+	// which key that has.
+	Identify func(context.Context) (identity.ID, crypto.PublicKey, error)
 	// Refused is told of each enrolment that was refused, for the audit.
 	Refused func(audit.Entry)
 	Now     func() time.Time
@@ -72,8 +74,8 @@ func (s *Server) Register(g grpc.ServiceRegistrar) {
 // request is an enrolment that is being looked at.
 type request struct {
 	service, instance, node, source string
-	publicKey                       []byte // DER of SubjectPublicKeyInfo
-	key                             any
+	key                             crypto.PublicKey
+	jwk                             string
 }
 
 // Enrol implements enrolmentv1.EnrolmentServiceServer.
@@ -106,49 +108,64 @@ const attempts = 32
 
 // enrol stores the instance that a request proves to be, and returns when it is
 // known here.
-func (s *Server) enrol(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (Instance, error) {
+func (s *Server) enrol(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (store.Instance, error) {
 	for range attempts {
-		i, revision, err := s.enrolOnce(ctx, r, req)
+		i, err := s.enrolOnce(ctx, r, req)
 		switch {
-		case errors.Is(err, ErrConflict):
+		case errors.Is(err, store.ErrConflict), errors.Is(err, errGone):
 			continue
 		case err != nil:
-			return Instance{}, err
+			return store.Instance{}, err
 		}
-		return i, s.Mesh.Reached(ctx, revision)
+		return i, s.Mesh.Reached(ctx, i.Revision)
 	}
-	return Instance{}, status.Error(codes.Aborted, "others keep using the same join token at the same time; try again")
+	return store.Instance{}, status.Error(codes.Aborted, "others keep using the same join token at the same time; try again")
 }
 
-func (s *Server) enrolOnce(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (Instance, int64, error) {
+// errGone: the instance was there when the credential was judged, and is no more.
+var errGone = errors.New("the enrolment has ended meanwhile")
+
+func (s *Server) enrolOnce(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (store.Instance, error) {
+	revision := s.Mesh.Revision() // before the credential is judged by what Mesh says
 	before, err := s.Records.Instance(ctx, r.service, r.instance)
 	known := err == nil
-	if err != nil && !errors.Is(err, ErrUnknown) {
-		return Instance{}, 0, err
+	if err != nil && !errors.Is(err, store.ErrUnknown) {
+		return store.Instance{}, err
 	}
 	proof, err := s.attest(ctx, r, req, known)
 	if err != nil {
-		return Instance{}, 0, err
+		return store.Instance{}, err
+	}
+	if known {
+		return s.again(ctx, before)
 	}
 	now := s.Now().UTC()
-	if known && now.Sub(before.Renewed) < noteRenewal {
-		return before, before.Revision, nil // nothing to write, however often it asks
-	}
-	i := Instance{Service: r.service, ID: r.instance, Node: r.node, PublicKey: r.publicKey, AttestedBy: proof.by,
-		Enrolled: now, Renewed: now, Expires: now.Add(Lifetime), Revision: before.Revision}
-	if known {
-		i.Enrolled = before.Enrolled
-	}
+	i := store.Instance{Service: r.service, ID: r.instance, Node: r.node, PublicJWK: r.jwk, AttestedBy: proof.by,
+		Enrolled: now, Renewed: now, Expires: now.Add(Lifetime), Revision: revision}
 	entry := audit.Entry{Actor: "instance:" + r.service + "/" + r.instance, Source: r.source, Method: "Enrol",
 		Subjects: []string{fmt.Sprintf("instance %s/%s by %s", r.service, r.instance, proof.by)}}
-	revision, err := s.Records.Enrol(ctx, i, proof.token, entry)
-	return i, revision, err
+	return s.Records.Enrol(ctx, i, proof.token, entry)
+}
+
+// again is for a key that is enrolled: it uses nothing up, and there is nothing to
+// write more than once a day, however often it asks.
+func (s *Server) again(ctx context.Context, i store.Instance) (store.Instance, error) {
+	now := s.Now().UTC()
+	if now.Sub(i.Renewed) < noteRenewal {
+		return i, nil
+	}
+	i.Renewed, i.Expires = now, now.Add(Lifetime)
+	err := s.Records.Renew(ctx, i)
+	if errors.Is(err, store.ErrUnknown) {
+		return i, errGone
+	}
+	return i, err
 }
 
 // Renew implements enrolmentv1.EnrolmentServiceServer. It works from memory, so
 // that certificates do not run out while etcd is away.
 func (s *Server) Renew(ctx context.Context, _ *enrolmentv1.RenewRequest) (*enrolmentv1.RenewResponse, error) {
-	id, err := s.Identify(ctx)
+	id, key, err := s.Identify(ctx)
 	if err != nil {
 		return nil, status.Error(codes.Unauthenticated, "renewing needs the certificate of an enrolled instance; enrol again")
 	}
@@ -156,33 +173,19 @@ func (s *Server) Renew(ctx context.Context, _ *enrolmentv1.RenewRequest) (*enrol
 	if !ok {
 		return nil, status.Error(codes.PermissionDenied, "this instance is not enrolled any more; enrol with a new key")
 	}
-	key, err := x509.ParsePKIXPublicKey(i.PublicKey)
-	if err != nil {
-		return nil, s.fault("reading the key of an instance", err)
-	}
 	out, err := s.issue(i.Service, i.ID, key)
 	if err != nil {
 		return nil, s.fault("issuing a certificate", err)
 	}
-	s.noteRenewal(ctx, i)
+	if _, err := s.again(ctx, i); err != nil {
+		// It goes on, and the next renewal tries again.
+		s.Logger.Warn("the renewal of an instance could not be noted; its enrolment ends unless a later one can", "service", i.Service, "instance", i.ID, "enrolment_ends", i.Expires, "error", err)
+	}
 	s.metrics.renewed.Inc()
 	return &enrolmentv1.RenewResponse{Identity: out}, nil
 }
 
-// noteRenewal puts off the end of an enrolment, once a day. Whether that works or
-// not, the instance goes on: the next renewal tries again.
-func (s *Server) noteRenewal(ctx context.Context, i Instance) {
-	now := s.Now().UTC()
-	if now.Sub(i.Renewed) < noteRenewal {
-		return
-	}
-	i.Renewed, i.Expires = now, now.Add(Lifetime)
-	if _, err := s.Records.Enrol(ctx, i, nil, audit.Entry{}); err != nil {
-		s.Logger.Warn("the renewal of an instance could not be noted; its enrolment ends unless a later one can", "service", i.Service, "instance", i.ID, "error", err)
-	}
-}
-
-func (s *Server) issue(service, instance string, key any) (*enrolmentv1.Identity, error) {
+func (s *Server) issue(service, instance string, key crypto.PublicKey) (*enrolmentv1.Identity, error) {
 	authority, now := s.Mesh.Authority(), s.Now()
 	id := identity.ID{TrustDomain: authority.TrustDomain(), Service: service, Instance: instance}
 	chain, err := authority.IssueInstance(id, key, now, CertificateLifetime)

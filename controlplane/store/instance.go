@@ -103,7 +103,7 @@ func (s *Store) Enrol(ctx context.Context, i Instance, use *JoinToken, entry aud
 		if use != nil {
 			conditions = append(conditions, exists(s.joinTokenKey(use.Service, use.ID)))
 		}
-	case use != nil && len(use.Instances) >= use.Uses:
+	case use != nil && (len(use.Instances) >= use.Uses || slices.Contains(use.Instances, i.ID)): // the latter was revoked since
 		return Instance{}, ErrUsedUp
 	case use != nil:
 		used := *use
@@ -138,6 +138,15 @@ func (s *Store) enrollable(i Instance) []clientv3.Cmp {
 			clientv3.Compare(clientv3.ModRevision(s.prefix+enrolmentsPrefix+i.Service), "<", i.Revision+1))
 	}
 	return conditions
+}
+
+// Instance reads one from etcd. ErrUnknown means that there is none.
+func (s *Store) Instance(ctx context.Context, service, id string) (Instance, error) {
+	i, found, err := s.readInstance(ctx, service, id)
+	if err == nil && !found {
+		err = ErrUnknown
+	}
+	return i, err
 }
 
 func (s *Store) readInstance(ctx context.Context, service, id string) (Instance, bool, error) {
