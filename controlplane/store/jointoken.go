@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,6 +101,9 @@ func (s *Store) ListJoinTokens(ctx context.Context, service string) ([]JoinToken
 		}
 		tokens = append(tokens, t)
 		return nil
+	})
+	slices.SortFunc(tokens, func(a, b JoinToken) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.ID, b.ID))
 	})
 	return tokens, err
 }

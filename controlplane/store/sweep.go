@@ -51,7 +51,7 @@ func (s *Store) sweepAudit(ctx context.Context, now time.Time, keep Retention) (
 		return 0, err
 	}
 	if old := now.Add(-keep.AuditAge).UnixNano(); keep.AuditAge > 0 && old > 0 {
-		from = min(from, fmt.Sprintf("%s%016x", s.prefix+auditPrefix, math.MaxInt64-old))
+		from = min(from, fmt.Sprintf("%s%016x", s.prefix+auditPrefix, math.MaxInt64-old+1))
 	}
 	if from == end {
 		return 0, nil
