@@ -13,6 +13,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/watchword-mesh/watchword/internal/identity"
 )
@@ -75,6 +76,8 @@ func (i *BootstrapIdentity) transportSocket() (*corev3.TransportSocket, error) {
 	exact := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: identity.ControlPlane(i.TrustDomain)}}
 	packed, err := pack(&tlsv3.UpstreamTlsContext{
 		Sni: ControlPlaneName,
+		// A session that is taken up again has its certificates not looked at.
+		MaxSessionKeys: wrapperspb.UInt32(0),
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			TlsParams:                      &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3},
 			AlpnProtocols:                  []string{"h2"},
