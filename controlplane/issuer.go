@@ -75,7 +75,7 @@ type credentials struct {
 	pepper []byte
 }
 
-func (c *credentials) CreateClientSecret(ctx context.Context, service string) (string, string, error) {
+func (c *credentials) CreateClientSecret(ctx context.Context, service string, _ audit.Entry) (string, string, error) {
 	plain, secret, err := clientauth.NewSecret(service, c.pepper, time.Now())
 	if err != nil {
 		return "", "", err
@@ -91,7 +91,7 @@ func (c *credentials) CreateClientSecret(ctx context.Context, service string) (s
 	return service, plain, c.loop.reached(ctx, revision)
 }
 
-func (c *credentials) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest) (*adminv1.IssueTokenResponse, error) {
+func (c *credentials) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest, _ audit.Entry) (*adminv1.IssueTokenResponse, error) {
 	resp, refused := c.sts.Issue(ctx, sts.Request{Service: req.GetService(), Audience: req.GetAudience(), Scope: req.GetScope()})
 	if refused != nil && refused.Status >= 500 {
 		return nil, refused

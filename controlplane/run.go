@@ -178,7 +178,7 @@ func (r *replica) assemble(token string, pepper []byte) {
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},
 		Issuer:        &credentials{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
-		Token:         token,
+		Identify:      identify(token, r.loop),
 		Preview:       preview{loop: r.loop},
 		KeySets:       keySets{fetcher: r.fetcher},
 		Refusals:      refusals{log: r.refusals},

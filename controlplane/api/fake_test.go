@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
@@ -161,13 +163,30 @@ func open(t testing.TB, more ...string) (*Server, *memory) {
 	return New(Config{
 		Configuration: m,
 		Preview:       &sound{},
-		Token:         adminToken,
+		Identify:      identify,
 		NewUID:        func() string { n++; return fmt.Sprintf("new-uid-%d", n) },
 		NewSecret: func(length int) string {
 			secrets++
 			return fmt.Sprintf("%0*d", length, secrets)
 		},
 	}), m
+}
+
+// root is the context of a call by somebody who may do everything.
+func root() context.Context {
+	return access.With(context.Background(), access.Actor{Name: "unix:root", Roles: access.AllRoles()})
+}
+
+// identify knows the admin token alone.
+func identify(r *http.Request) (access.Actor, error) {
+	token, err := access.Bearer(r.Header.Values("Authorization"))
+	if err != nil {
+		return access.Actor{}, err
+	}
+	if token != "" && !access.SameSecret(token, adminToken) {
+		return access.Actor{}, access.BadCredential
+	}
+	return access.Resolve(policy.State{}, access.Evidence{Source: access.SourceOf(r.RemoteAddr), AdminToken: token != ""})
 }
 
 const adminToken = "wwat_0123456789"
@@ -181,7 +200,7 @@ func documents(texts ...string) []*adminv1.Document {
 }
 
 func apply(s *Server, texts ...string) (*adminv1.ApplyResponse, error) {
-	return s.Apply(context.Background(), &adminv1.ApplyRequest{Documents: documents(texts...)})
+	return s.Apply(root(), &adminv1.ApplyRequest{Documents: documents(texts...)})
 }
 
 // actions is what was done, one line each: "CREATED Service/a".
