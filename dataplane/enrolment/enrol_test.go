@@ -20,6 +20,7 @@ import (
 	"github.com/watchword-mesh/watchword/internal/jointoken"
 	"github.com/watchword-mesh/watchword/internal/jose"
 	"github.com/watchword-mesh/watchword/issuer/ca"
+	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
 )
 
@@ -60,6 +61,7 @@ func TestAssertion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	issuer := clientauth.Authenticator{Directory: oneKey{key}, Audience: i.Issuer(), Replays: clientauth.NewReplays(), Now: p.clock.Now}
 	seen := map[any]bool{}
 	for range 2 {
 		text, err := i.Assertion(noon)
@@ -69,6 +71,9 @@ func TestAssertion(t *testing.T) {
 		token, err := jose.Verify(text, []jose.Key{key}, jose.VerifyOptions{Types: []string{"JWT"}})
 		if err != nil || token.Header.KeyID != i.Instance() {
 			t.Fatalf("Verify: %v, kid %q; want that of the instance", err, token.Header.KeyID)
+		}
+		if who, err := issuer.VerifyAssertion(text); err != nil || who.Service != "orders" || who.Instance != i.Instance() {
+			t.Errorf("the issuer takes it for %+v, %v", who, err)
 		}
 		var claims map[string]any
 		if err := json.Unmarshal(token.Claims, &claims); err != nil {
@@ -82,6 +87,15 @@ func TestAssertion(t *testing.T) {
 		}
 		seen[jti] = true
 	}
+}
+
+// oneKey is the directory of an issuer that knows one instance, of orders.
+type oneKey struct{ key jose.Key }
+
+func (oneKey) ClientSecrets(string) []clientauth.Secret { return nil }
+
+func (k oneKey) InstanceKey(service, instance string) (jose.Key, bool) {
+	return k.key, service == "orders" && instance == k.key.ID()
 }
 
 // An address that doesn't answer is passed over. An answer that was lost is
