@@ -119,13 +119,19 @@ func asService(ctx context.Context, name string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, serviceHeader, name)
 }
 
+func loopOf(log hclog.Logger, x *xds.Server, s *sts.Server, m *loopMetrics) *loop {
+	l := newLoop(log, m)
+	l.xds, l.sts = x, s
+	return l
+}
+
 // begin starts a loop at revision 1 with the mesh above.
 func begin(t *testing.T) *replicaInMemory {
 	t.Helper()
 	log := &safeBuffer{}
 	r := &replicaInMemory{t: t, registry: prometheus.NewRegistry(), log: log}
 	x := xds.New(xdsConfig(r.registry))
-	r.loop = newLoop(hclog.New(&hclog.LoggerOptions{Output: log}), x, sts.New(sts.Config{Registerer: r.registry}), newLoopMetrics(r.registry))
+	r.loop = loopOf(hclog.New(&hclog.LoggerOptions{Output: log}), x, sts.New(sts.Config{Registerer: r.registry}), newLoopMetrics(r.registry))
 	key := signingKey(t)
 	r.state = store.Snapshot{Revision: 1, Config: parse(t, meshYAML), Keys: map[string]keyset.Record{key.KeyID: key}}
 	first := r.state
@@ -437,7 +443,7 @@ func TestMailboxMerges(t *testing.T) {
 // the signal that it leaves behind finds nothing, and does not end the loop.
 func TestLoopTakesLateEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLoop(hclog.NewNullLogger(), xds.New(xdsConfig(nil)), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
+		l := loopOf(hclog.NewNullLogger(), xds.New(xdsConfig(nil)), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
 		at := func(revision int64) store.Event {
 			return store.Event{Snapshot: &store.Snapshot{Revision: revision, Config: policy.State{}}}
 		}
@@ -516,7 +522,7 @@ func TestLoopUnderLoad(t *testing.T) {
 func TestReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := hclog.NewNullLogger()
-		l := newLoop(log, xds.New(xdsConfig(nil)), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
+		l := loopOf(log, xds.New(xdsConfig(nil)), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
 		l.current.Store(&store.Snapshot{Revision: 5})
 		if err := l.reached(t.Context(), 5); err != nil {
 			t.Errorf("reached(5) = %v at revision 5", err)

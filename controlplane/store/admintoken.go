@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/hmac"
 	"encoding/json"
 	"errors"
 	"time"
@@ -78,4 +79,9 @@ func (s *Store) EnsureAdminToken(ctx context.Context, t AdminTokenState) (AdminT
 		return AdminTokenState{}, err
 	}
 	return s.AdminToken(ctx)
+}
+
+// Is says whether a hash is that of the valid token.
+func (t AdminTokenState) Is(hash []byte) bool {
+	return !t.Revoked && len(t.Hash) > 0 && hmac.Equal(hash, t.Hash)
 }
