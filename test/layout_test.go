@@ -49,16 +49,19 @@ var layout = []struct {
 	{"controlplane/importer", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/policy", []string{"dataplane/reason", "internal/jose", "proto/..."}},
 
-	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/jose"}},
+	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/jointoken", "internal/jose"}},
 	{"issuer/token", []string{"issuer/keyset", "internal/jose"}},
-	{"issuer/clientauth", nil},
+	{"issuer/clientauth", []string{"internal/jose"}},
+	{"issuer/ca", []string{"internal/identity", "internal/jointoken", "internal/jose"}},
 	{"issuer/keyset", []string{"internal/jose"}},
 
 	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
 	{"dataplane/sds", nil},
+	{"dataplane/enrolment", []string{"internal/identity", "internal/jointoken", "internal/jose", "proto/watchword/enrolment/v1"}},
 	{"dataplane/reason", nil},
 	{"internal/jose", nil},
 	{"internal/identity", nil},
+	{"internal/jointoken", nil},
 	{"proto/...", []string{"proto/..."}},
 }
 

@@ -21,7 +21,7 @@ func TestSecretsStayOut(t *testing.T) {
 	answers := strings.Builder{}
 	for _, credential := range []string{m.secret, token} {
 		requests := []*http.Request{}
-		for _, name := range []string{"client_id", "client_secret", "grant_type", "scope", "audience", "resource", "client_assertion", "other"} {
+		for _, name := range []string{"client_id", "client_secret", "grant_type", "scope", "audience", "resource", "client_assertion", "client_assertion_type", "other"} {
 			requests = append(requests,
 				form(url.Values{name: {credential}}.Encode()),
 				form(url.Values{"client_id": {"shop"}, "client_secret": {"wrong"}, name: {credential}}.Encode()),
@@ -72,6 +72,7 @@ func TestShown(t *testing.T) {
 		long:        long[:256] + "...",
 		"a\xffb":    "a\uFFFDb",
 		"wwcs_ABC":  "[redacted]",
+		"wwjt_ABC":  "[redacted]",
 		"eyJhbGci":  "[redacted]",
 		"x wwcs_AB": "[redacted]",
 	} {

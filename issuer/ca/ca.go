@@ -1,0 +1,110 @@
+// Package ca is the small certificate authority of a mesh. It signs two kinds
+// of certificates and no others: those of enrolled instances, which name the
+// instance (clients), and those of the replicas of the control plane (servers).
+//
+// It isn't there for services to speak TLS with each other. A certificate of
+// an instance lives for an hour and proves one thing, to the control plane:
+// that who connects has the key that was enrolled. The name of an instance is
+// made from that key, so a certificate can't name an instance with another.
+//
+// A mesh may have several authorities, so that one can be replaced: all are
+// trusted, the newest signs. What is stored is a [Record], what signs and is
+// trusted is an [Authority]. The package does no I/O and has no clock.
+package ca
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net/url"
+	"time"
+
+	"github.com/watchword-mesh/watchword/internal/identity"
+)
+
+// lifetime of an authority. It is pinned in join tokens and in the files of
+// data planes, so replacing one is work for people.
+const lifetimeYears = 10
+
+// backdated is how long before now certificates begin to be valid: the clock
+// of who reads one may be behind that of who signed it.
+const backdated = time.Minute
+
+// String names the CA without showing its key.
+func (r Record) String() string { return fmt.Sprintf("CA %s (%s)", r.ID, r.State) }
+
+// GoString is String, so that no way of printing shows the private key.
+func (r Record) GoString() string { return r.String() }
+
+// First makes the first CA of a mesh: a new key and its self-signed
+// certificate, active at once.
+func First(trustDomain string, now time.Time) (Record, error) {
+	if err := checkTrustDomain(trustDomain); err != nil {
+		return Record{}, err
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return Record{}, fmt.Errorf("generating the key of a CA: %w", err)
+	}
+	certificate, err := selfSigned(trustDomain, private, now)
+	if err != nil {
+		return Record{}, fmt.Errorf("making the certificate of a CA: %w", err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return Record{}, fmt.Errorf("encoding the key of a CA: %w", err)
+	}
+	spki, err := x509.MarshalPKIXPublicKey(private.Public())
+	if err != nil {
+		return Record{}, fmt.Errorf("encoding the public key of a CA: %w", err)
+	}
+	return Record{ID: identity.InstanceOf(spki), State: Active, Created: now.UTC(), Certificate: certificate, PrivatePKCS8: pkcs8}, nil
+}
+
+// selfSigned makes the certificate of an authority. It names its trust domain
+// by a SPIFFE ID without path (X509-SVID, section 3.1); MaxPathLen 0 keeps
+// anybody from being an authority below it (RFC 5280 section 4.2.1.9).
+//
+// There is no name constraint: verifiers differ in how they read one for URIs
+// (Go refuses a trust domain that looks like an address), and who reads a
+// certificate of ours compares the whole name.
+func selfSigned(trustDomain string, private *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: "Watchword CA " + trustDomain},
+		NotBefore:             now.Add(-backdated),
+		NotAfter:              now.AddDate(lifetimeYears, 0, 0),
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+		URIs:                  []*url.URL{{Scheme: "spiffe", Host: trustDomain}},
+	}
+	return x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+}
+
+// newSerial is 128 random bits: never twice, and nothing to guess.
+func newSerial() (*big.Int, error) {
+	b := make([]byte, 16)
+	if _, err := rand.Read(b); err != nil {
+		return nil, fmt.Errorf("choosing a serial number: %w", err)
+	}
+	return new(big.Int).SetBytes(b), nil
+}
+
+// checkTrustDomain refuses what can't be in a SPIFFE ID.
+func checkTrustDomain(trustDomain string) error {
+	id := identity.ID{TrustDomain: trustDomain, Service: "a"}
+	if got, err := identity.Parse(id.String()); err != nil || got != id {
+		return fmt.Errorf("%q can't be a trust domain: it must have lower-case letters, digits, dots, dashes and underscores alone, up to 255 of them", trustDomain)
+	}
+	return nil
+}
