@@ -34,8 +34,8 @@ var layout = []struct {
 	{"test/...", []string{"..."}},
 	{"deployments/...", []string{"..."}},
 
-	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "controlplane/importer", "controlplane/policytest", "controlplane/transport", "dataplane/reason", "dataplane/ruleset", "proto/..."}},
-	{"controlplane", []string{"controlplane/...", "dataplane/ruleset", "issuer/...", "internal/jose", "proto/..."}},
+	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "controlplane/importer", "controlplane/policytest", "controlplane/transport", "dataplane/enrolment", "dataplane/reason", "dataplane/ruleset", "dataplane/sds", "proto/..."}},
+	{"controlplane", []string{"controlplane/...", "dataplane/ruleset", "issuer/...", "internal/failures", "internal/identity", "internal/jointoken", "internal/jose", "proto/..."}},
 	{"controlplane/policytest", []string{"controlplane/policy", "controlplane/compile", "dataplane/ruleset", "dataplane/reason", "issuer/sts", "issuer/token", "internal/jose", "proto/..."}},
 	{"controlplane/api", []string{"controlplane/access", "controlplane/audit", "controlplane/policy", "controlplane/envoy", "proto/..."}},
 	{"controlplane/accesslog", []string{"controlplane/envoy", "dataplane/reason"}},

@@ -3,6 +3,7 @@ package envoy
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -111,18 +112,18 @@ func (l leaf) pkcs8(t *testing.T) []byte {
 type secrets struct {
 	mu      sync.Mutex
 	chain   [][]byte
-	key     []byte
-	cas     [][]byte
+	key     crypto.Signer
+	cas     []*x509.Certificate
 	changed chan struct{}
 }
 
-func (s *secrets) Certificate() ([][]byte, []byte) {
+func (s *secrets) Certificate() ([][]byte, crypto.Signer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.chain, s.key
 }
 
-func (s *secrets) Authorities() [][]byte {
+func (s *secrets) Authorities() []*x509.Certificate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cas
@@ -134,12 +135,10 @@ func (s *secrets) Changed() <-chan struct{} {
 	return s.changed
 }
 
-func (s *secrets) set(t *testing.T, l leaf, a *authority) {
-	t.Helper()
-	key := l.pkcs8(t)
+func (s *secrets) set(l leaf, a *authority) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.chain, s.key, s.cas = [][]byte{l.cert.Raw}, key, [][]byte{a.cert.Raw}
+	s.chain, s.key, s.cas = [][]byte{l.cert.Raw}, l.key, []*x509.Certificate{a.cert}
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -314,14 +313,14 @@ func TestIdentityOverSDS(t *testing.T) {
 		t.Errorf("clients %s came before there was a certificate, want none", got)
 	}
 	first := ca.leaf(instanceID, nil)
-	source.set(t, first, ca)
+	source.set(first, ca)
 	p.becomes(t, "/ready", "LIVE")
 
 	requests := make(chan string)
 	stop := make(chan struct{})
 	go func() { requests <- poll(port, stop) }()
 	second := ca.leaf(instanceID, first.key)
-	source.set(t, second, ca)
+	source.set(second, ca)
 	p.becomes(t, "/certs", fmt.Sprintf("%x", second.cert.SerialNumber))
 	close(stop)
 	if got := <-requests; got != "" {
@@ -401,7 +400,7 @@ func TestControlPlaneIsVerified(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cp := newPlane(t, ca, wrong, resources)
 			socket, source := serveSDS(t)
-			source.set(t, ca.leaf(instanceID, nil), ca)
+			source.set(ca.leaf(instanceID, nil), ca)
 			p := launch(t, BootstrapOptions{Service: "orders", ADSAddress: cp.address, AdminAddress: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
 				Identity: &BootstrapIdentity{TrustDomain: trustDomain, SDSSocket: socket}})
 			eventually(t, 30*time.Second, func() error {

@@ -11,6 +11,8 @@ package sds
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -31,15 +33,16 @@ const (
 	Authorities = "authorities"
 )
 
-// Source is where the secrets come from.
+// Source is where the secrets come from, such as an enrolment.Identity.
 type Source interface {
-	// Certificate is the chain, the own one first, in DER, and the private key in
-	// PKCS#8 (RFC 5958), in DER. It is empty while there is none.
-	Certificate() (chain [][]byte, key []byte)
-	// Authorities are certificates of CAs in DER.
-	Authorities() [][]byte
-	// Changed returns a channel that is closed when what the other two return is
-	// no longer what they returned before this call.
+	// Certificate is the chain in DER, the own one first, and the private key. It
+	// is empty while there is none.
+	Certificate() (chain [][]byte, key crypto.Signer)
+	// Authorities are the CAs that the control plane is known by.
+	Authorities() []*x509.Certificate
+	// Changed returns a channel that has a value, or is closed, when what the other
+	// two return may be no longer what they returned before this call. It is for
+	// one reader.
 	Changed() <-chan struct{}
 }
 
@@ -79,7 +82,11 @@ func (s *service) DeltaSecrets(stream secretv3.SecretDiscoveryService_DeltaSecre
 func follow(ctx context.Context, secrets *cache.LinearCache, from Source) error {
 	for {
 		changed := from.Changed() // before it is read, so that no change is missed
-		if err := secrets.UpdateResources(read(from), nil); err != nil {
+		now, err := read(from)
+		if err == nil {
+			err = secrets.UpdateResources(now, nil)
+		}
+		if err != nil {
 			return fmt.Errorf("serving the certificate: %w", err)
 		}
 		select {
@@ -90,9 +97,13 @@ func follow(ctx context.Context, secrets *cache.LinearCache, from Source) error 
 	}
 }
 
-func read(from Source) map[string]types.Resource {
+func read(from Source) (map[string]types.Resource, error) {
 	out := make(map[string]types.Resource)
-	if chain, key := from.Certificate(); len(chain) > 0 && len(key) > 0 {
+	if chain, signer := from.Certificate(); len(chain) > 0 {
+		key, err := x509.MarshalPKCS8PrivateKey(signer) // RFC 5958
+		if err != nil {
+			return nil, err
+		}
 		out[Identity] = &tlsv3.Secret{Name: Identity, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 			CertificateChain: inline(encode("CERTIFICATE", chain...)),
 			PrivateKey:       inline(encode("PRIVATE KEY", key)),
@@ -100,8 +111,16 @@ func read(from Source) map[string]types.Resource {
 	}
 	if all := from.Authorities(); len(all) > 0 {
 		out[Authorities] = &tlsv3.Secret{Name: Authorities, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-			TrustedCa: inline(encode("CERTIFICATE", all...)),
+			TrustedCa: inline(encode("CERTIFICATE", raw(all)...)),
 		}}}
+	}
+	return out, nil
+}
+
+func raw(certificates []*x509.Certificate) [][]byte {
+	var out [][]byte
+	for _, c := range certificates {
+		out = append(out, c.Raw)
 	}
 	return out
 }

@@ -2,6 +2,11 @@ package sds
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/pem"
 	"net"
 	"os"
@@ -27,19 +32,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // held is a Source that a test sets.
 type held struct {
-	mu         sync.Mutex
-	chain, cas [][]byte
-	key        []byte
-	changed    chan struct{}
+	mu      sync.Mutex
+	chain   [][]byte
+	cas     []*x509.Certificate
+	key     crypto.Signer
+	changed chan struct{}
 }
 
-func (h *held) Certificate() ([][]byte, []byte) {
+func (h *held) Certificate() ([][]byte, crypto.Signer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.chain, h.key
 }
 
-func (h *held) Authorities() [][]byte {
+func (h *held) Authorities() []*x509.Certificate {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.cas
@@ -133,18 +139,26 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &held{changed: make(chan struct{}), cas: [][]byte{[]byte("ca1"), []byte("ca2")}}
+	h := &held{changed: make(chan struct{}), cas: []*x509.Certificate{{Raw: []byte("ca1")}, {Raw: []byte("ca2")}}}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- Serve(ctx, socket, h) }()
 	cas := subscribe(t, path, "authorities")
 	want(t, cas, authorities(block("CERTIFICATE", "ca1")+block("CERTIFICATE", "ca2")))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	id := subscribe(t, path, "identity")
-	h.set(func() { h.chain, h.key = [][]byte{[]byte("leaf"), []byte("root")}, []byte("k") })
-	want(t, id, certificate(block("CERTIFICATE", "leaf")+block("CERTIFICATE", "root"), "k"))
+	h.set(func() { h.chain, h.key = [][]byte{[]byte("leaf"), []byte("root")}, key })
+	want(t, id, certificate(block("CERTIFICATE", "leaf")+block("CERTIFICATE", "root"), string(der)))
 	h.set(func() { h.chain = [][]byte{[]byte("leaf 2")} })
-	want(t, id, certificate(block("CERTIFICATE", "leaf 2"), "k"))
-	h.set(func() { h.cas = [][]byte{[]byte("ca2")} })
+	want(t, id, certificate(block("CERTIFICATE", "leaf 2"), string(der)))
+	h.set(func() { h.cas = []*x509.Certificate{{Raw: []byte("ca2")}} })
 	want(t, cas, authorities(block("CERTIFICATE", "ca2")))
 	cancel()
 	if err := <-ended; err != nil {
