@@ -115,3 +115,15 @@ func TestBodyOfOthers(t *testing.T) {
 	h.ServeHTTP(w, r)
 	wantAnswer(t, "two content types", w.Code, w.Body.String(), 400, "Multiple Content-Type headers not allowed")
 }
+
+// Below a prefix of a mux, keys with slashes arrive as they were written.
+func TestMounted(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.Handle("/kong/", http.StripPrefix("/kong", New(config(store(t, bob)))))
+	code, body := ask(t, mux, http.MethodPut, "/kong/consumers/bob/jwt/https%3A%2F%2Fa.example%2F%2Fb%2F", "", "")
+	wantAnswer(t, "PUT", code, body, 200, `"key":"https://a.example//b/"`)
+	code, body = ask(t, mux, http.MethodGet, "/kong/jwts/https%3A%2F%2Fa.example%2F%2Fb%2F/consumer", "", "")
+	wantAnswer(t, "GET", code, body, 200, `"username":"bob"`)
+	code, body = ask(t, mux, http.MethodGet, "/kong/", "", "")
+	wantAnswer(t, "nothing", code, body, 404, "only /consumers and /jwts")
+}
