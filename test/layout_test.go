@@ -38,6 +38,7 @@ var layout = []struct {
 	{"controlplane", []string{"controlplane/...", "dataplane/ruleset", "issuer/...", "internal/failures", "internal/identity", "internal/jointoken", "internal/jose", "proto/..."}},
 	{"controlplane/policytest", []string{"controlplane/policy", "controlplane/compile", "dataplane/ruleset", "dataplane/reason", "issuer/sts", "issuer/token", "internal/jose", "proto/..."}},
 	{"controlplane/api", []string{"controlplane/access", "controlplane/audit", "controlplane/policy", "controlplane/envoy", "proto/..."}},
+	{"controlplane/kong", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/accesslog", []string{"controlplane/envoy", "dataplane/reason"}},
 	{"controlplane/access", []string{"controlplane/policy", "proto/..."}},
 	{"controlplane/audit", nil},
