@@ -53,6 +53,9 @@ type Config struct {
 	// TrustDomain of the SPIFFE IDs in `sub`. Default mesh.local. Fixed at the
 	// first start.
 	TrustDomain string
+	// KongSecretIsBase64 is how secrets are read that come through Kong's admin API
+	// without saying it, as secret_is_base64 of Kong's plugin.
+	KongSecretIsBase64 bool
 	// Logger; nil is silent.
 	Logger hclog.Logger
 	// Listening is told each address, if set.

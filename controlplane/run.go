@@ -23,11 +23,13 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/accesslog"
 	"github.com/watchword-mesh/watchword/controlplane/api"
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/enrolment"
+	"github.com/watchword-mesh/watchword/controlplane/kong"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/transport"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
@@ -242,6 +244,22 @@ func (r *replica) assemble(pepper []byte) {
 		NewSecret:     api.NewSecret,
 		Logger:        r.Logger.Named("api"),
 	})
+	r.api.Mount("/kong/", kong.New(kong.Config{
+		Resources:      consumers{configuration{loop: r.loop, store: r.store}, r.api},
+		MayRead:        func(ctx context.Context) bool { return access.From(ctx).Meets(access.KongRead) == nil },
+		MayReadSecrets: func(ctx context.Context) bool { return access.From(ctx).MayReadSecrets() },
+		SecretIsBase64: r.KongSecretIsBase64,
+		NewUID:         uuid.NewString,
+		NewSecret:      api.NewSecret,
+		Now:            time.Now,
+		Logger:         r.Logger.Named("kong"),
+	}))
+}
+
+// consumers implements kong.Resources.
+type consumers struct {
+	configuration
+	*api.Server
 }
 
 // serve runs everything until the first fault or the end of ctx.

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -134,11 +135,21 @@ type Server struct {
 	adminv1.UnimplementedAdminServiceServer
 	Config
 	written written
+	mounted map[string]http.Handler
 	// inside are the actors of JSON calls on their way to the gRPC side.
 	inside handles
 	// writing lets one change be planned and written at a time. Others would
 	// only plan in vain; what guards the data is the fence of Commit.
 	writing sync.Mutex
+}
+
+// Mount serves another API below a prefix, such as "/kong/", to callers who are
+// known: their actor is in the context of the request. It comes before Handler.
+func (s *Server) Mount(prefix string, h http.Handler) {
+	if s.mounted == nil {
+		s.mounted = map[string]http.Handler{}
+	}
+	s.mounted[prefix] = http.StripPrefix(strings.TrimSuffix(prefix, "/"), h)
 }
 
 // New returns a Server.

@@ -34,6 +34,11 @@ func (s *Server) change(ctx context.Context, method string, put []*policyv1.Reso
 	}
 	return s.write(ctx, method, false, func(state policy.State) (*plan, error) {
 		p := newPlan(state)
+		for _, o := range objects {
+			if o.Resource.GetMetadata().GetRevision() == 0 && state[o.Key] != nil {
+				return nil, status.Errorf(codes.FailedPrecondition, "%s is there already: name its revision to change it", o.Key)
+			}
+		}
 		if err := s.put(p, objects); err != nil {
 			return nil, err
 		}

@@ -112,6 +112,13 @@ func (s *Server) serveJSON(w http.ResponseWriter, r *http.Request, rest http.Han
 		refuse(w, false, codes.PermissionDenied, "a web page of another site made this call")
 		return
 	}
+	for prefix, h := range s.mounted {
+		if strings.HasPrefix(r.URL.Path, prefix) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxRequestBytes)
+			h.ServeHTTP(w, r)
+			return
+		}
+	}
 	handle, done := s.inside.give(actor)
 	defer done()
 	r = r.WithContext(context.WithValue(r.Context(), handleContextKey{}, handle))
