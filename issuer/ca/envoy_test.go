@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -56,6 +57,7 @@ func throughEnvoy(t *testing.T, a *Authority, client, server tls.Certificate) (s
 		_, _ = fmt.Fprint(w, id)
 	}))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.Pool()}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are what some cases are for
 	s.StartTLS()
 	defer s.Close()
 	port := freePort(t)
