@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/watchword-mesh/watchword/controlplane/access"
+	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
@@ -34,6 +35,8 @@ type memory struct {
 	// limit of changes in one step; 0 is 126.
 	limit  int
 	waited []int64
+	// audits came with the steps that were committed.
+	audits []audit.Entry
 }
 
 func (m *memory) Current() (policy.State, int64) {
@@ -77,6 +80,7 @@ func (m *memory) Commit(_ context.Context, base int64, s Step) (int64, error) {
 		return base + 1, fmt.Errorf("the fence: %w", ErrConflict)
 	}
 	m.store(s.Put, s.Remove)
+	m.audits = append(m.audits, s.Audit)
 	return m.revision, nil
 }
 

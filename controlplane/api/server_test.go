@@ -261,7 +261,7 @@ func (p *planes) List(service string) ([]*adminv1.DataPlane, int64) {
 func (p *planes) Config(node string) (*adminv1.GetDataPlaneConfigResponse, error) {
 	switch node {
 	case "n1":
-		return &adminv1.GetDataPlaneConfigResponse{DataPlane: &adminv1.DataPlane{Node: "n1"}}, nil
+		return &adminv1.GetDataPlaneConfigResponse{DataPlane: &adminv1.DataPlane{Node: "n1", Service: "a"}}, nil
 	case "odd":
 		return nil, errors.New("showing a: unknown type")
 	}
