@@ -55,29 +55,37 @@ type pluginAnswer struct {
 // ask runs the program once. No error holds what it was given or has answered
 // as a key: it may have failed with either in the wrong place.
 func (p Plugin) ask(ctx context.Context, req pluginRequest) (pluginAnswer, error) {
-	fail := func(format string, args ...any) (pluginAnswer, error) {
-		return pluginAnswer{}, fmt.Errorf("the key-encryption program %s (--kek-exec), asked to %s: %w", p.name(), req.Op, fmt.Errorf(format, args...))
-	}
 	stdin, err := json.Marshal(req)
 	if err != nil {
-		return fail("%w", err)
+		return pluginAnswer{}, err
 	}
 	stdout, stderr, err := p.run(ctx, stdin)
+	var raw pluginAnswer
+	_ = json.Unmarshal(stdout, &raw) // for what to hide; readAnswer judges it
+	hide := hider(req.Key, raw.Key)
+	p.log(hide(stderr))
+	answer, err := readAnswer(stdout, err, hide)
+	if err != nil {
+		return pluginAnswer{}, fmt.Errorf("the key-encryption program %s (--kek-exec), asked to %s: %w", p.name(), req.Op, err)
+	}
+	return answer, nil
+}
+
+// readAnswer judges what a program wrote, and how it ended.
+func readAnswer(stdout []byte, ended error, hide func(string) string) (pluginAnswer, error) {
 	var answer pluginAnswer
 	decoded := json.Unmarshal(stdout, &answer)
-	hide := hider(req.Key, answer.Key)
-	p.log(hide(stderr))
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return fail("it did not end within %s", pluginTimeout)
+	case errors.Is(ended, context.DeadlineExceeded):
+		return pluginAnswer{}, fmt.Errorf("it did not end within %s", pluginTimeout)
 	case decoded == nil && answer.Error != "":
-		return fail("it says %q", clip(hide(answer.Error)))
-	case err != nil:
-		return fail("%w (what it wrote on its standard error is in the log)", err)
+		return pluginAnswer{}, fmt.Errorf("it says %q", clip(hide(answer.Error)))
+	case ended != nil:
+		return pluginAnswer{}, fmt.Errorf("%w (what it wrote on its standard error is in the log)", ended)
 	case decoded != nil:
-		return fail("its answer is not one JSON object with id and key, or error")
+		return pluginAnswer{}, errors.New("its answer is not one JSON object with id and key, or error")
 	case answer.ID == "" || len(answer.Key) == 0:
-		return fail("its answer has no id or no key")
+		return pluginAnswer{}, errors.New("its answer has no id or no key")
 	}
 	return answer, nil
 }
@@ -127,6 +135,7 @@ func hider(keys ...[]byte) func(string) string {
 	for _, k := range keys {
 		if len(k) > 0 {
 			pairs = append(pairs, string(k), "[key]", hex.EncodeToString(k), "[key]",
+				base64.StdEncoding.EncodeToString(k), "[key]", base64.URLEncoding.EncodeToString(k), "[key]",
 				base64.RawStdEncoding.EncodeToString(k), "[key]", base64.RawURLEncoding.EncodeToString(k), "[key]")
 		}
 	}
