@@ -322,7 +322,7 @@ func (f *fakeAdmin) Delete(_ context.Context, r *adminv1.DeleteRequest) (*adminv
 func fakePlanes() []*adminv1.DataPlane {
 	now := time.Now()
 	return []*adminv1.DataPlane{
-		{Node: "orders-1", Service: "orders", Kind: "envoy", Revision: 57, InSync: true, Since: timestamppb.New(now.Add(-5*time.Minute - time.Second)), Address: "127.0.0.1:5000"},
+		{Node: "orders-1", Service: "orders", Kind: "envoy", Revision: 57, InSync: true, Since: timestamppb.New(now.Add(-5*time.Minute - time.Second)), Address: "127.0.0.1:5000", Instance: "kq3v6c7dwyzaevb5mz2ggqzlxi"},
 		{Node: "node-7", Service: "payments", Kind: "envoy", Revision: 40, Reason: "refused mesh.inbound/payments: \x1b[31mno such\nfield", Since: timestamppb.New(now.Add(-50 * time.Hour))},
 	}
 }

@@ -46,7 +46,7 @@ tokens that services call each other with, and tells every Envoy what to accept.
 	root.AddGroup(
 		&cobra.Group{ID: groupPolicies, Title: "Resources:"},
 		&cobra.Group{ID: groupPlanes, Title: "Data planes:"},
-		&cobra.Group{ID: groupTokens, Title: "Tokens:"},
+		&cobra.Group{ID: groupTokens, Title: "Instances and tokens:"},
 		&cobra.Group{ID: groupAccess, Title: "Access and keys:"},
 		&cobra.Group{ID: groupServer, Title: "This program:"},
 	)
@@ -55,8 +55,8 @@ tokens that services call each other with, and tells every Envoy what to accept.
 	o.addFlags(root)
 	addCommands(root, groupPolicies, newApplyCommand(o), newDiffCommand(o), newGetCommand(o), newDeleteCommand(o), newImportCommand(o), newTestCommand(o))
 	addCommands(root, groupPlanes, newStatusCommand(o), newRefusalsCommand(o), newExplainCommand(o), newXDSCommand(o), newEnvoyCommand(o))
-	addCommands(root, groupTokens, newClientSecretCommand(o), newTokenCommand(o))
-	addCommands(root, groupAccess, newWhoamiCommand(o))
+	addCommands(root, groupTokens, newJoinTokenCommand(o), newInstanceCommand(o), newClientSecretCommand(o), newTokenCommand(o))
+	addCommands(root, groupAccess, newWhoamiCommand(o), newDoctorCommand(o), newAuditCommand(o), newKEKCommand(o), newAdminTokenCommand(o))
 	addCommands(root, groupServer, newServeCommand(), newVersionCommand(o))
 	root.AddCommand(newExitCodesTopic())
 	root.InitDefaultHelpCmd()

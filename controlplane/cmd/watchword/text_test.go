@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,28 @@ func TestLongSocketPath(t *testing.T) {
 	f, ok := o.notReachable("connection error: desc = \"transport: Error while dialing: dial unix: invalid argument\"").(*failure)
 	if !ok || !strings.Contains(f.hint, "shorter --data-dir") {
 		t.Errorf("notReachable = %+v, want a hint at the length of the path", f)
+	}
+}
+
+// Each way in which a connection fails has its own way out.
+func TestWayThere(t *testing.T) {
+	handshake := `connection error: desc = "transport: authentication handshake failed: %s"`
+	preface := `connection error: desc = "error reading server preface: %s"`
+	for _, c := range []struct{ server, message, text, hint string }{
+		{"m:1", fmt.Sprintf(handshake, "tls: failed to verify certificate: x509: certificate signed by unknown authority"), "at m:1: tls: failed to verify certificate: x509: certificate signed by unknown authority", "--ca-file"},
+		{"m:1", fmt.Sprintf(handshake, "x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"), "IP SANs", "--tls-names"},
+		{"m:1", fmt.Sprintf(handshake, "x509: certificate has expired or is not yet valid"), "at m:1: x509: certificate has expired", "clocks"},
+		{"m:1", fmt.Sprintf(preface, "remote error: tls: certificate required"), "at m:1: remote error: tls: certificate required", "--client-cert-file"},
+		{"m:1", "write tcp 127.0.0.1:2->127.0.0.1:1: write: broken pipe", "not reachable at m:1: write tcp", "--client-cert-file"},
+		{"http://localhost:1", fmt.Sprintf(preface, "EOF"), "at http://localhost:1: EOF", "leave http:// out"},
+		{"unix:/s", `connection error: desc = "transport: Error while dialing: dial unix /s: connect: permission denied"`, "at unix:/s: dial unix /s: connect: permission denied", "root"},
+		{"m:1", "reading etcd: no leader", "can't do this now: reading etcd: no leader", "try again"},
+	} {
+		o := &options{server: c.server}
+		f, ok := o.notReachable(c.message).(*failure)
+		if !ok || f.code != exitUnreachable || !strings.Contains(f.Error(), c.text) || !strings.Contains(f.hint, c.hint) {
+			t.Errorf("notReachable(%q) at %s = %+v, want %q and a hint at %q", c.message, c.server, f, c.text, c.hint)
+		}
 	}
 }
 
