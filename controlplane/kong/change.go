@@ -71,7 +71,8 @@ func (c *call) refused(err error, todo change) *problem {
 	case codes.ResourceExhausted:
 		return said(http.StatusTooManyRequests, "%s", st.Message())
 	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded:
-		return said(http.StatusServiceUnavailable, "%s", st.Message())
+		// Where a made secret can't be told any more, the credential is of no use.
+		return said(http.StatusServiceUnavailable, "%s; look whether it was stored before you try again", st.Message())
 	}
 	c.Logger.Error("a change by Kong's admin API failed", "method", c.method, "error", st.Message())
 	return said(http.StatusInternalServerError, "An unexpected error occurred")
