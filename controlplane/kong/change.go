@@ -23,10 +23,10 @@ type change struct {
 	answer     answer
 }
 
-// write plans against the current state and stores, again if the state has
+// carryOut plans against the current state and stores, again if the state has
 // changed meanwhile. What is stored already is handed over all the same: who may
 // not write must not learn by the answer whether a secret is the stored one.
-func (c *call) write(plan func(*directory) (change, *problem)) (answer, *problem) {
+func (c *call) carryOut(plan func(*directory) (change, *problem)) (answer, *problem) {
 	select {
 	case c.writing <- struct{}{}:
 		defer func() { <-c.writing }()
