@@ -39,6 +39,8 @@ func (o *options) explain(err error) error {
 	case codes.Unauthenticated:
 		return &failure{code: exitUnreachable, err: fmt.Errorf("%s refused the admin token: %w", o.address(), message),
 			hint: "use the token of that control plane: --data-dir names its folder, --token-file the file"}
+	case codes.PermissionDenied:
+		return &failure{code: exitUnreachable, err: message, hint: "a SECURITY_OFFICER gives roles, by RoleBindings"}
 	case codes.Unimplemented:
 		return &failure{code: exitFailed, err: fmt.Errorf("%s does not know this call: %w", o.address(), message),
 			hint: "it is another version; this is watchword " + buildVersion().Version}

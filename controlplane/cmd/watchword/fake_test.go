@@ -83,6 +83,8 @@ func (f *fakeAdmin) admit(ctx context.Context) error {
 	switch f.is() {
 	case "unimplemented":
 		return status.Error(codes.Unimplemented, "unknown method")
+	case "no-role":
+		return status.Error(codes.PermissionDenied, "needs the role OPERATOR")
 	case "internal":
 		return status.Error(codes.Internal, "the disk is full")
 	case "no-store":
