@@ -1,6 +1,8 @@
 package controlplane
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"fmt"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -10,6 +12,13 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
+
+// versionKey is the same for all replicas, and of use for nothing else.
+func versionKey(pepper []byte) []byte {
+	mac := hmac.New(sha256.New, pepper)
+	mac.Write([]byte("versions of xDS resources"))
+	return mac.Sum(nil)
+}
 
 // dataPlanes implements api.DataPlanes over the ADS server's ledger.
 type dataPlanes struct {
@@ -61,6 +70,7 @@ func dataPlaneProto(d xds.DataPlane) *adminv1.DataPlane {
 	return &adminv1.DataPlane{
 		Node:      d.Node,
 		Service:   d.Service,
+		Instance:  d.Instance,
 		Kind:      d.Kind,
 		Revision:  d.Revision,
 		InSync:    d.InSync,

@@ -92,7 +92,7 @@ func TestExplainIsOfWhatWasPublished(t *testing.T) {
 // revision that it has.
 func TestExplainTellsWhoIsBehind(t *testing.T) {
 	r := begin(t)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(asService(context.Background(), "b"))
 	defer cancel()
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).DeltaAggregatedResources(ctx)
 	if err != nil {

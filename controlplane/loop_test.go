@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
@@ -98,13 +99,39 @@ func parse(t *testing.T, text string) policy.State {
 	return state
 }
 
+// xdsConfig is that of a server whose clients are who they say in their calls.
+func xdsConfig(reg prometheus.Registerer) xds.Config {
+	return xds.Config{Registerer: reg, VersionKey: bytes.Repeat([]byte("v"), 32),
+		Identify: func(ctx context.Context) (xds.Identity, error) {
+			service, err := serviceOf(ctx)
+			return xds.Identity{Service: service, Instance: service + "-1"}, err
+		}}
+}
+
+const serviceHeader = "test-service"
+
+func serviceOf(ctx context.Context) (string, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return strings.Join(md[serviceHeader], ""), nil
+}
+
+func asService(ctx context.Context, name string) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, serviceHeader, name)
+}
+
+func loopOf(log hclog.Logger, x *xds.Server, s *sts.Server, m *loopMetrics) *loop {
+	l := newLoop(log, m)
+	l.xds, l.sts = x, s
+	return l
+}
+
 // begin starts a loop at revision 1 with the mesh above.
 func begin(t *testing.T) *replicaInMemory {
 	t.Helper()
 	log := &safeBuffer{}
 	r := &replicaInMemory{t: t, registry: prometheus.NewRegistry(), log: log}
-	x := xds.New(xds.Config{Registerer: r.registry})
-	r.loop = newLoop(hclog.New(&hclog.LoggerOptions{Output: log}), x, sts.New(sts.Config{Registerer: r.registry}), newLoopMetrics(r.registry))
+	x := xds.New(xdsConfig(r.registry))
+	r.loop = loopOf(hclog.New(&hclog.LoggerOptions{Output: log}), x, sts.New(sts.Config{Registerer: r.registry}), newLoopMetrics(r.registry))
 	key := signingKey(t)
 	r.state = store.Snapshot{Revision: 1, Config: parse(t, meshYAML), Keys: map[string]keyset.Record{key.KeyID: key}}
 	first := r.state
@@ -138,7 +165,7 @@ const extensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionCo
 func (r *replicaInMemory) connect(services ...string) {
 	r.t.Helper()
 	for _, name := range services {
-		ctx, cancel := context.WithCancel(context.Background())
+		ctx, cancel := context.WithCancel(asService(context.Background(), name))
 		stream, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).DeltaAggregatedResources(ctx)
 		if err == nil {
 			err = stream.Send(&discovery.DeltaDiscoveryRequest{
@@ -416,7 +443,7 @@ func TestMailboxMerges(t *testing.T) {
 // the signal that it leaves behind finds nothing, and does not end the loop.
 func TestLoopTakesLateEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLoop(hclog.NewNullLogger(), xds.New(xds.Config{}), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
+		l := loopOf(hclog.NewNullLogger(), xds.New(xdsConfig(nil)), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
 		at := func(revision int64) store.Event {
 			return store.Event{Snapshot: &store.Snapshot{Revision: revision, Config: policy.State{}}}
 		}
@@ -495,7 +522,7 @@ func TestLoopUnderLoad(t *testing.T) {
 func TestReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := hclog.NewNullLogger()
-		l := newLoop(log, xds.New(xds.Config{}), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
+		l := loopOf(log, xds.New(xdsConfig(nil)), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
 		l.current.Store(&store.Snapshot{Revision: 5})
 		if err := l.reached(t.Context(), 5); err != nil {
 			t.Errorf("reached(5) = %v at revision 5", err)

@@ -24,7 +24,7 @@ func TestRefusalsAreShown(t *testing.T) {
 	r := begin(t)
 	r.apply(r.edit(`{apiVersion: watchword.dev/v1, kind: Service, metadata: {name: b}, spec: {routes: [{name: read, paths: [/read]}]}}`))
 	at := time.Unix(1000, 0).UTC()
-	log := accesslog.New(accesslog.Config{Known: r.hasService, RouteName: r.routes.name, Now: func() time.Time { return at }})
+	log := accesslog.New(accesslog.Config{Identify: serviceOf, Known: r.hasService, RouteName: r.routes.name, Now: func() time.Time { return at }})
 	r.loop.refusals = log
 	r.serve(log.Register)
 	report(t, r, "b", "node-b", at.Add(-time.Second))
@@ -60,7 +60,7 @@ func TestRefusalsAreShown(t *testing.T) {
 // the first route.
 func report(t *testing.T, r *replicaInMemory, service, node string, at time.Time) {
 	t.Helper()
-	_, err := logsv1.NewLogsServiceClient(r.conn).Export(t.Context(), &logsv1.ExportLogsServiceRequest{ResourceLogs: []*logsdatav1.ResourceLogs{{
+	_, err := logsv1.NewLogsServiceClient(r.conn).Export(asService(t.Context(), service), &logsv1.ExportLogsServiceRequest{ResourceLogs: []*logsdatav1.ResourceLogs{{
 		Resource: &resourcev1.Resource{Attributes: texts(envoy.SenderLog, envoy.RefusalLog, envoy.SenderNode, node, envoy.SenderService, service)},
 		ScopeLogs: []*logsdatav1.ScopeLogs{{LogRecords: []*logsdatav1.LogRecord{{
 			TimeUnixNano: uint64(at.UnixNano()),

@@ -26,7 +26,7 @@ func BenchmarkRecord(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := New(Config{Rate: 1 << 40})
+	s := New(Config{Rate: 1 << 40}.forTest())
 	b.SetBytes(int64(len(wire)))
 	b.ReportAllocs()
 	for b.Loop() {

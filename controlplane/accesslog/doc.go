@@ -20,6 +20,9 @@
 // path: what looks like a JWT is cut out of each text (redact.go); a credential
 // of another form can't be told from a path. Nothing of a record is ever logged.
 //
+// A report counts for the service whose certificate it comes with, whatever it
+// says itself.
+//
 // Counts are in memory: they begin anew with the process, and each replica has
 // those of the data planes that are connected to it.
 package accesslog

@@ -3,6 +3,7 @@ package accesslog
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -146,7 +147,7 @@ func startPlane(t *testing.T, c Config) *plane {
 	upstream.Config.Protocols.SetUnencryptedHTTP2(true)
 	upstream.Start()
 	t.Cleanup(upstream.Close)
-	p := &plane{Server: New(c), port: freePort(t), admin: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	p := &plane{Server: New(c.forTest()), port: freePort(t), admin: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
 	p.CodecV2 = encoding.GetCodecV2("proto")
 	p.resources = resources(t, p.port, upstream.Listener.Addr().(*net.TCPAddr).Port)
 	p.address = fmt.Sprintf("127.0.0.1:%d", freePort(t))
@@ -164,7 +165,10 @@ func (p *plane) serve(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := grpc.NewServer(append(xds.ServerOptions(), grpc.ForceServerCodecV2(&p.recorder))...)
-	x := xds.New(xds.Config{})
+	x := xds.New(xds.Config{VersionKey: bytes.Repeat([]byte("v"), 32),
+		Identify: func(context.Context) (xds.Identity, error) {
+			return xds.Identity{Service: "orders", Instance: "one"}, nil
+		}})
 	x.Register(g)
 	p.Register(g)
 	x.Publish(xds.Update{Revision: 1, Services: map[string][]xds.Resource{"orders": p.resources}})
@@ -179,7 +183,7 @@ func (p *plane) runEnvoy(t *testing.T) {
 	if binary == "" {
 		binary = filepath.Join("..", "..", ".build", "envoy", "envoy")
 	}
-	config, err := envoy.Bootstrap(envoy.BootstrapOptions{Node: "orders-1", Service: "orders", ADSAddress: p.address, AdminAddress: p.admin})
+	config, err := envoy.Bootstrap(envoy.BootstrapOptions{Node: "orders-1", Service: "orders", ADSAddress: p.address, AdminAddress: p.admin, Unprotected: true})
 	if err != nil {
 		t.Fatal(err)
 	}

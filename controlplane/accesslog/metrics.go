@@ -16,7 +16,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"service", "reason", "enforcement"}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "watchword_refusal_records_dropped_total",
-			Help: "Reported requests that were not counted: too many at once, or about no refusal.",
+			Help: "Reported requests that were not counted: too many at once, about no refusal, or by who may not report for the service.",
 		}),
 	}
 	if reg != nil {

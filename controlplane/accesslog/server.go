@@ -8,14 +8,12 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	logsv1 "go.opentelemetry.io/proto/otlp/collector/logs/v1"
-	resourcev1 "go.opentelemetry.io/proto/otlp/resource/v1"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/watchword-mesh/watchword/controlplane/envoy"
 	"github.com/watchword-mesh/watchword/dataplane/reason"
 )
 
@@ -33,8 +31,13 @@ const (
 	maxWait = time.Second
 )
 
-// Config of a Server. The zero value works.
+// Config of a Server.
 type Config struct {
+	// Identify says which service a report comes from, by the certificate of who
+	// sends it. An error with the code Unauthenticated, PermissionDenied or
+	// Unavailable goes to the client as it is; of others it is told nothing.
+	// Without it every report is refused.
+	Identify func(context.Context) (service string, err error)
 	// Logger gets reports that can't be taken, at debug; nil logs nothing.
 	Logger hclog.Logger
 	// Registerer gets the metrics; nil registers none.
@@ -72,6 +75,9 @@ type Server struct {
 
 // New returns a Server that has counted nothing.
 func New(c Config) *Server {
+	if c.Identify == nil {
+		c.Identify = func(context.Context) (string, error) { return "", errUnknown }
+	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
@@ -110,20 +116,21 @@ func (s *Server) Wait() { s.calls.Wait() }
 func (s *Server) Export(ctx context.Context, report *logsv1.ExportLogsServiceRequest) (*logsv1.ExportLogsServiceResponse, error) {
 	s.calls.Add(1)
 	defer s.calls.Done()
-	if err := s.turn(ctx, cost(report)); err != nil {
+	// Before it has its turn, so that strangers don't take the turns of others.
+	from, err := s.senders(ctx, report)
+	if err == nil {
+		err = s.turn(ctx, cost(report))
+	}
+	if err != nil {
 		return nil, s.drop(report, err)
 	}
-	for _, part := range report.GetResourceLogs() {
-		from, err := senderOf(part.GetResource())
-		if err != nil {
-			return nil, s.drop(report, err)
-		}
+	for i, part := range report.GetResourceLogs() {
 		keyUnknown := false
 		for _, scope := range part.GetScopeLogs() {
-			keyUnknown = s.book(from, scope.GetLogRecords()) || keyUnknown
+			keyUnknown = s.book(from[i], scope.GetLogRecords()) || keyUnknown
 		}
 		if keyUnknown {
-			s.KeyUnknown(from.service)
+			s.KeyUnknown(from[i].service)
 		}
 	}
 	return new(logsv1.ExportLogsServiceResponse), nil
@@ -181,20 +188,6 @@ func (s *Server) drop(report *logsv1.ExportLogsServiceRequest, err error) error 
 	s.metrics.dropped.Add(float64(n))
 	s.Logger.Debug("a report of refusals is dropped", "records", n, "error", err)
 	return err
-}
-
-// sender is the data plane that reports.
-type sender struct{ service, node string }
-
-func senderOf(r *resourcev1.Resource) (sender, error) {
-	is := texts(r.GetAttributes())
-	if is[envoy.SenderLog] != envoy.RefusalLog {
-		return sender{}, status.Errorf(codes.InvalidArgument, "this service takes the log %q only, and the resource must say that in %s", envoy.RefusalLog, envoy.SenderLog)
-	}
-	if is[envoy.SenderService] == "" {
-		return sender{}, status.Errorf(codes.InvalidArgument, "the resource does not say which service this data plane belongs to, in %s", envoy.SenderService)
-	}
-	return sender{service: is[envoy.SenderService], node: clean(is[envoy.SenderNode])}, nil
 }
 
 // book says whether a record is about a key that is not known.

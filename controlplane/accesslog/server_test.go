@@ -3,6 +3,7 @@ package accesslog
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math"
 	"strings"
 	"sync"
@@ -28,6 +29,27 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type callerKey struct{}
+
+// as makes calls those of a service.
+func as(ctx context.Context, service string) context.Context {
+	return context.WithValue(ctx, callerKey{}, service)
+}
+
+// forTest fills in what a server can't be without: calls are of the service that
+// as says, or else of orders.
+func (c Config) forTest() Config {
+	if c.Identify == nil {
+		c.Identify = func(ctx context.Context) (string, error) {
+			if service, ok := ctx.Value(callerKey{}).(string); ok {
+				return service, nil
+			}
+			return "orders", nil
+		}
+	}
+	return c
+}
 
 // from is a report of a data plane.
 func from(service string, records ...*record) *logsv1.ExportLogsServiceRequest {
@@ -70,12 +92,15 @@ func TestExport(t *testing.T) {
 	twoParts := from("orders", refused, refused)
 	twoParts.ResourceLogs = append(twoParts.ResourceLogs, from("orders", refused).ResourceLogs...)
 	most := maxBatch/recordCost - 2 // besides what holds them
+	mixed := from("orders", refused)
+	mixed.ResourceLogs = append(mixed.ResourceLogs, from("billing", refused).ResourceLogs...)
 	full, overfull := from("orders", make([]*record, most)...), from("orders", make([]*record, most+1)...)
 	hollow := from("orders", refused)
 	hollow.ResourceLogs[0].ScopeLogs = append(hollow.ResourceLogs[0].ScopeLogs, make([]*logsdatav1.ScopeLogs, most)...)
 	large := from("orders", &record{Attributes: pairs("x", strings.Repeat("x", maxBatch))})
 	for _, tt := range []struct {
 		name    string
+		of      string // the service that calls; default orders
 		report  *logsv1.ExportLogsServiceRequest
 		code    codes.Code
 		says    string
@@ -86,20 +111,22 @@ func TestExport(t *testing.T) {
 		{name: "nothing", report: new(logsv1.ExportLogsServiceRequest)},
 		{name: "no sender", report: unnamed, code: codes.InvalidArgument, says: envoy.RefusalLog, dropped: 1},
 		{name: "another log", report: otherLog, code: codes.InvalidArgument, says: envoy.RefusalLog, dropped: 1},
-		{name: "no service", report: from("", refused), code: codes.InvalidArgument, says: "watchword.service", dropped: 1},
+		{name: "no service", report: from("", refused), service: "orders", counts: 1},
+		{name: "another service", report: from("billing", refused), code: codes.PermissionDenied, says: "watchword.service", dropped: 1},
+		{name: "another service in a later part", report: mixed, code: codes.PermissionDenied, says: "watchword.service", dropped: 2},
 		{name: "too large", report: large, code: codes.ResourceExhausted, says: "larger than 262144", dropped: 1},
 		{name: "as many as may be, of nothing", report: full, dropped: float64(most)},
 		{name: "too many of nothing", report: overfull, code: codes.ResourceExhausted, says: "larger than 262144", dropped: float64(most + 1)},
 		{name: "too many scopes of nothing", report: hollow, code: codes.ResourceExhausted, says: "larger than 262144", dropped: 1},
 		{name: "one", report: from("orders", refused), service: "orders", counts: 1},
 		{name: "many", report: twoParts, service: "orders", counts: 3},
-		{name: "an unknown service", report: from("nobody", refused), service: Other, counts: 1},
+		{name: "an unknown service", of: "nobody", report: from("nobody", refused), service: Other, counts: 1},
 		{name: "about no refusal", report: from("orders", new(record), nil, refused, &record{Attributes: pairs("facts", "{")}), service: "orders", counts: 1, dropped: 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			reg := prometheus.NewPedanticRegistry()
-			s := New(Config{Registerer: reg, Known: func(name string) bool { return name == "orders" }})
-			resp, err := s.Export(t.Context(), tt.report)
+			s := New(Config{Registerer: reg, Known: func(name string) bool { return name == "orders" }}.forTest())
+			resp, err := s.Export(as(t.Context(), orDefault(tt.of, "orders")), tt.report)
 			if status.Code(err) != tt.code || err != nil && !strings.Contains(err.Error(), tt.says) || (resp == nil) != (err != nil) {
 				t.Errorf("Export = %v, %v, want code %s and %q", resp, err, tt.code, tt.says)
 			}
@@ -117,11 +144,47 @@ func TestExport(t *testing.T) {
 	}
 }
 
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// Who is nobody can't report, is not told why unless the words are meant for it,
+// and takes no turn of others; what it sends is counted as dropped.
+func TestExportNeedsAnIdentity(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		identify func(context.Context) (string, error)
+		code     codes.Code
+	}{
+		{"nobody to ask", nil, codes.Unauthenticated},
+		{"an error", func(context.Context) (string, error) { return "orders", errors.New("at 10.0.0.1") }, codes.Unauthenticated},
+		{"a revoked one", func(context.Context) (string, error) { return "", status.Error(codes.PermissionDenied, "revoked") }, codes.PermissionDenied},
+		{"no service", func(context.Context) (string, error) { return "", nil }, codes.Unauthenticated},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			reg := prometheus.NewPedanticRegistry()
+			s := New(Config{Registerer: reg, Identify: tt.identify, Rate: 1})
+			for range 3 { // which the rate would not allow
+				_, err := s.Export(t.Context(), from("orders", denied("verify", reason.TokenExpired)))
+				if status.Code(err) != tt.code || strings.Contains(err.Error(), "10.0.0.1") {
+					t.Errorf("Export = %v, want %s and nothing of the cause", err, tt.code)
+				}
+			}
+			if got := gather(t, reg)["watchword_refusal_records_dropped_total"]; got != 3 || len(s.Report("").Counts) != 0 {
+				t.Errorf("%v records were dropped, want 3; counted: %+v, want nothing", got, s.Report("").Counts)
+			}
+		})
+	}
+}
+
 // Who sends more than the rate has to wait, and what would wait too long is
 // dropped at once; so nobody is held up for long, and nothing piles up.
 func TestFloodIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Config{Rate: maxBatch}) // one of the largest reports a second
+		s := New(Config{Rate: maxBatch}.forTest()) // one of the largest reports a second
 		report := from("orders", denied("verify", reason.TokenExpired, "x", strings.Repeat("x", maxBatch/2-1000)))
 		began := time.Now()
 		var mu sync.Mutex
@@ -155,7 +218,7 @@ func TestFloodIsDropped(t *testing.T) {
 // Records that are nearly empty are no way around the rate.
 func TestFloodOfNothingIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Config{Rate: maxBatch})
+		s := New(Config{Rate: maxBatch}.forTest())
 		report := from("orders", make([]*record, 100)...)
 		began, taken := time.Now(), 0
 		for time.Since(began) < 10*time.Second {
@@ -175,7 +238,7 @@ func TestFloodOfNothingIsDropped(t *testing.T) {
 func TestWaitEndsWithCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		s := New(Config{Rate: maxBatch})
+		s := New(Config{Rate: maxBatch}.forTest())
 		report := from("orders", denied("verify", reason.TokenExpired, "x", strings.Repeat("x", maxBatch-1000)))
 		if _, err := s.Export(ctx, report); err != nil {
 			t.Fatal(err)
@@ -193,10 +256,10 @@ func TestWaitEndsWithCall(t *testing.T) {
 // The metric has one series per service, reason and enforcement, whoever calls.
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
-	s := New(Config{Registerer: reg, Known: func(name string) bool { return name == "orders" }})
+	s := New(Config{Registerer: reg, Known: func(name string) bool { return name == "orders" }}.forTest())
 	for _, name := range []string{"orders", "made-up", "made-up-too"} {
 		both := denied("deny", "consumer_denied[p/0]", "watchword_observed_verify_shadow_engine_result", "denied", "watchword_observed_verify_shadow_effective_policy_id", "token_expired")
-		if _, err := s.Export(t.Context(), from(name, both, denied("verify", "made_up"), new(record))); err != nil {
+		if _, err := s.Export(as(t.Context(), name), from(name, both, denied("verify", "made_up"), new(record))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -218,14 +281,14 @@ func TestMetrics(t *testing.T) {
 func TestForget(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	var gone atomic.Bool
-	s := New(Config{Registerer: reg, Rate: 1 << 40, Known: func(name string) bool { return name == "stays" || !gone.Load() }})
+	s := New(Config{Registerer: reg, Rate: 1 << 40, Known: func(name string) bool { return name == "stays" || !gone.Load() }}.forTest())
 	const senders, reports = 4, 200
 	var calls sync.WaitGroup
 	for range senders {
 		calls.Go(func() {
 			for range reports {
 				for _, name := range []string{"orders", "stays"} {
-					if _, err := s.Export(t.Context(), from(name, denied("verify", reason.TokenExpired))); err != nil {
+					if _, err := s.Export(as(t.Context(), name), from(name, denied("verify", reason.TokenExpired))); err != nil {
 						t.Error(err)
 					}
 				}
@@ -274,12 +337,13 @@ func TestKeyUnknown(t *testing.T) {
 	s := New(Config{
 		Known:      func(name string) bool { return name != "made-up" },
 		KeyUnknown: func(name string) { told = append(told, name) },
-	})
+	}.forTest())
 	key, other := denied("verify", reason.KeyUnknown), denied("verify", reason.IssuerUnknown)
 	for _, report := range []*logsv1.ExportLogsServiceRequest{
 		from("a", key, other, key), from("b", other), from("made-up", key), from("c", other, key),
 	} {
-		if _, err := s.Export(t.Context(), report); err != nil {
+		service := texts(report.GetResourceLogs()[0].GetResource().GetAttributes())[envoy.SenderService]
+		if _, err := s.Export(as(t.Context(), service), report); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -324,7 +388,7 @@ func FuzzExport(f *testing.F) {
 			rec.Attributes = append(rec.Attributes, pairs("subject", text, "path", text, "method", text, "peer", text)...)
 			report = from("orders", rec)
 		}
-		s := New(Config{})
+		s := New(Config{}.forTest())
 		_, _ = s.Export(t.Context(), report)
 		for _, r := range s.Report("").Sample {
 			for _, kept := range []string{r.Node, r.Peer, r.Route, r.Method, r.Path, r.Caller.Consumer, r.Caller.Issuer, r.Caller.Subject, r.Rule} {

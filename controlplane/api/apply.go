@@ -23,6 +23,9 @@ const attempts = 8
 
 // Apply implements adminv1.AdminServiceServer.
 func (s *Server) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+	if err := s.meets(ctx, adminv1.AdminService_Apply_FullMethodName); err != nil {
+		return nil, err
+	}
 	var docs []policy.Document
 	for _, d := range req.GetDocuments() {
 		docs = append(docs, policy.Document{Source: d.GetSource(), Content: d.GetContent()})
@@ -31,7 +34,7 @@ func (s *Server) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1
 	if len(objects)+len(faults) == 0 {
 		return nil, status.Error(codes.InvalidArgument, "the documents hold no resource")
 	}
-	return s.write(ctx, req.GetDryRun(), func(state policy.State) (*plan, error) {
+	return s.write(ctx, "Apply", req.GetDryRun(), func(state policy.State) (*plan, error) {
 		p := newPlan(state)
 		p.dryRun = req.GetDryRun()
 		p.faults = slices.Clone(faults)
@@ -52,7 +55,10 @@ func (s *Server) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1
 
 // Delete implements adminv1.AdminServiceServer.
 func (s *Server) Delete(ctx context.Context, req *adminv1.DeleteRequest) (*adminv1.DeleteResponse, error) {
-	resp, err := s.write(ctx, false, func(state policy.State) (*plan, error) {
+	if err := s.meets(ctx, adminv1.AdminService_Delete_FullMethodName); err != nil {
+		return nil, err
+	}
+	resp, err := s.write(ctx, "Delete", false, func(state policy.State) (*plan, error) {
 		p := newPlan(state)
 		for _, ref := range req.GetReferences() {
 			if err := p.remove(ref); err != nil {
@@ -69,14 +75,17 @@ func (s *Server) Delete(ctx context.Context, req *adminv1.DeleteRequest) (*admin
 }
 
 // write plans against the current state and commits, again if another writer
-// was faster.
-func (s *Server) write(ctx context.Context, dryRun bool, make func(policy.State) (*plan, error)) (*adminv1.ApplyResponse, error) {
+// was faster. The method is for the audit.
+func (s *Server) write(ctx context.Context, method string, dryRun bool, make func(policy.State) (*plan, error)) (*adminv1.ApplyResponse, error) {
 	began := time.Now()
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	for try := 1; ; try++ {
 		state, base := s.Configuration.Current()
 		p, err := make(state)
+		if err == nil {
+			err = permitted(ctx, p)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -89,7 +98,7 @@ func (s *Server) write(ctx context.Context, dryRun bool, make func(policy.State)
 		if dryRun || len(steps) == 0 {
 			return resp, nil
 		}
-		err = s.commit(ctx, resp, steps)
+		err = s.commit(ctx, resp, p.audited(ctx, method, steps))
 		if errors.Is(err, ErrConflict) && resp.Transactions == 0 && try < attempts {
 			if err := s.reached(ctx, resp.Revision); err != nil {
 				return nil, err
@@ -152,7 +161,7 @@ func (s *Server) commit(ctx context.Context, resp *adminv1.ApplyResponse, steps 
 		}
 		resp.Revision = revision
 		resp.Transactions++
-		s.audit(step, revision)
+		s.logged(step, revision)
 	}
 	return nil
 }
@@ -193,12 +202,12 @@ func (s *Server) reached(ctx context.Context, revision int64) error {
 	return status.Errorf(codes.Unavailable, "stored at revision %d, but not in force here yet: the control plane does not follow etcd (see its log)", revision)
 }
 
-func (s *Server) audit(step Step, revision int64) {
+func (s *Server) logged(step Step, revision int64) {
 	for _, r := range step.Put {
-		s.Logger.Info("resource stored", "resource", policy.KeyOf(r).String(), "revision", revision)
+		s.Logger.Info("resource stored", "resource", policy.KeyOf(r).String(), "revision", revision, "actor", step.Audit.Actor)
 	}
 	for _, k := range step.Remove {
-		s.Logger.Info("resource deleted", "resource", k.String(), "revision", revision)
+		s.Logger.Info("resource deleted", "resource", k.String(), "revision", revision, "actor", step.Audit.Actor)
 	}
 }
 

@@ -58,9 +58,15 @@ type BootstrapOptions struct {
 	Service string
 	// ADSAddress is where the control plane serves ADS, HOST:PORT. Compulsory.
 	ADSAddress string
-	// AdminAddress is where Envoy's admin interface listens, IP:PORT. It has no
-	// authentication. Empty means that there is none.
+	// AdminAddress is where Envoy's admin interface listens, IP:PORT or the
+	// absolute path of a Unix socket. It has no authentication, and shows shared
+	// secrets. Empty means that there is none.
 	AdminAddress string
+	// Identity is compulsory, but for what is Unprotected.
+	Identity *BootstrapIdentity
+	// Unprotected speaks to the control plane in plain text, for tests of other
+	// things: a control plane that runs serves no such Envoy.
+	Unprotected bool
 }
 
 // Bootstrap is the YAML that a managed Envoy starts with: it takes listeners,
@@ -84,7 +90,7 @@ func bootstrap(o BootstrapOptions) (*bootstrapv3.Bootstrap, error) {
 	if o.Node == "" {
 		o.Node = o.Service
 	}
-	clusters, err := controlPlaneClusters(o.ADSAddress)
+	clusters, err := controlPlaneClusters(o)
 	if err != nil {
 		return nil, err
 	}
@@ -124,34 +130,49 @@ func adsStream() *corev3.ApiConfigSource {
 		ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
 		TransportApiVersion:       corev3.ApiVersion_V3,
 		SetNodeOnFirstMessageOnly: true,
-		GrpcServices: []*corev3.GrpcService{{
-			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
-				ClusterName: controlPlane,
-				RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
-					BaseInterval: durationpb.New(minBackOff),
-					MaxInterval:  durationpb.New(maxBackOff),
-				}},
+		GrpcServices:              []*corev3.GrpcService{grpcService(controlPlane)},
+	}
+}
+
+func grpcService(cluster string) *corev3.GrpcService {
+	return &corev3.GrpcService{
+		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
+			ClusterName: cluster,
+			RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+				BaseInterval: durationpb.New(minBackOff),
+				MaxInterval:  durationpb.New(maxBackOff),
 			}},
 		}},
 	}
 }
 
-// controlPlaneClusters are controlPlane and refusalCluster.
-func controlPlaneClusters(address string) ([]*clusterv3.Cluster, error) {
-	ads, err := controlPlaneCluster(controlPlane, address)
+// controlPlaneClusters are controlPlane, refusalCluster and identityCluster.
+func controlPlaneClusters(o BootstrapOptions) ([]*clusterv3.Cluster, error) {
+	switch {
+	case o.Unprotected && o.Identity != nil:
+		return nil, errors.New("it has an identity, and is to be without protection")
+	case !o.Unprotected && o.Identity == nil:
+		return nil, errors.New("it has no identity, without which no control plane serves it")
+	case o.Identity != nil:
+		if err := o.Identity.check(); err != nil {
+			return nil, fmt.Errorf("identity: %w", err)
+		}
+	}
+	ads, err := controlPlaneCluster(controlPlane, o)
 	if err != nil {
 		return nil, err
 	}
-	refusals, err := controlPlaneCluster(refusalCluster, address)
+	refusals, err := controlPlaneCluster(refusalCluster, o)
 	if err != nil {
 		return nil, err
 	}
 	refusals.CircuitBreakers = atMost(refusalRequests)
-	return []*clusterv3.Cluster{ads, refusals}, nil
+	secrets, err := o.Identity.clusters()
+	return append([]*clusterv3.Cluster{ads, refusals}, secrets...), err
 }
 
-func controlPlaneCluster(name, address string) (*clusterv3.Cluster, error) {
-	host, port, err := hostPort(address)
+func controlPlaneCluster(name string, o BootstrapOptions) (*clusterv3.Cluster, error) {
+	host, port, err := hostPort(o.ADSAddress)
 	if err != nil {
 		return nil, fmt.Errorf("address of the control plane: %w", err)
 	}
@@ -159,30 +180,42 @@ func controlPlaneCluster(name, address string) (*clusterv3.Cluster, error) {
 	if _, err := netip.ParseAddr(host); err == nil {
 		discovery = clusterv3.Cluster_STATIC
 	}
-	options, err := pack(&upstreamhttpv3.HttpProtocolOptions{
-		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-						ConnectionKeepalive: &corev3.KeepaliveSettings{
-							Interval: durationpb.New(keepaliveInterval),
-							Timeout:  durationpb.New(keepaliveTimeout),
-						},
-					},
-				},
-			},
-		},
-	})
+	options, err := http2Options(true)
 	if err != nil {
 		return nil, err
 	}
-	return &clusterv3.Cluster{
+	c := &clusterv3.Cluster{
 		Name:                          name,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: discovery},
 		ConnectTimeout:                durationpb.New(connectTimeout),
 		LoadAssignment:                endpoint(name, host, port),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpProtocolOptions: options},
-	}, nil
+	}
+	if o.Identity != nil {
+		if c.TransportSocket, err = o.Identity.transportSocket(); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// http2Options are HTTP/2, with pings if what is at the other end may go away
+// without a word.
+func http2Options(pings bool) (*anypb.Any, error) {
+	h2 := &corev3.Http2ProtocolOptions{}
+	if pings {
+		h2.ConnectionKeepalive = &corev3.KeepaliveSettings{
+			Interval: durationpb.New(keepaliveInterval),
+			Timeout:  durationpb.New(keepaliveTimeout),
+		}
+	}
+	return pack(&upstreamhttpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: h2},
+			},
+		},
+	})
 }
 
 // atMost fails requests beyond a number that are not answered yet, at once.
@@ -191,17 +224,6 @@ func atMost(requests uint32) *clusterv3.CircuitBreakers {
 		MaxRequests:        wrapperspb.UInt32(requests),
 		MaxPendingRequests: wrapperspb.UInt32(requests),
 	}}}
-}
-
-func adminInterface(address string) (*bootstrapv3.Admin, error) {
-	if address == "" {
-		return nil, nil
-	}
-	host, port, err := hostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("address of the admin interface: %w", err)
-	}
-	return &bootstrapv3.Admin{Address: socketAddress(host, port)}, nil
 }
 
 func hostPort(address string) (string, uint32, error) {
@@ -222,7 +244,7 @@ func boundedStats() *metricsv3.StatsConfig {
 	list := new(matcherv3.ListStringMatcher)
 	for _, prefix := range []string{
 		"access_logs.", "cluster.local/", "cluster." + controlPlane + ".", "cluster_manager.", "control_plane.",
-		"extension_config_discovery.", "http.inbound.", "listener.", "listener_manager.", "server.",
+		"extension_config_discovery.", "http.inbound.", "listener.", "listener_manager.", "sds.", "server.",
 	} {
 		list.Patterns = append(list.Patterns, matchPrefix(prefix))
 	}

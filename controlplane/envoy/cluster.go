@@ -64,16 +64,22 @@ func upstreamProtocol(p dataplanev1.Inbound_Protocol) *upstreamhttpv3.HttpProtoc
 
 // endpoint is a cluster's only one.
 func endpoint(cluster, host string, port uint32) *endpointv3.ClusterLoadAssignment {
+	return endpointAt(cluster, socketAddress(host, port))
+}
+
+func endpointAt(cluster string, at *corev3.Address) *endpointv3.ClusterLoadAssignment {
 	return &endpointv3.ClusterLoadAssignment{
 		ClusterName: cluster,
-		Endpoints: []*endpointv3.LocalityLbEndpoints{{
-			LbEndpoints: []*endpointv3.LbEndpoint{{
-				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
-					Endpoint: &endpointv3.Endpoint{Address: socketAddress(host, port)},
-				},
-			}},
-		}},
+		Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: at}},
+		}}}},
 	}
+}
+
+func pipeAddress(at string) *corev3.Address {
+	// What Envoy itself listens on is for its own user; the mode says nothing
+	// where it connects to.
+	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: at, Mode: 0o600}}}
 }
 
 func socketAddress(host string, port uint32) *corev3.Address {

@@ -115,7 +115,7 @@ func static(t *testing.T, resources []Resource) []byte {
 			{"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}]}`,
 			"static/"+service, strings.Join(filters[service], ",")))
 	}
-	own, err := controlPlaneClusters("127.0.0.1:1")
+	own, err := controlPlaneClusters(BootstrapOptions{ADSAddress: "127.0.0.1:1", Unprotected: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func runManaged(t *testing.T, rs *dataplanev1.Ruleset, k *key) uint32 {
 		t.Fatal(err)
 	}
 	admin := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	config, err := Bootstrap(BootstrapOptions{Node: "orders-1", Service: "orders", ADSAddress: serveADS(t, resources), AdminAddress: admin})
+	config, err := Bootstrap(BootstrapOptions{Node: "orders-1", Service: "orders", ADSAddress: serveADS(t, resources), AdminAddress: admin, Unprotected: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,7 @@ func TestSecondLock(t *testing.T) {
 		all = append(all, resources...)
 	}
 	admin := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	config, err := Bootstrap(BootstrapOptions{Service: "many", ADSAddress: serveADS(t, all), AdminAddress: admin})
+	config, err := Bootstrap(BootstrapOptions{Service: "many", ADSAddress: serveADS(t, all), AdminAddress: admin, Unprotected: true})
 	if err != nil {
 		t.Fatal(err)
 	}

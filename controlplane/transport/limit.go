@@ -75,6 +75,9 @@ type counted struct {
 	leave func()
 }
 
+// NetConn is the connection itself.
+func (c *counted) NetConn() net.Conn { return c.Conn }
+
 // Close closes the connection and gives its place back, once.
 func (c *counted) Close() error {
 	err := c.Conn.Close()

@@ -40,6 +40,9 @@ type peerKey struct{}
 // WithPeer notes the peer of a connection that is a Unix socket, for
 // http.Server.ConnContext.
 func WithPeer(ctx context.Context, c net.Conn) context.Context {
+	if l, ok := c.(*counted); ok {
+		c = l.NetConn()
+	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		return ctx

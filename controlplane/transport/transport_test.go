@@ -67,6 +67,14 @@ func (d dialed) Accept() (net.Conn, error) {
 func (dialed) Close() error   { return nil }
 func (dialed) Addr() net.Addr { return &net.TCPAddr{} }
 
+// accepted has one connection.
+type accepted struct {
+	net.Listener
+	conn net.Conn
+}
+
+func (a accepted) Accept() (net.Conn, error) { return a.conn, nil }
+
 type from struct {
 	net.Conn
 	addr   net.Addr
@@ -236,6 +244,10 @@ func TestPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
+	limited := transport.Limit(accepted{l, server}, transport.Limits{Total: 1}, func() {})
+	if server, err = limited.Accept(); err != nil { // as it is served
+		t.Fatal(err)
+	}
 	p, ok := transport.PeerFrom(transport.WithPeer(context.Background(), server))
 	if want := (transport.Peer{UID: uint32(os.Getuid()), PID: int32(os.Getpid())}); !ok || p != want {
 		t.Errorf("peer %+v, %t; want %+v", p, ok, want)

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"cmp"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
@@ -29,7 +30,7 @@ type Update struct {
 	Services map[string][]Resource
 }
 
-// absent is the version of a resource that does not exist. A hash never has it.
+// absent is the version of a resource that does not exist. No other has it.
 const absent = "absent"
 
 // entry is one resource at one version. It is never modified.
@@ -47,8 +48,8 @@ func (e *entry) versionOrAbsent() string {
 	return e.version
 }
 
-func newEntry(r Resource) *entry {
-	v := version(r)
+func newEntry(key []byte, r Resource) *entry {
+	v := version(key, r)
 	return &entry{version: v, wire: &discovery.Resource{
 		Name:     r.Name,
 		Version:  v,
@@ -56,10 +57,10 @@ func newEntry(r Resource) *entry {
 	}}
 }
 
-// version is the first 16 hex digits of SHA-256 over type URL, name and body,
-// each ended by what cannot occur in the one before.
-func version(r Resource) string {
-	h := sha256.New()
+// version is the first 16 hex digits of HMAC-SHA-256 over type URL, name and
+// body, each ended by what cannot occur in the one before.
+func version(key []byte, r Resource) string {
+	h := hmac.New(sha256.New, key)
 	h.Write([]byte(r.TypeURL + "\x00" + r.Name + "\x00"))
 	h.Write(r.Body)
 	return hex.EncodeToString(h.Sum(nil)[:8])
@@ -77,11 +78,11 @@ type change struct {
 // replace returns the new content and what differs from the old, sorted by type
 // and name. Entries that are equal in both are kept, so that streams go on
 // sharing them.
-func (old content) replace(resources []Resource) (content, []change) {
+func (old content) replace(key []byte, resources []Resource) (content, []change) {
 	now := make(content)
 	var diff []change
 	for _, r := range resources {
-		e := newEntry(r)
+		e := newEntry(key, r)
 		if had := old[r.TypeURL][r.Name]; had != nil && had.version == e.version {
 			e = had
 		} else {

@@ -110,7 +110,7 @@ func converge(t *testing.T, round int) {
 	want := map[string]string{}
 	for i, name := range names {
 		if (round>>i)%2 == 1 {
-			want[name] = version(filter(name, fmt.Sprint("content ", round)))
+			want[name] = version(testKey, filter(name, fmt.Sprint("content ", round)))
 		}
 	}
 	f.until(bare{t}, fmt.Sprintf("round %d: all hold %v", round, want), func() bool { return f.allHold(len(all), want) })

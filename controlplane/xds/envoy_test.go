@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -72,7 +73,8 @@ func startTCP(t *testing.T) (*Server, int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, s := grpc.NewServer(ServerOptions()...), New(Config{})
+	asReal := func(context.Context) (Identity, error) { return Identity{Service: "orders", Instance: "real"}, nil }
+	g, s := grpc.NewServer(ServerOptions()...), New(Config{Identify: asReal}.forTest())
 	s.Register(g)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = g.Serve(lis) }()

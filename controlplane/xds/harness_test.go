@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/testing/protocmp"
 )
@@ -41,6 +43,40 @@ type tb interface {
 	Logf(format string, args ...any)
 }
 
+// testKey keeps versions the same.
+var testKey = []byte("the version key of these tests")
+
+// forTest fills in what a server can't be without: a client is who it says in
+// its call, as connect does for it.
+func (c Config) forTest() Config {
+	if c.Identify == nil {
+		c.Identify = asItSays
+	}
+	c.VersionKey = testKey
+	return c
+}
+
+const (
+	serviceHeader  = "test-service"
+	instanceHeader = "test-instance"
+)
+
+func asItSays(ctx context.Context) (Identity, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return Identity{Service: strings.Join(md[serviceHeader], ""), Instance: strings.Join(md[instanceHeader], "")}, nil
+}
+
+// as makes the calls of a context those of an instance.
+func as(ctx context.Context, who Identity) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, serviceHeader, who.Service, instanceHeader, who.Instance)
+}
+
+// identityOf is the instance that a node runs as, if a test does not say.
+func identityOf(node *core.Node) Identity {
+	service := claimed(&discovery.DeltaDiscoveryRequest{Node: node})
+	return Identity{Service: service, Instance: service + "-instance"}
+}
+
 func start(t testing.TB, cfg Config) *fixture {
 	f, stop := launch(t, cfg)
 	t.Cleanup(stop)
@@ -50,7 +86,7 @@ func start(t testing.TB, cfg Config) *fixture {
 func launch(t tb, cfg Config) (*fixture, func()) {
 	lis := bufconn.Listen(1 << 20)
 	g := grpc.NewServer(ServerOptions()...)
-	s := New(cfg)
+	s := New(cfg.forTest())
 	s.Register(g)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = g.Serve(lis) }()
@@ -91,14 +127,19 @@ func envoyNode(id, cluster string) *core.Node {
 
 func (f *fixture) connect(t tb, node *core.Node) *plane {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	return f.connectAs(t, identityOf(node), node)
+}
+
+func (f *fixture) connectAs(t tb, who Identity, node *core.Node) *plane {
+	t.Helper()
+	ctx, cancel := context.WithCancel(as(context.Background(), who))
 	s, err := discovery.NewAggregatedDiscoveryServiceClient(f.conn).DeltaAggregatedResources(ctx)
 	return drive(t, s, err, node, cancel)
 }
 
 func (f *fixture) connectECDS(t tb, node *core.Node) *plane {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(as(context.Background(), identityOf(node)))
 	s, err := extension.NewExtensionConfigDiscoveryServiceClient(f.conn).DeltaExtensionConfigs(ctx)
 	return drive(t, s, err, node, cancel)
 }
@@ -221,7 +262,7 @@ func filter(name, body string) Resource {
 }
 
 func one(r Resource) *discovery.DeltaDiscoveryResponse {
-	return &discovery.DeltaDiscoveryResponse{TypeUrl: r.TypeURL, Resources: []*discovery.Resource{newEntry(r).wire}}
+	return &discovery.DeltaDiscoveryResponse{TypeUrl: r.TypeURL, Resources: []*discovery.Resource{newEntry(testKey, r).wire}}
 }
 
 func removed(typeURL string, names ...string) *discovery.DeltaDiscoveryResponse {

@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// DataPlane is one running data plane: all streams of one node and service.
+// DataPlane is one running data plane: all streams of one node of an instance.
 type DataPlane struct {
-	// Node is node.id, a label; the address if the client sent none.
-	Node    string
-	Service string
+	// Node is node.id, a label that the client chose; the instance if it sent none.
+	Node string
+	// Service and Instance are those of its certificate.
+	Service, Instance string
 	// Kind is node.user_agent_name: "envoy", or how a program calls itself.
 	Kind    string
 	Address string
@@ -55,7 +56,8 @@ type Progress struct {
 const maxWaiting = 100
 
 // DataPlanes returns the connected data planes of a service, or of all services
-// if it is empty, sorted by service and node.
+// if it is empty, sorted by service, node and
+// instance.
 func (s *Server) DataPlanes(service string) []DataPlane {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -76,34 +78,56 @@ func (s *Server) DataPlanes(service string) []DataPlane {
 
 func sortDataPlanes(all []DataPlane) {
 	slices.SortFunc(all, func(a, b DataPlane) int {
-		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Node, b.Node))
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Instance, b.Instance))
 	})
 }
 
-// Sent returns what a node was sent, sorted by type and name; false if no node
-// of that name is connected. If several services have one, the first by name.
-func (s *Server) Sent(node string) (DataPlane, []SentResource, bool) {
+// Sent returns what a data plane was sent, sorted by type and name; false if
+// none of that name is connected. The name is that of an instance, or else of a
+// node, which anybody may have chosen: of several the first by service, node and
+// instance.
+func (s *Server) Sent(name string) (DataPlane, []SentResource, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	var in *service
-	for _, svc := range s.services {
-		svc.mu.Lock()
-		if svc.rows[node] != nil && (in == nil || svc.name < in.name) {
-			in = svc
-		}
-		svc.mu.Unlock()
-	}
-	if in == nil {
+	r := s.find(name)
+	if r == nil {
 		return DataPlane{}, nil, false
 	}
+	in := r.service
 	in.mu.Lock()
-	defer in.mu.Unlock()
-	r := in.rows[node] // rows leave only under s.mu
+	defer in.mu.Unlock() // rows leave only under s.mu
 	var sent []SentResource
 	for _, it := range r.items() {
 		sent = append(sent, it.sentResource())
 	}
 	return in.dataPlane(r), sent, true
+}
+
+// find returns the row that Sent is asked for, nil if there is none.
+func (s *Server) find(name string) *row {
+	var found *row
+	for _, svc := range s.services {
+		svc.mu.Lock()
+		for key, r := range svc.rows {
+			if (key.instance == name || key.node == name) && (found == nil || compareFound(name, r, found) < 0) {
+				found = r
+			}
+		}
+		svc.mu.Unlock()
+	}
+	return found
+}
+
+func compareFound(name string, a, b *row) int {
+	if a.instance != b.instance {
+		switch name {
+		case a.instance:
+			return -1
+		case b.instance:
+			return 1
+		}
+	}
+	return cmp.Or(cmp.Compare(a.service.name, b.service.name), cmp.Compare(a.node, b.node), cmp.Compare(a.instance, b.instance))
 }
 
 func (it ledgerItem) sentResource() SentResource {

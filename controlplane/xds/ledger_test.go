@@ -104,8 +104,8 @@ func TestSentAndOrder(t *testing.T) {
 	f.until(t, "the mark is unsubscribed", func() bool { _, sent, _ := f.Sent("n1"); return len(sent) == 2 })
 	dp, sent, ok := f.Sent("n1")
 	want := []SentResource{
-		{TypeURL: ecdsType, Name: inbound1.Name, Version: version(inbound1), AckedVersion: version(inbound1), Body: inbound1.Body},
-		{TypeURL: ecdsType, Name: revoked1.Name, Version: version(revoked1), Body: revoked1.Body},
+		{TypeURL: ecdsType, Name: inbound1.Name, Version: version(testKey, inbound1), AckedVersion: version(testKey, inbound1), Body: inbound1.Body},
+		{TypeURL: ecdsType, Name: revoked1.Name, Version: version(testKey, revoked1), Body: revoked1.Body},
 	}
 	if d := cmp.Diff(want, sent); d != "" || !ok || dp.Node != "n1" {
 		t.Errorf("Sent(n1) = %+v, %v; differs (-want +got):\n%s", dp, ok, d)
@@ -123,8 +123,8 @@ func TestSlowStreamHoldsNobody(t *testing.T) {
 	confirm := func(p *plane, want Resource) {
 		t.Helper()
 		r := p.recv()
-		if got := r.GetResources()[0].GetVersion(); got != version(want) {
-			t.Fatalf("got version %s, want %s of %.1q", got, version(want), want.Body)
+		if got := r.GetResources()[0].GetVersion(); got != version(testKey, want) {
+			t.Fatalf("got version %s, want %s of %.1q", got, version(testKey, want), want.Body)
 		}
 		p.ack(r)
 	}
@@ -198,16 +198,20 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// Equal content has an equal version in any process; type, name and body count.
+// Equal content has an equal version in any process; type, name and body
+// count, and so does the key: without it nobody can try out what the body may be.
 func TestVersion(t *testing.T) {
-	if got, want := version(filter("mesh.inbound/orders", "one")), "60f0d2fd9bdb6dec"; got != want {
+	if got, want := version(testKey, filter("mesh.inbound/orders", "one")), "7c3255ffcf55f4cc"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	a := Resource{TypeURL: "a", Name: "b", Body: []byte("c")}
 	for _, b := range []Resource{{TypeURL: "x", Name: "b", Body: []byte("c")}, {TypeURL: "a", Name: "x", Body: []byte("c")},
 		{TypeURL: "a", Name: "b", Body: []byte("x")}, {TypeURL: "ab", Body: []byte("c")}} {
-		if version(a) == version(b) {
+		if version(testKey, a) == version(testKey, b) {
 			t.Errorf("%v and %v have one version", a, b)
 		}
+	}
+	if version(testKey, a) == version([]byte("another key, as long as that one"), a) {
+		t.Errorf("%v has one version with two keys", a)
 	}
 }

@@ -224,7 +224,7 @@ func TestAgainstModel(t *testing.T) {
 			for name := range w.subscribed {
 				want := ""
 				if r, ok := current[name]; ok && name != "mesh.inbound/other" {
-					want = version(r)
+					want = version(testKey, r)
 				}
 				if w.refused[name] != "" && w.refused[name] == want {
 					inSync = false

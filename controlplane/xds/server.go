@@ -1,7 +1,9 @@
 package xds
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -9,7 +11,6 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	extension "github.com/envoyproxy/go-control-plane/envoy/service/extension/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	"github.com/hashicorp/go-hclog"
@@ -20,8 +21,24 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Config of a Server. The zero value works.
+// Config of a Server.
 type Config struct {
+	// Identify says who opens a stream, from the context of its call: nothing
+	// else decides which service the stream gets. It must know of a revocation
+	// before Disconnect is called, and not block. An error with the code
+	// Unauthenticated, PermissionDenied or Unavailable goes to the client as it
+	// is; of others the client is told nothing. Without it every stream is
+	// refused.
+	//
+	// It is asked when a stream is opened, and never again: a stream that is open
+	// goes on when the certificate it came with has expired, for as long as the
+	// instance is enrolled. Disconnect ends it.
+	Identify func(context.Context) (Identity, error)
+	// VersionKey makes the versions of resources, which data planes, logs and
+	// status show: a plain hash would let who sees one try out what a shared
+	// secret in the content may be. Replicas need the same one, also after a
+	// restart, or everything is sent again. Compulsory, 16 bytes at least.
+	VersionKey []byte
 	// Logger gets refusals and unknown names at warn; nil logs nothing.
 	Logger hclog.Logger
 	// Registerer gets the metrics; nil registers none.
@@ -36,6 +53,8 @@ type Config struct {
 // Server serves delta ADS and delta ECDS.
 type Server struct {
 	log        hclog.Logger
+	who        func(context.Context) (Identity, error)
+	versionKey []byte
 	now        func() time.Time
 	maxStreams int64
 	metrics    *metrics
@@ -51,6 +70,10 @@ type Server struct {
 	ready    bool
 	services map[string]*service
 
+	// instances holds the open streams. Its lock is taken last.
+	instancesMu sync.Mutex
+	instances   map[Identity]map[*stream]struct{}
+
 	// lagging counts the services that have data planes which are not in sync.
 	lagging atomic.Int64
 
@@ -60,10 +83,18 @@ type Server struct {
 	wake   *time.Timer   // will close it; nil if none is set
 }
 
-// New returns a server that answers nobody before the first Publish.
+// minVersionKey is the least length of Config.VersionKey, in bytes.
+const minVersionKey = 16
+
+// New returns a server that answers nobody before the first Publish. It panics
+// without a VersionKey. One that is made up here would work, and send everything
+// to everybody again at each restart, which nobody would see.
 func New(cfg Config) *Server {
-	s := &Server{log: cfg.Logger, now: cfg.Now, maxStreams: int64(cfg.MaxStreams),
-		services: make(map[string]*service), kinds: make(map[string]*kind)}
+	if len(cfg.VersionKey) < minVersionKey {
+		panic("xds: Config.VersionKey is shorter than 16 bytes")
+	}
+	s := &Server{log: cfg.Logger, who: cfg.Identify, versionKey: bytes.Clone(cfg.VersionKey), now: cfg.Now, maxStreams: int64(cfg.MaxStreams),
+		services: make(map[string]*service), kinds: make(map[string]*kind), instances: make(map[Identity]map[*stream]struct{})}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}
@@ -158,28 +189,26 @@ func (s *Server) forget(svc *service) {
 
 func (s *Server) newService(name string) *service {
 	svc := &service{server: s, name: name, ready: s.ready,
-		rows: make(map[string]*row), waiting: make(map[*row]struct{})}
+		rows: make(map[rowKey]*row), waiting: make(map[*row]struct{})}
 	s.services[name] = svc
 	return svc
 }
 
-// join books a stream under its service and node.
-func (s *Server) join(st *stream, name, node, kind string) {
+// join makes a stream part of its service, and of a row there.
+func (s *Server) join(st *stream, node, kind string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	svc := s.services[name]
+	svc := s.services[st.identity.Service]
 	if svc == nil {
-		svc = s.newService(name)
+		svc = s.newService(st.identity.Service)
 	}
 	svc.mu.Lock()
 	defer svc.mu.Unlock()
-	r := svc.rows[node]
-	if kind == "" {
-		kind = "unknown"
-	}
+	key := rowKey{st.identity.Instance, node}
+	r := svc.rows[key]
 	if r == nil {
-		r = &row{service: svc, node: node, kind: kind, since: st.connected}
-		svc.rows[node] = r
+		r = &row{service: svc, rowKey: key, kind: kind, since: st.connected}
+		svc.rows[key] = r
 		svc.wait(r, true)
 	}
 	r.streams = append(r.streams, st)
@@ -199,7 +228,7 @@ func (s *Server) leave(st *stream) {
 		svc.judge(r)
 		return
 	}
-	delete(svc.rows, r.node)
+	delete(svc.rows, r.rowKey)
 	svc.wait(r, false)
 	if len(svc.waiting) == 0 {
 		svc.pushed = time.Time{} // the last ACK will never come
@@ -215,50 +244,30 @@ func (s *Server) serve(g streamv3.DeltaStream, typeURL string) error {
 		return status.Errorf(codes.ResourceExhausted, "this control plane has its %d streams; try again later, or another replica", s.maxStreams)
 	}
 	defer s.streams.Add(-1)
-	st := &stream{server: s, typeURL: typeURL, connected: s.now()}
+	who, err := s.identify(g.Context())
+	if err != nil {
+		return err
+	}
+	st := &stream{server: s, identity: who, typeURL: typeURL, connected: s.now()}
 	if p, ok := peer.FromContext(g.Context()); ok {
 		st.address = p.Addr.String()
 	}
-	err := delta.NewServer(s.ctx, st, st).DeltaStreamHandler(g, typeURL)
-	if s.ctx.Err() != nil {
+	st.ended, st.end = context.WithCancelCause(s.ctx)
+	defer st.end(nil)
+	if err := s.admit(g.Context(), st); err != nil {
+		return err
+	}
+	defer s.dismiss(st)
+	return s.run(g, st)
+}
+
+func (s *Server) run(g streamv3.DeltaStream, st *stream) error {
+	err := delta.NewServer(st.ended, st, st).DeltaStreamHandler(gate{g, st.ended}, st.typeURL)
+	switch {
+	case errors.Is(context.Cause(st.ended), errRevoked):
+		return errRevoked
+	case s.ctx.Err() != nil:
 		return status.Error(codes.Unavailable, "the control plane is stopping; connect again")
 	}
 	return err
-}
-
-var errStateOfTheWorld = status.Error(codes.FailedPrecondition,
-	"state-of-the-world xDS is not served here, because Envoy ignores over it that a resource was removed: "+
-		"set api_type: DELTA_GRPC (instead of GRPC) in dynamic_resources.ads_config")
-
-var errStateOfTheWorldECDS = status.Error(codes.FailedPrecondition,
-	"state-of-the-world xDS is not served here, because Envoy ignores over it that a resource was removed: "+
-		"set api_type: DELTA_GRPC (instead of GRPC) in the filter's config_discovery.config_source.api_config_source")
-
-// ads is the aggregated discovery service.
-type ads struct {
-	discovery.UnimplementedAggregatedDiscoveryServiceServer
-	server *Server
-}
-
-func (a ads) StreamAggregatedResources(discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return errStateOfTheWorld
-}
-
-func (a ads) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return a.server.serve(g, resource.AnyType)
-}
-
-// ecds is for an Envoy whose ADS belongs to another control plane: it opens one
-// stream for each of its filters.
-type ecds struct {
-	extension.UnimplementedExtensionConfigDiscoveryServiceServer
-	server *Server
-}
-
-func (e ecds) StreamExtensionConfigs(extension.ExtensionConfigDiscoveryService_StreamExtensionConfigsServer) error {
-	return errStateOfTheWorldECDS
-}
-
-func (e ecds) DeltaExtensionConfigs(g extension.ExtensionConfigDiscoveryService_DeltaExtensionConfigsServer) error {
-	return e.server.serve(g, resource.ExtensionConfigType)
 }

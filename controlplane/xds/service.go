@@ -26,7 +26,7 @@ type service struct {
 	// ready: something was published at all. Until then nothing is answered, or a
 	// restarted server would tell its clients that all they hold is gone.
 	ready bool
-	rows  map[string]*row
+	rows  map[rowKey]*row
 	// waiting holds the rows that are not in sync.
 	waiting map[*row]struct{}
 	// pushed is when the last change went out; zero once all have confirmed it.
@@ -36,10 +36,14 @@ type service struct {
 	publishing bool
 }
 
-// row is a data plane: the streams of one node in one service.
+// rowKey says which data plane of a service a row is. An instance may run
+// several, which tell themselves apart by the node.
+type rowKey struct{ instance, node string }
+
+// row is a data plane: the streams of one node of an instance of a service.
 type row struct {
+	rowKey
 	service *service
-	node    string
 	kind    string
 	streams []*stream
 	inSync  bool
@@ -52,7 +56,7 @@ type row struct {
 func (svc *service) replace(revision int64, resources []Resource) {
 	svc.mu.Lock()
 	defer svc.mu.Unlock()
-	now, diff := svc.content.replace(resources)
+	now, diff := svc.content.replace(svc.server.versionKey, resources)
 	if len(diff) == 0 {
 		return
 	}
@@ -175,7 +179,7 @@ func (r *row) asked(name string) bool {
 // dataPlane is the row as others see it.
 func (svc *service) dataPlane(r *row) DataPlane {
 	first := r.streams[0]
-	dp := DataPlane{Node: r.node, Service: svc.name, Kind: r.kind, Address: first.address,
+	dp := DataPlane{Node: r.node, Service: svc.name, Instance: r.instance, Kind: r.kind, Address: first.address,
 		InSync: r.inSync, Revision: r.upTo, Since: r.since, Connected: first.connected}
 	if r.inSync {
 		dp.Revision = svc.server.Published()

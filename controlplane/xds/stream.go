@@ -2,7 +2,6 @@ package xds
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -24,9 +23,13 @@ const (
 // another. The lock of the service guards all that both touch.
 type stream struct {
 	server    *Server
+	identity  Identity
 	typeURL   string // empty on ADS
 	address   string
 	connected time.Time
+	// ended is done once the stream may get nothing more; end says why.
+	ended context.Context
+	end   context.CancelCauseFunc
 
 	// Set by the first request, before any publisher can see the stream.
 	service *service
@@ -55,9 +58,12 @@ func (st *stream) OnDeltaStreamClosed(int64, *core.Node) {
 	}
 }
 
-// OnStreamDeltaRequest implements delta.Callbacks. The first request decides
-// which service the stream belongs to.
+// OnStreamDeltaRequest implements delta.Callbacks. The first request says what
+// the data plane calls itself; which service it belongs to is known before.
 func (st *stream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscoveryRequest) error {
+	if st.ended.Err() != nil {
+		return context.Cause(st.ended)
+	}
 	if st.typeURL != "" && req.GetTypeUrl() != "" && req.GetTypeUrl() != st.typeURL {
 		return status.Errorf(codes.InvalidArgument, "this stream serves %s only; ask for %s over ADS", st.typeURL, req.GetTypeUrl())
 	}
@@ -65,34 +71,16 @@ func (st *stream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscoveryReq
 		return status.Error(codes.InvalidArgument, "a request over ADS must have a type_url")
 	}
 	if st.service == nil {
-		name := serviceOf(req)
-		if name == "" {
-			return status.Error(codes.InvalidArgument, "the first request does not say which service this data plane belongs to: set node.metadata[\"watchword.service\"] or node.cluster")
+		st.node = &core.Node{Id: label(req.GetNode().GetId(), st.identity.Instance)}
+		st.server.join(st, st.node.GetId(), label(req.GetNode().GetUserAgentName(), "unknown"))
+		if says := claimed(req); says != "" && says != st.identity.Service {
+			st.server.log.Warn("data plane says that it is of another service than its certificate, whose resources it gets",
+				"node", st.node.GetId(), "service", st.identity.Service, "instance", st.identity.Instance, "says", label(says, ""))
 		}
-		id := req.GetNode().GetId()
-		if id == "" {
-			id = st.address
-		}
-		st.node = &core.Node{Id: id}
-		st.server.join(st, name, id, req.GetNode().GetUserAgentName())
 	}
 	req.Node = st.node
 	st.inRequest = true
 	return nil
-}
-
-// serviceOf finds the service in a stream's first request.
-func serviceOf(req *discovery.DeltaDiscoveryRequest) string {
-	if v := req.GetNode().GetMetadata().GetFields()["watchword.service"].GetStringValue(); v != "" {
-		return v
-	}
-	for _, name := range req.GetResourceNamesSubscribe() {
-		prefix, service, ok := strings.Cut(name, "/")
-		if ok && strings.HasPrefix(prefix, "mesh.") && service != "" {
-			return service
-		}
-	}
-	return req.GetNode().GetCluster()
 }
 
 // OnStreamDeltaResponse implements delta.Callbacks: the nonce is known now. It

@@ -5,13 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	extension "github.com/envoyproxy/go-control-plane/envoy/service/extension/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 var (
@@ -117,7 +115,7 @@ func TestReconnectWithVersions(t *testing.T) {
 		TypeUrl:                ecdsType,
 		ResourceNamesSubscribe: []string{inbound1.Name, revoked1.Name},
 		InitialResourceVersions: map[string]string{
-			inbound1.Name: version(inbound1), revoked1.Name: version(revoked1)},
+			inbound1.Name: version(testKey, inbound1), revoked1.Name: version(testKey, revoked1)},
 	})
 	p.quiet()
 	f.untilInSync(t, "orders", 1)
@@ -129,7 +127,7 @@ func TestReconnectWithVersions(t *testing.T) {
 		TypeUrl:                ecdsType,
 		ResourceNamesSubscribe: []string{inbound1.Name, revoked1.Name, "mesh.gone/orders"},
 		InitialResourceVersions: map[string]string{
-			inbound1.Name: version(inbound2), revoked1.Name: version(revoked1), "mesh.gone/orders": "abc"},
+			inbound1.Name: version(testKey, inbound2), revoked1.Name: version(testKey, revoked1), "mesh.gone/orders": "abc"},
 	})
 	late.ack(late.want(one(inbound1)))
 	late.ack(late.want(removed(ecdsType, "mesh.gone/orders")))
@@ -144,7 +142,7 @@ func TestSilentBeforeTheFirstPublication(t *testing.T) {
 	p := f.connect(t, envoyNode("n1", "orders"))
 	p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: ecdsType,
 		ResourceNamesSubscribe:  []string{inbound1.Name, "mesh.lease"},
-		InitialResourceVersions: map[string]string{inbound1.Name: version(inbound1)}})
+		InitialResourceVersions: map[string]string{inbound1.Name: version(testKey, inbound1)}})
 	q := f.connect(t, envoyNode("n2", "other"))
 	q.subscribe(ecdsType, "mesh.inbound/other")
 	f.until(t, "two data planes", func() bool { return len(f.DataPlanes("")) == 2 })
@@ -156,45 +154,6 @@ func TestSilentBeforeTheFirstPublication(t *testing.T) {
 	p.quiet()
 	q.quiet()
 	f.untilInSync(t, "", 2)
-}
-
-// A stream gets nothing of another service. What is not there is not answered,
-// so that an Envoy's initial_fetch_timeout ends its wait, and sent once it is.
-func TestOnlyItsOwnService(t *testing.T) {
-	f := start(t, Config{})
-	f.publish(1, "billing", filter("mesh.inbound/billing", "secret"))
-	p := f.connect(t, &core.Node{Id: "n1", Cluster: "billing", UserAgentName: "envoy", Metadata: &structpb.Struct{
-		Fields: map[string]*structpb.Value{"watchword.service": structpb.NewStringValue("orders")}}})
-	p.subscribe(ecdsType, "mesh.inbound/billing", inbound1.Name)
-	p.quiet()
-	f.publish(2, "orders", inbound1)
-	p.ack(p.want(one(inbound1)))
-	p.quiet()
-}
-
-// The service of a stream: metadata, then the first name, then the cluster.
-func TestServiceOf(t *testing.T) {
-	meta := &structpb.Struct{Fields: map[string]*structpb.Value{"watchword.service": structpb.NewStringValue("m")}}
-	for _, c := range []struct {
-		name string
-		req  *discovery.DeltaDiscoveryRequest
-		want string
-	}{
-		{"metadata first", &discovery.DeltaDiscoveryRequest{Node: &core.Node{Cluster: "c", Metadata: meta}, ResourceNamesSubscribe: []string{"mesh.inbound/n"}}, "m"},
-		{"then the first fitting name", &discovery.DeltaDiscoveryRequest{Node: &core.Node{Cluster: "c"}, ResourceNamesSubscribe: []string{"x", "mesh.lease", "mesh.inbound/n"}}, "n"},
-		{"then the cluster", &discovery.DeltaDiscoveryRequest{Node: &core.Node{Cluster: "c"}, ResourceNamesSubscribe: []string{"mesh.lease", "other/n"}}, "c"},
-		{"else none", &discovery.DeltaDiscoveryRequest{}, ""},
-	} {
-		if got := serviceOf(c.req); got != c.want {
-			t.Errorf("%s: got %q, want %q for %v", c.name, got, c.want, c.req)
-		}
-	}
-	f := start(t, Config{})
-	p := f.connect(t, &core.Node{Id: "n"})
-	p.subscribe(ecdsType, "mesh.lease")
-	if err := p.ended(); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "watchword.service") {
-		t.Errorf("got %v, want InvalidArgument that tells what to set", err)
-	}
 }
 
 // Wildcard types: all of the service in one response, an empty one if there is
@@ -209,14 +168,14 @@ func TestWildcard(t *testing.T) {
 	p.ack(p.want(&discovery.DeltaDiscoveryResponse{TypeUrl: resource.ClusterType}))
 	p.subscribe(resource.ListenerType, "*")
 	p.ack(p.want(&discovery.DeltaDiscoveryResponse{TypeUrl: resource.ListenerType,
-		Resources: []*discovery.Resource{newEntry(l1).wire, newEntry(l2).wire}}))
+		Resources: []*discovery.Resource{newEntry(testKey, l1).wire, newEntry(testKey, l2).wire}}))
 	f.publish(2, "orders", l2)
 	p.ack(p.want(removed(resource.ListenerType, "a")))
 	p.quiet()
 
 	q := f.connect(t, envoyNode("n2", "orders"))
 	q.send(&discovery.DeltaDiscoveryRequest{TypeUrl: resource.ListenerType,
-		InitialResourceVersions: map[string]string{"a": version(l1), "b": version(l2)}})
+		InitialResourceVersions: map[string]string{"a": version(testKey, l1), "b": version(testKey, l2)}})
 	q.ack(q.want(removed(resource.ListenerType, "a")))
 	q.quiet()
 }

@@ -95,7 +95,17 @@ func (p *PrivateKey) PKCS8() ([]byte, error) {
 	return der, nil
 }
 
-// ID is the kid: the RFC 7638 SHA-256 thumbprint in base64url.
+// WithID is the same key under another kid, for who is known by one.
+func (p *PrivateKey) WithID(kid string) (*PrivateKey, error) {
+	if wrong := checkKeyID(kid); wrong != "" {
+		return nil, fmt.Errorf("signing key: %s", wrong)
+	}
+	d := *p.data.get()
+	d.public = newKey(kid, d.alg, d.public.data.get().mat)
+	return &PrivateKey{hide(&d)}, nil
+}
+
+// ID is the kid: the RFC 7638 SHA-256 thumbprint in base64url, unless WithID chose it.
 func (p *PrivateKey) ID() string { return p.data.get().public.ID() }
 
 // Algorithm is the one JWS algorithm the key signs with.

@@ -6,14 +6,13 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/watchword-mesh/watchword/internal/identity"
+	"github.com/watchword-mesh/watchword/internal/jointoken"
 )
 
 // Authority is the CAs of a mesh at one moment: one that signs, and all that
@@ -76,16 +75,9 @@ func (a *Authority) Certificates() []*x509.Certificate { return slices.Clone(a.c
 // Pool has the same, to verify with.
 func (a *Authority) Pool() *x509.CertPool { return a.pool.Clone() }
 
-// Pin is what a join token knows the CA that signs by; see [PinOf].
-func (a *Authority) Pin() string { return PinOf(a.active.certificate) }
-
-// PinOf is the pin of a CA: base64url of the SHA-256 of its public key, as DER
-// of SubjectPublicKeyInfo. Like RFC 7469 section 2.4 it names the key, not the
-// certificate, so that it stays if the certificate is made anew.
-func PinOf(certificate *x509.Certificate) string {
-	sum := sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
-	return base64.RawURLEncoding.EncodeToString(sum[:])
-}
+// Pin is what a join token knows the CA that signs by; see
+// [jointoken.PinOf].
+func (a *Authority) Pin() string { return jointoken.PinOf(a.active.certificate) }
 
 // parse gives the CA of a record that agrees with itself. A difference means a
 // fault of ours, or a store that somebody else wrote to; neither may sign.

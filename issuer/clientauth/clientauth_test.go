@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/watchword-mesh/watchword/internal/jose"
 )
 
 var (
@@ -19,6 +21,8 @@ var (
 type directory map[string][]Secret
 
 func (d directory) ClientSecrets(service string) []Secret { return d[service] }
+
+func (directory) InstanceKey(string, string) (jose.Key, bool) { return jose.Key{}, false }
 
 func newSecret(t *testing.T, service string) (string, Secret) {
 	t.Helper()
@@ -82,9 +86,9 @@ func TestAuthenticate(t *testing.T) {
 		{"basic", basic("shop", plain), nil, shop, nil},
 		{"basic, scheme in small letters", []string{"basic" + basic("shop", plain)[0][5:]}, nil, shop, nil},
 		{"basic, id repeated in the body", basic("shop", plain), url.Values{"client_id": {"shop"}}, shop, nil},
-		{"basic, id that needs encoding", basic("web shop:é+%", odd), nil, Identity{"web shop:é+%", oddRecord.ID}, nil},
+		{"basic, id that needs encoding", basic("web shop:é+%", odd), nil, Identity{Service: "web shop:é+%", SecretID: oddRecord.ID}, nil},
 		{"post", nil, post("shop", plain), shop, nil},
-		{"an older secret", nil, post("shop", old), Identity{"shop", oldRecord.ID}, nil},
+		{"an older secret", nil, post("shop", old), Identity{Service: "shop", SecretID: oldRecord.ID}, nil},
 
 		{"wrong secret", basic("shop", "wrong"), nil, none, ErrClient},
 		{"unknown service", basic("ghost", plain), nil, none, ErrClient},
@@ -101,13 +105,19 @@ func TestAuthenticate(t *testing.T) {
 		{"basic, nothing", []string{"Basic"}, nil, none, ErrClient},
 		{"empty header", []string{""}, nil, none, ErrClient},
 		{"another scheme", []string{"Bearer " + plain}, nil, none, ErrClient},
-		{"assertion", nil, url.Values{"client_assertion": {"e30.e30.AA"}}, none, ErrClient},
+		{"assertion without its type", nil, url.Values{"client_assertion": {"e30.e30.AA"}}, none, ErrClient},
+		{"assertion of another type", nil, url.Values{"client_assertion": {"e30.e30.AA"}, "client_assertion_type": {"saml2-bearer"}}, none, ErrClient},
+		{"type without assertion", nil, url.Values{"client_assertion_type": {AssertionType}}, none, ErrClient},
+		{"damaged assertion", nil, url.Values{"client_assertion": {"e30.e30.AA"}, "client_assertion_type": {AssertionType}}, none, ErrClient},
 
 		{"basic and post", basic("shop", plain), post("shop", plain), none, ErrRequest},
 		{"basic and secret in the body", basic("shop", plain), url.Values{"client_secret": {plain}}, none, ErrRequest},
 		{"basic and assertion", basic("shop", plain), url.Values{"client_assertion": {"e30.e30.AA"}}, none, ErrRequest},
 		{"post and assertion", nil, url.Values{"client_id": {"shop"}, "client_secret": {plain}, "client_assertion": {"e30.e30.AA"}}, none, ErrRequest},
 		{"basic, other id in the body", basic("shop", plain), url.Values{"client_id": {"orders"}}, none, ErrRequest},
+		{"post and type of assertion", nil, url.Values{"client_id": {"shop"}, "client_secret": {plain}, "client_assertion_type": {AssertionType}}, none, ErrRequest},
+		{"basic and type of assertion", basic("shop", plain), url.Values{"client_assertion_type": {AssertionType}}, none, ErrRequest},
+		{"two assertions", nil, url.Values{"client_assertion": {"e30.e30.AA", "e30.e30.AA"}, "client_assertion_type": {AssertionType}}, none, ErrRequest},
 		{"two headers", append(basic("shop", plain), basic("shop", plain)...), nil, none, ErrRequest},
 		{"two ids", nil, url.Values{"client_id": {"shop", "shop"}, "client_secret": {plain}}, none, ErrRequest},
 		{"two secrets", nil, url.Values{"client_id": {"shop"}, "client_secret": {"wrong", plain}}, none, ErrRequest},

@@ -7,8 +7,13 @@
 // A service may have several secrets at once, so that they can be replaced
 // without a moment at which none is right.
 //
+// An enrolled instance of a service needs no secret: it signs a client assertion
+// with its key (RFC 7523), which is good for one request. See
+// [Authenticator.VerifyAssertion].
+//
 // Nothing here tells a caller which part was wrong: an unknown service and a
-// wrong secret give the same error after the same work.
+// wrong secret give the same error after the same work, and so do an unknown
+// instance and a wrong signature.
 package clientauth
 
 import (

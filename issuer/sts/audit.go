@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/watchword-mesh/watchword/internal/jointoken"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 )
 
@@ -26,7 +27,8 @@ type Entry struct {
 	// Service that asked. Refused for lack of authentication: the name that it
 	// gave, if that looks like one.
 	Service string
-	// Credential is the ID of the client secret that was used.
+	// Credential is the ID of the client secret that was used, or
+	// "instance/ID" of the instance that has signed a client assertion.
 	Credential string
 	// Audience and Scope: of the token, or as asked for.
 	Audience string
@@ -74,7 +76,7 @@ func (s *Server) refuseStranger(e Entry, err *Error) *Error {
 	}
 	limited := &Error{
 		Code: CodeUnavailable, Status: http.StatusTooManyRequests, RetryAfter: wait,
-		Description: "too many failed requests from this address; check client_id and client_secret",
+		Description: "too many failed requests from this address; check the client credentials",
 		Err:         err,
 	}
 	if first {
@@ -90,7 +92,7 @@ const maxShown = 256
 // shown makes what a client sent fit for audit and log. A credential that
 // somebody put into the wrong parameter doesn't get there.
 func shown(s string) string {
-	if strings.Contains(s, clientauth.SecretPrefix) || strings.Contains(s, "eyJ") {
+	if strings.Contains(s, clientauth.SecretPrefix) || strings.Contains(s, jointoken.Prefix) || strings.Contains(s, "eyJ") {
 		return "[redacted]"
 	}
 	if len(s) > maxShown {

@@ -20,6 +20,7 @@ func FuzzTokenEndpoint(f *testing.F) {
 	f.Add("grant_type=client_credentials&resource=https://orders.example.com", "", ct+"; charset=utf-8", "", true)
 	f.Add("grant_type=client_credentials&audience=*&audience=a", "", ct, "", true)
 	f.Add("client_id=shop&client_secret=x&client_id=y", "Basic", ct, "", false)
+	f.Add("grant_type=client_credentials&audience=orders&client_assertion=e30.e30.AA&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer", "", ct, "", false)
 	f.Add("%zz&;=&&", "Bearer x", "application/json", "a=b", false)
 	f.Add("scope=%22%00%ff&audience=orders&grant_type=client_credentials", "", ct, "", true)
 	codes := []string{CodeInvalidRequest, CodeInvalidClient, CodeUnsupportedGrantType, CodeInvalidTarget, CodeInvalidScope}

@@ -20,6 +20,8 @@ type Request struct {
 	Audience string
 	// Scope is space-delimited; empty asks for all that the service may have.
 	Scope string
+	// instance that asks, if it has proved which one it is.
+	instance string
 }
 
 // Response is what it gets.
@@ -92,6 +94,7 @@ func (s *Server) sign(ctx context.Context, v *view, req Request, scope string) (
 		Audience: req.Audience,
 		ClientID: req.Service,
 		Scope:    scope,
+		Instance: req.instance,
 		ID:       answer.ID,
 		IssuedAt: now,
 		Expiry:   now.Add(lifetime),

@@ -29,7 +29,7 @@ func TestFailedAuthenticationsAreLimited(t *testing.T) {
 	m.audited()
 	for range 3 {
 		w := wrong("198.51.100.7:2000")
-		want := `{"error":"temporarily_unavailable","error_description":"too many failed requests from this address; check client_id and client_secret"}`
+		want := `{"error":"temporarily_unavailable","error_description":"too many failed requests from this address; check the client credentials"}`
 		if w.Code != 429 || w.Body.String() != want || w.Header().Get("Retry-After") != "1" {
 			t.Errorf("after %d failures: %d %s, Retry-After %q; want 429 %s and 1", failures.Burst, w.Code, w.Body, w.Header().Get("Retry-After"), want)
 		}

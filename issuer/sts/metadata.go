@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/watchword-mesh/watchword/issuer/clientauth"
 )
 
 // documentMaxAge is how long readers may keep a document (RFC 9111 section
@@ -60,6 +62,7 @@ func metadataOf(st *State) document {
 		JWKSURI         string   `json:"jwks_uri"`
 		GrantTypes      []string `json:"grant_types_supported"`
 		AuthMethods     []string `json:"token_endpoint_auth_methods_supported"`
+		AuthAlgNames    []string `json:"token_endpoint_auth_signing_alg_values_supported"`
 		ResponseTypes   []string `json:"response_types_supported"`
 		SubjectTypes    []string `json:"subject_types_supported"`
 		SigningAlgNames []string `json:"id_token_signing_alg_values_supported"`
@@ -68,7 +71,8 @@ func metadataOf(st *State) document {
 		TokenEndpoint:   base + "/token",
 		JWKSURI:         base + "/jwks",
 		GrantTypes:      grantTypes(),
-		AuthMethods:     []string{"client_secret_basic", "client_secret_post"},
+		AuthMethods:     []string{"client_secret_basic", "client_secret_post", "private_key_jwt"},
+		AuthAlgNames:    clientauth.AssertionAlgorithms(),
 		ResponseTypes:   []string{},
 		SubjectTypes:    []string{"public"},
 		SigningAlgNames: algorithms(st),

@@ -8,7 +8,7 @@ import (
 )
 
 const metadataDocument = `{"issuer":"ISSUER","token_endpoint":"BASE/token","jwks_uri":"BASE/jwks","grant_types_supported":["client_credentials"],` +
-	`"token_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post"],"response_types_supported":[],` +
+	`"token_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post","private_key_jwt"],"token_endpoint_auth_signing_alg_values_supported":["ES256","EdDSA"],"response_types_supported":[],` +
 	`"subject_types_supported":["public"],"id_token_signing_alg_values_supported":["ES256"]}`
 
 // Where the documents are, for issuers with and without a path, and that URLs

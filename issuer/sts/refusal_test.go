@@ -42,20 +42,20 @@ func TestRefusals(t *testing.T) {
 		reason  string // of the audit entry; empty: the description
 	}{
 		{"no credentials", stranger(func(*mesh, *http.Request) {}), 401, challenge,
-			`{"error":"invalid_client","error_description":"client authentication failed; send client_id and client_secret by HTTP Basic or in the body"}`,
+			`{"error":"invalid_client","error_description":"client authentication failed; send client_id and client_secret by HTTP Basic or in the body, or a client_assertion"}`,
 			"client authentication failed: client_id or client_secret is missing"},
 		{"wrong secret", stranger(func(_ *mesh, r *http.Request) { r.SetBasicAuth("shop", "wrong") }), 401, challenge,
-			`{"error":"invalid_client","error_description":"client authentication failed; send client_id and client_secret by HTTP Basic or in the body"}`,
+			`{"error":"invalid_client","error_description":"client authentication failed; send client_id and client_secret by HTTP Basic or in the body, or a client_assertion"}`,
 			"client authentication failed: unknown service or wrong secret"},
 		{"unknown service", stranger(func(m *mesh, r *http.Request) { r.SetBasicAuth("ghost", m.secret) }), 401, challenge,
-			`{"error":"invalid_client","error_description":"client authentication failed; send client_id and client_secret by HTTP Basic or in the body"}`,
+			`{"error":"invalid_client","error_description":"client authentication failed; send client_id and client_secret by HTTP Basic or in the body, or a client_assertion"}`,
 			"client authentication failed: unknown service or wrong secret"},
 		{"deleted service", func(m *mesh) *http.Request {
 			delete(m.state.Services, "shop")
 			m.SetState(m.state)
 			return m.tokenRequest("audience", "orders")
 		}, 401, challenge,
-			`{"error":"invalid_client","error_description":"client authentication failed; send client_id and client_secret by HTTP Basic or in the body"}`,
+			`{"error":"invalid_client","error_description":"client authentication failed; send client_id and client_secret by HTTP Basic or in the body, or a client_assertion"}`,
 			"client authentication failed: unknown service or wrong secret"},
 		{"Basic and body", func(m *mesh) *http.Request {
 			return m.tokenRequest("audience", "orders", "client_id", "shop", "client_secret", m.secret)

@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watchword-mesh/watchword/internal/failures"
+	"github.com/watchword-mesh/watchword/internal/jose"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
 )
@@ -59,6 +60,15 @@ type Service struct {
 	Calls map[string][]string
 }
 
+// Instances knows the keys that are enrolled. It changes more often than the
+// State, so it is asked, on every request that is signed by such a key, and
+// answers from memory. It is called concurrently.
+type Instances interface {
+	// InstanceKey gives the key of an instance, with the instance as its ID;
+	// false if it isn't enrolled, or no more.
+	InstanceKey(service, instance string) (jose.Key, bool)
+}
+
 // Config is what a Server is made of.
 type Config struct {
 	// Logger: nil means none. Requests are logged at debug, faults of ours at
@@ -69,6 +79,8 @@ type Config struct {
 	// Pepper is the one the client secrets were made with. Without it no
 	// client can authenticate; Issue works.
 	Pepper []byte
+	// Instances: nil means that none is enrolled.
+	Instances Instances
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Audit is given each entry before the answer goes out. It is on the way
@@ -79,8 +91,11 @@ type Config struct {
 
 // Server is the security token service.
 type Server struct {
-	log     hclog.Logger
-	pepper  []byte
+	log       hclog.Logger
+	pepper    []byte
+	instances Instances
+	// replays outlive each State.
+	replays *clientauth.Replays
 	now     func() time.Time
 	audit   func(Entry)
 	metrics *metrics
@@ -105,11 +120,13 @@ func New(c Config) *Server {
 		c.Audit = func(Entry) {}
 	}
 	s := &Server{
-		log:     c.Logger,
-		pepper:  c.Pepper,
-		now:     c.Now,
-		audit:   c.Audit,
-		metrics: newMetrics(c.Registerer),
+		log:       c.Logger,
+		pepper:    c.Pepper,
+		instances: c.Instances,
+		replays:   clientauth.NewReplays(),
+		now:       c.Now,
+		audit:     c.Audit,
+		metrics:   newMetrics(c.Registerer),
 		// Signing is pure computation: more at once than there are cores only
 		// makes each one slower. Twice as many keeps the cores busy.
 		signing:  make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
@@ -126,7 +143,23 @@ func (s *Server) SetState(st *State) {
 		s.view.Store(nil)
 		return
 	}
-	s.view.Store(newView(st, s.pepper))
+	s.view.Store(s.newView(st))
+}
+
+// VerifyAssertion tells which instance of which service made a client assertion
+// for this issuer (RFC 7523 section 3), as the token endpoint would, and uses it
+// up: it is good once, here or there. The error is for operators, and holds
+// nothing of the assertion.
+func (s *Server) VerifyAssertion(assertion string) (service, instance string, err error) {
+	v := s.view.Load()
+	if v == nil {
+		return "", "", notReady()
+	}
+	found, err := v.auth.VerifyAssertion(assertion)
+	if err != nil {
+		return "", "", err
+	}
+	return found.Service, found.Instance, nil
 }
 
 // Handler serves

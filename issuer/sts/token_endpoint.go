@@ -45,6 +45,9 @@ func (s *Server) token(r *http.Request, v *view, entry *Entry) (Response, *Error
 		return Response{}, s.refuseStranger(*entry, err)
 	}
 	entry.Service, entry.Credential = client.Service, client.SecretID
+	if client.Instance != "" {
+		entry.Credential = "instance/" + client.Instance
+	}
 	req, err := requested(v, client, form)
 	if err != nil {
 		return Response{}, s.refused(*entry, err)
@@ -66,7 +69,7 @@ func authenticate(r *http.Request, v *view, entry *Entry) (url.Values, clientaut
 	case errors.Is(err, clientauth.ErrRequest):
 		refusal = refuse(CodeInvalidRequest, "client credentials must be sent once, by one method", err)
 	default:
-		refusal = refuse(CodeInvalidClient, "client authentication failed; send client_id and client_secret by HTTP Basic or in the body", err)
+		refusal = refuse(CodeInvalidClient, "client authentication failed; send client_id and client_secret by HTTP Basic or in the body, or a client_assertion", err)
 		refusal.Status = http.StatusUnauthorized
 	}
 	entry.Service = shownName(clientauth.Claimed(authorization, form))
@@ -91,7 +94,7 @@ func requested(v *view, client clientauth.Identity, form url.Values) (Request, *
 	if err != nil {
 		return Request{}, err
 	}
-	return Request{Service: subject, Audience: audience, Scope: form.Get("scope")}, nil
+	return Request{Service: subject, Audience: audience, Scope: form.Get("scope"), instance: client.Instance}, nil
 }
 
 // readForm reads the parameters, which come in the body alone and once each

@@ -19,7 +19,7 @@ import (
 	"github.com/watchword-mesh/watchword/internal/jose"
 )
 
-// Claims is what a token says. All fields but Scope are required.
+// Claims is what a token says. All fields but Scope and Instance are required.
 type Claims struct {
 	// Issuer is `iss`.
 	Issuer string
@@ -32,6 +32,9 @@ type Claims struct {
 	ClientID string
 	// Scope is `scope`, space-delimited (RFC 8693 section 4.2); left out if empty.
 	Scope string
+	// Instance is `instance`, a claim of ours: which instance of the client has
+	// asked, if it proved that by its key; left out if empty.
+	Instance string
 	// ID is `jti`; see [NewID].
 	ID string
 	// IssuedAt is `iat` and also `nbf`. Tokens count in whole seconds; the
@@ -48,6 +51,7 @@ type wire struct {
 	Audience  string `json:"aud"`
 	ClientID  string `json:"client_id"`
 	Scope     string `json:"scope,omitempty"`
+	Instance  string `json:"instance,omitempty"`
 	ID        string `json:"jti"`
 	IssuedAt  int64  `json:"iat"`
 	NotBefore int64  `json:"nbf"`
@@ -66,6 +70,7 @@ func Mint(s *jose.Signer, c Claims) (string, error) {
 		Audience:  c.Audience,
 		ClientID:  c.ClientID,
 		Scope:     c.Scope,
+		Instance:  c.Instance,
 		ID:        c.ID,
 		IssuedAt:  c.IssuedAt.Unix(),
 		NotBefore: c.IssuedAt.Unix(),
@@ -93,8 +98,10 @@ func (c Claims) check() error {
 			return fmt.Errorf("%s of a token is %q: it must be UTF-8 without control characters", r.name, r.value)
 		}
 	}
-	if !plain(c.Scope) {
-		return fmt.Errorf("scope of a token is %q: it must be UTF-8 without control characters", c.Scope)
+	for _, o := range []struct{ name, value string }{{"scope", c.Scope}, {"instance", c.Instance}} {
+		if !plain(o.value) {
+			return fmt.Errorf("%s of a token is %q: it must be UTF-8 without control characters", o.name, o.value)
+		}
 	}
 	if strings.Contains(c.Audience, "*") {
 		return fmt.Errorf("aud of a token is %q: it must name one service, not a pattern", c.Audience)

@@ -38,6 +38,8 @@ func TestMintWritesTheClaims(t *testing.T) {
 	k := key(t)
 	withoutScope := claims()
 	withoutScope.Scope = ""
+	byInstance := withoutScope
+	byInstance.Instance = "abc"
 	for _, c := range []struct {
 		name   string
 		claims token.Claims
@@ -45,6 +47,7 @@ func TestMintWritesTheClaims(t *testing.T) {
 	}{
 		{"with scope", claims(), `{"iss":"https://sts.example.com","sub":"spiffe://example.com/shop","aud":"orders","client_id":"shop","scope":"read write","jti":"id-1","iat":1803902400,"nbf":1803902400,"exp":1803902700}`},
 		{"without scope", withoutScope, `{"iss":"https://sts.example.com","sub":"spiffe://example.com/shop","aud":"orders","client_id":"shop","jti":"id-1","iat":1803902400,"nbf":1803902400,"exp":1803902700}`},
+		{"by an instance", byInstance, `{"iss":"https://sts.example.com","sub":"spiffe://example.com/shop","aud":"orders","client_id":"shop","instance":"abc","jti":"id-1","iat":1803902400,"nbf":1803902400,"exp":1803902700}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			signed, err := token.Mint(k.Signer("at+jwt"), c.claims)
@@ -83,6 +86,7 @@ func TestMintRefuses(t *testing.T) {
 		{"line break in the audience", func(c *token.Claims) { c.Audience = "orders\n" }, "control characters"},
 		{"NUL in the subject", func(c *token.Claims) { c.Subject += "\x00" }, "control characters"},
 		{"C1 control in the scope", func(c *token.Claims) { c.Scope = "a\u0085b" }, "control characters"},
+		{"line break in the instance", func(c *token.Claims) { c.Instance = "a\nb" }, "control characters"},
 		{"invalid UTF-8 in the client", func(c *token.Claims) { c.ClientID = "shop\xff" }, "UTF-8"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

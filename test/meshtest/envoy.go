@@ -74,7 +74,7 @@ func (e *Envoy) config(t testing.TB) []byte {
 	if e.YAML != "" {
 		return []byte(e.YAML)
 	}
-	text, err := envoy.Bootstrap(envoy.BootstrapOptions{Node: e.Node, Service: e.Service, ADSAddress: e.ADS, AdminAddress: e.Admin})
+	text, err := envoy.Bootstrap(envoy.BootstrapOptions{Node: e.Node, Service: e.Service, ADSAddress: e.ADS, AdminAddress: e.Admin, Unprotected: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,97 @@
+package enrolment
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
+)
+
+// attemptTimeout is how long one address may take to answer.
+const attemptTimeout = 10 * time.Second
+
+// again are the codes after which the same request may succeed. All others are
+// answers of a control plane that has understood it.
+var again = []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Aborted}
+
+// call is one request to the control plane at one moment.
+type call struct {
+	trust trust
+	// client is shown to the server, if not nil.
+	client *tls.Certificate
+	now    func() time.Time
+	// send makes the request.
+	send func(context.Context, enrolmentv1.EnrolmentServiceClient) (*enrolmentv1.Identity, error)
+}
+
+// answer is an identity, and the trust domain of the server that gave it.
+type answer struct {
+	identity    *enrolmentv1.Identity
+	trustDomain string
+}
+
+// first sends the call to the addresses in turn, until one answers. An error
+// that wraps ErrRefused ends the search: the others are of the same mind.
+func (c call) first(ctx context.Context, addresses []string) (answer, error) {
+	var faults []error
+	for _, address := range addresses {
+		got, err := c.to(ctx, address)
+		if err == nil {
+			return got, nil
+		}
+		faults = append(faults, fmt.Errorf("%s: %w", address, err))
+		if errors.Is(err, ErrRefused) || ctx.Err() != nil {
+			break
+		}
+	}
+	return answer{}, errors.Join(faults...)
+}
+
+func (c call) to(ctx context.Context, address string) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	// gRPC says no more of a failed handshake than that there is no connection,
+	// and makes it on a goroutine of its own.
+	var fault atomic.Pointer[error]
+	var trustDomain atomic.Pointer[string]
+	config := clientTLS(func(shown []*x509.Certificate) error {
+		got, err := c.trust.server(shown, c.now())
+		if err != nil {
+			fault.Store(&err)
+			return err
+		}
+		trustDomain.Store(&got)
+		return nil
+	})
+	if c.client != nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.client, nil }
+	}
+	// Past any resolver and proxy: the control plane is in the mesh.
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(config)), grpc.WithNoProxy())
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	defer conn.Close()
+	got, err := c.send(ctx, enrolmentv1.NewEnrolmentServiceClient(conn))
+	if err == nil {
+		return answer{got, *trustDomain.Load()}, nil
+	}
+	if bad := fault.Load(); bad != nil {
+		return answer{}, fmt.Errorf("%w: the server is not the control plane: %w", ErrRefused, *bad)
+	}
+	if !slices.Contains(again, status.Code(err)) {
+		return answer{}, fmt.Errorf("%w: %s (%s)", ErrRefused, status.Convert(err).Message(), status.Code(err))
+	}
+	return answer{}, err
+}
