@@ -28,7 +28,7 @@ var kinds = []kind{
 	{"AuthorizationPolicy", "authorizationpolicy", "authorizationpolicies", "authz",
 		[]string{"NAME", "REVISION", "TARGET", "ACTION", "RULES"}, authorizationRow},
 	{"RoleBinding", "rolebinding", "rolebindings", "rb",
-		[]string{"NAME", "REVISION", "ROLE", "SUBJECTS", "SERVICES"}, roleBindingRow},
+		[]string{"NAME", "REVISION", "ROLE", "SERVICES", "SUBJECTS"}, roleBindingRow},
 }
 
 // parseKind accepts a kind's singular, plural and short name in any case.

@@ -9,22 +9,15 @@ func roleBindingRow(i item) []cell {
 		m, _ := v.(map[string]any)
 		subjects = append(subjects, roleSubjectText(m))
 	}
-	return row(i, spec.text("role"), strings.Join(subjects, ","), spec.texts("services"))
+	return row(i, spec.text("role"), spec.texts("services"), strings.Join(subjects, ","))
 }
 
 // roleSubjectText names a subject as whoami and the audit do, as far as it is one.
 func roleSubjectText(s item) string {
-	token, certificate := s.object("token"), s.object("certificate")
+	certificate := s.object("certificate")
 	switch {
-	case token != nil:
-		text := "token:" + token.text("issuer")
-		if subjects := token.texts("subjects"); subjects != "" {
-			text += "/" + subjects
-		}
-		if n := len(token.list("claims")); n > 0 {
-			text += " (" + count(n, "claim") + ")"
-		}
-		return text
+	case s["token"] != nil:
+		return tokenSubjectText(s.object("token"))
 	case certificate["uri"] != nil:
 		return "certificate:uri:" + certificate.text("uri")
 	case certificate["dnsName"] != nil:
@@ -35,4 +28,21 @@ func roleSubjectText(s item) string {
 		return "unix:" + s.text("unixUser")
 	}
 	return "service:" + s.text("service")
+}
+
+// tokenSubjectText is one name for each subject; who is one has the claims too.
+func tokenSubjectText(token item) string {
+	claims := ""
+	if n := len(token.list("claims")); n > 0 {
+		claims = " (" + count(n, "claim") + ")"
+	}
+	issuer := "token:" + token.text("issuer")
+	if len(token.list("subjects")) == 0 {
+		return issuer + claims
+	}
+	var out []string
+	for _, subject := range token.list("subjects") {
+		out = append(out, issuer+"/"+text(subject)+claims)
+	}
+	return strings.Join(out, ",")
 }
