@@ -46,11 +46,18 @@ func (k *keyEncryption) own() bool {
 
 func (k *keyEncryption) path() string { return filepath.Join(k.config.DataDir, kekFile) }
 
+// next is the key to go on with. Where it is for us to make one, a rotation that was
+// broken off is gone on with instead.
 func (k *keyEncryption) next(ctx context.Context, e audit.Entry) (store.Keyring, error) {
-	switch {
+	sealed, err := k.store.SealedWith(ctx)
+	if err != nil {
+		return store.Keyring{}, err
+	}
+	delete(sealed, k.store.Keyring().ID())
+	switch complete := len(sealed) == 0; {
 	case k.config.KEKExec != "":
-		return k.store.PluginKeyring(ctx, k.config.plugin(), true, e)
-	case k.own():
+		return k.store.PluginKeyring(ctx, k.config.plugin(), complete, e)
+	case k.own() && complete:
 		return store.AddKEK(k.path())
 	}
 	return k.config.keyring(false)
