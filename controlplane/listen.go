@@ -74,6 +74,9 @@ func listen(c Config) (*listeners, error) {
 	return l, nil
 }
 
+// open says whether it listens on all addresses of the machine.
+func (l *listener) open() bool { return l.Addr().(*net.TCPAddr).IP.IsUnspecified() }
+
 // url is the base of what is served there.
 func (l *listener) url() string { return l.Address.URL(l.Addr()) }
 

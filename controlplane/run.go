@@ -97,8 +97,10 @@ type replica struct {
 	enrol    *enrolment.Server
 	api      *api.Server
 	doors    *doors
-	refused  *audit.Refusals
-	overload *prometheus.CounterVec
+	// diagnosis knows of doors and listeners once there are.
+	diagnosis *diagnosis
+	refused   *audit.Refusals
+	overload  *prometheus.CounterVec
 }
 
 // openReplica prepares the store and everything that is made from it.
@@ -224,6 +226,7 @@ func (r *replica) assemble(pepper []byte) {
 		Logger:     r.Logger.Named("enrolment"),
 		Registerer: r.registry,
 	})
+	r.diagnosis = &diagnosis{config: r.Config, store: r.store, loop: r.loop, now: time.Now}
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},
@@ -235,7 +238,7 @@ func (r *replica) assemble(pepper []byte) {
 		AuditLog:      auditLog{store: r.store},
 		KEK:           &keyEncryption{store: r.store, config: r.Config},
 		AdminTokens:   &adminTokens{store: r.store, loop: r.loop, dir: r.DataDir, pepper: pepper},
-		Diagnosis:     &diagnosis{replica: r, now: time.Now},
+		Diagnosis:     r.diagnosis,
 		Preview:       preview{loop: r.loop},
 		KeySets:       keySets{fetcher: r.fetcher},
 		Refusals:      refusals{log: r.refusals},

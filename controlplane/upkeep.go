@@ -63,6 +63,7 @@ func (r *replica) openDoors(l *listeners) error {
 	if r.doors, err = newDoors(r.Config, r.loop.authority, names); err != nil {
 		return err
 	}
+	r.diagnosis.doors, r.diagnosis.at = r.doors, l
 	var text []byte
 	for _, c := range r.loop.authority().Certificates() {
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)

@@ -98,8 +98,6 @@ func (f *fakeAdmin) admit(ctx context.Context) error {
 		return status.Error(codes.PermissionDenied, "this needs the role SECURITY_OFFICER")
 	case "unimplemented":
 		return status.Error(codes.Unimplemented, "unknown method")
-	case "no-role":
-		return status.Error(codes.PermissionDenied, "needs the role OPERATOR")
 	case "internal":
 		return status.Error(codes.Internal, "the disk is full")
 	case "no-store":
