@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 type fakeKey struct{}
 
 // startFakes gives each script a control plane in its watchword-data, which
-// listens on $ADDR too, and a token endpoint at $TOKEN_URL.
+// listens on $ADDR too, a token endpoint at $TOKEN_URL, and startEnrolment.
 func startFakes(env *testscript.Env) error {
 	dir := filepath.Join(env.WorkDir, "watchword-data")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -72,7 +72,7 @@ func startFakes(env *testscript.Env) error {
 	env.Setenv("ADDR", loopback.Addr().String())
 	env.Setenv("TOKEN_URL", endpoint.URL)
 	env.Setenv("TERM", "xterm")
-	return nil
+	return startEnrolment(env)
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {
