@@ -16,12 +16,10 @@ import (
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-	"sigs.k8s.io/yaml"
 )
 
 // ServiceMetadata is the key in the node's metadata that holds the name of the
@@ -76,11 +74,11 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap of service %q: %w", o.Service, err)
 	}
-	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(b)
+	text, err := protoYAML(b)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap of service %q: %w", o.Service, err)
 	}
-	return yaml.JSONToYAML(text)
+	return text, nil
 }
 
 func bootstrap(o BootstrapOptions) (*bootstrapv3.Bootstrap, error) {

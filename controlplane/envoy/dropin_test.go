@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/google/go-cmp/cmp"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"sigs.k8s.io/yaml"
 
+	"github.com/watchword-mesh/watchword/internal/identity"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
@@ -60,6 +62,32 @@ func filtersIn(t *testing.T, text []byte) []*hcmv3.HttpFilter {
 	return out
 }
 
+// exampleFolder is where the examples have their certificate from.
+const exampleFolder = "/var/lib/watchword/identity"
+
+// The clusters of the control plane in the examples are secured as a bootstrap
+// has it for the same folder.
+func TestExamplesHaveAnIdentity(t *testing.T) {
+	want, err := (&BootstrapIdentity{TrustDomain: "mesh.local", Folder: exampleFolder}).transportSocket()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"envoy.yaml", "own-stream.yaml"} {
+		text, err := yaml.YAMLToJSON(deployment(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := new(bootstrapv3.Bootstrap)
+		if err := protojson.Unmarshal(text, b); err != nil {
+			t.Fatal(err)
+		}
+		got := b.GetStaticResources().GetClusters()[0].GetTransportSocket()
+		if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
 // The filters that a managed listener has, those that Filters prints, and
 // those in the example configs are the same.
 func TestFiltersAreTheSameEverywhere(t *testing.T) {
@@ -67,7 +95,7 @@ func TestFiltersAreTheSameEverywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	printed, err := Filters("orders")
+	printed, err := Filters("orders", &BootstrapIdentity{TrustDomain: "mesh.test", Folder: "/id"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,16 +120,19 @@ func TestFiltersAreTheSameEverywhere(t *testing.T) {
 
 func TestFiltersRefusesWhatIsNoName(t *testing.T) {
 	for _, service := range []string{"", "a\"b", "a\nb"} {
-		if out, err := Filters(service); err == nil {
+		if out, err := Filters(service, &BootstrapIdentity{TrustDomain: "mesh.test", Folder: "/id"}); err == nil {
 			t.Errorf("Filters(%q) = %s, want an error", service, out)
 		}
 	}
 }
 
 // startDropIn runs deployments/envoy/envoy.yaml with other ports, after edit.
-func startDropIn(t *testing.T, name, ads string, edit ...string) (*proxy, uint32) {
+func startDropIn(t *testing.T, name string, resources []Resource, edit ...string) (*proxy, uint32) {
 	t.Helper()
-	_, adsPort, err := net.SplitHostPort(ads)
+	ca, dir := newAuthority(t, "Watchword CA"), t.TempDir()
+	fillFolderOf(t, dir, ca)
+	cp := newPlane(t, ca, ca.leaf(identity.ControlPlane("mesh.local"), nil), resources)
+	_, adsPort, err := net.SplitHostPort(cp.address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +142,7 @@ func startDropIn(t *testing.T, name, ads string, edit ...string) (*proxy, uint32
 		"port_value: 8081", fmt.Sprint("port_value: ", serveUpstream(t)),
 		"port_value: 9901", fmt.Sprint("port_value: ", admin),
 		"port_value: 7401", "port_value: " + adsPort,
+		exampleFolder, dir,
 	}, edit...)...).Replace(string(deployment(t, name)))
 	return runEnvoy(t, []byte(config), fmt.Sprintf("127.0.0.1:%d", admin)), port
 }
@@ -136,7 +168,7 @@ func smallResources(t *testing.T) ([]Resource, *key) {
 // a request from being another one than its path leads to.
 func TestPathGuard(t *testing.T) {
 	resources, _ := smallResources(t)
-	_, port := startDropIn(t, "envoy.yaml", serveADS(t, resources),
+	_, port := startDropIn(t, "envoy.yaml", resources,
 		"normalize_path: true", "normalize_path: false",
 		"merge_slashes: true", "merge_slashes: false",
 		"REJECT_REQUEST\n", "KEEP_UNCHANGED\n",
@@ -189,7 +221,7 @@ func TestPathGuard(t *testing.T) {
 // if the owner's routes take it.
 func TestRequestsWithoutPath(t *testing.T) {
 	resources, _ := smallResources(t)
-	_, port := startDropIn(t, "envoy.yaml", serveADS(t, resources),
+	_, port := startDropIn(t, "envoy.yaml", resources,
 		"match: {prefix: /}", `match: {prefix: ""}`,
 		"normalize_path: true", "normalize_path: false\n          upgrade_configs: [{upgrade_type: CONNECT}]\n          http_protocol_options: {accept_http_10: true}",
 		"              routes:\n", "              routes:\n              - {match: {connect_matcher: {}}, route: {cluster: orders, timeout: 0s}}\n")
@@ -209,7 +241,7 @@ func TestExamplesWork(t *testing.T) {
 	for _, name := range []string{"envoy.yaml", "own-stream.yaml"} {
 		t.Run(name, func(t *testing.T) {
 			resources, k := smallResources(t)
-			_, port := startDropIn(t, name, serveADS(t, resources))
+			_, port := startDropIn(t, name, resources)
 			token := k.sign(claims(nil))
 			for headers, want := range map[string]int{"": 401, "Authorization: Bearer " + token + "\r\n": 200} {
 				status, body, _ := raw(t, port, "GET /x HTTP/1.1\r\nHost: orders\r\n"+headers+"\r\n")
@@ -224,7 +256,7 @@ func TestExamplesWork(t *testing.T) {
 // An Envoy that nobody configured refuses, and says so soon.
 func TestRefusesBeforeFirstConfig(t *testing.T) {
 	start := time.Now()
-	_, port := startDropIn(t, "envoy.yaml", serveADS(t, nil))
+	_, port := startDropIn(t, "envoy.yaml", nil)
 	if took := time.Since(start); took > 2*firstConfigTimeout {
 		t.Errorf("ready after %v, want about %v", took, firstConfigTimeout)
 	}
@@ -235,8 +267,10 @@ func TestRefusesBeforeFirstConfig(t *testing.T) {
 
 // Each example config is one that Envoy takes as it is.
 func TestExamplesAreValid(t *testing.T) {
+	dir := t.TempDir()
+	fillFolder(t, dir)
 	for _, name := range []string{"envoy.yaml", "own-stream.yaml"} {
-		if err := validate(t, deployment(t, name)); err != nil {
+		if err := validate(t, bytes.ReplaceAll(deployment(t, name), []byte(exampleFolder), []byte(dir))); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

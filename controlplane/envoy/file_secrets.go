@@ -54,7 +54,12 @@ func secretYAML(s proto.Message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(&discoveryv3.DiscoveryResponse{Resources: []*anypb.Any{packed}})
+	return protoYAML(&discoveryv3.DiscoveryResponse{Resources: []*anypb.Any{packed}})
+}
+
+// protoYAML is a message as Envoy reads it from a file.
+func protoYAML(m proto.Message) ([]byte, error) {
+	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
 	if err != nil {
 		return nil, err
 	}

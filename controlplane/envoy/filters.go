@@ -10,16 +10,28 @@ import (
 // Filters is the YAML of the two HTTP filters that the owner of an Envoy puts
 // in front of all others, with what its bootstrap needs as comments.
 // deployments/envoy/envoy.yaml is a whole config with them.
-func Filters(service string) ([]byte, error) {
+func Filters(service string, from *BootstrapIdentity) ([]byte, error) {
 	if service == "" {
 		return nil, errors.New("filters: the service is not named")
+	}
+	if err := from.check(); err != nil {
+		return nil, fmt.Errorf("filters: identity: %w", err)
+	}
+	socket, err := from.transportSocket()
+	if err != nil {
+		return nil, fmt.Errorf("filters: %w", err)
+	}
+	tls, err := protoYAML(socket)
+	if err != nil {
+		return nil, fmt.Errorf("filters: %w", err)
 	}
 	for _, name := range []string{InboundName(service), RevokedName(service)} {
 		if quoted := strconv.Quote(name); quoted != `"`+name+`"` {
 			return nil, fmt.Errorf("filters: %s is not the name of a service", strconv.Quote(service))
 		}
 	}
-	return []byte(strings.NewReplacer("{{inbound}}", InboundName(service), "{{revoked}}", RevokedName(service)).Replace(filtersYAML)), nil
+	return []byte(strings.NewReplacer("{{inbound}}", InboundName(service), "{{revoked}}", RevokedName(service),
+		"{{tls}}", "#     "+strings.ReplaceAll(strings.TrimSpace(string(tls)), "\n", "\n#     ")).Replace(filtersYAML)), nil
 }
 
 const filtersYAML = `# The first two http_filters, in this order, before all that trust the caller.
@@ -32,6 +44,10 @@ const filtersYAML = `# The first two http_filters, in this order, before all tha
 #   grpc_services.envoy_grpc.retry_policy.retry_back_off (0.2s to 1s).
 #   If its ADS belongs to another control plane: instead of "ads: {}", an
 #   api_config_source of its own in each filter.
+# - In that cluster the certificate of this instance, which "watchword enrol"
+#   keeps in the folder, and the name of the control plane:
+#   transport_socket:
+{{tls}}
 # - In the HttpConnectionManager: normalize_path, merge_slashes,
 #   path_with_escaped_slashes_action: REJECT_REQUEST and
 #   common_http_protocol_options.headers_with_underscores_action: REJECT_REQUEST.

@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -22,12 +21,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	extensionv3 "github.com/envoyproxy/go-control-plane/envoy/service/extension/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
@@ -226,6 +227,7 @@ func (p *tlsPlane) listen() {
 	p.server = grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: p.cas, GetCertificate: p.certificate})))
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(p.server, p)
+	extensionv3.RegisterExtensionConfigDiscoveryServiceServer(p.server, &p.adsServer)
 	go func() { _ = p.server.Serve(l) }()
 }
 
@@ -425,6 +427,39 @@ func TestControlPlaneIsVerified(t *testing.T) {
 	}
 }
 
+func putFile(t *testing.T, path string, text []byte) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func pemOf(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+func fillFolder(t *testing.T, dir string) { fillFolderOf(t, dir, newAuthority(t, "Watchword CA")) }
+
+// fillFolderOf does what `watchword enrol` does: behind the key in its file is
+// what a restart needs, which is nothing to Envoy.
+func fillFolderOf(t *testing.T, dir string, ca *authority) leaf {
+	t.Helper()
+	files, err := FileSecrets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := ca.leaf(instanceID, nil)
+	files[KeyFile] = slices.Concat(pemOf("PRIVATE KEY", l.pkcs8(t)), pemOf("CERTIFICATE", l.cert.Raw), pemOf("WATCHWORD IDENTITY", []byte("x")), pemOf("CERTIFICATE", ca.cert.Raw))
+	files[CertificateFile], files[AuthoritiesFile] = pemOf("CERTIFICATE", l.cert.Raw), pemOf("CERTIFICATE", ca.cert.Raw)
+	for name, text := range files {
+		putFile(t, filepath.Join(dir, name), text)
+	}
+	return l
+}
+
 // An Envoy that somebody else owns has its certificate from files, and takes the
 // next one when that is moved in place.
 func TestIdentityFromFolder(t *testing.T) {
@@ -432,35 +467,12 @@ func TestIdentityFromFolder(t *testing.T) {
 	resources, _ := guarded(t)
 	cp := newPlane(t, ca, ca.leaf(identity.ControlPlane(trustDomain), nil), resources)
 	dir := t.TempDir()
-	place := func(name string, text []byte) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name+".new"), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(dir, name+".new"), filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	block := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
-	files, err := FileSecrets(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range files {
-		if bytes.Contains(text, []byte("PRIVATE KEY")) {
-			t.Errorf("%s has a key in it:\n%s", name, text)
-		}
-		place(name, text)
-	}
-	first := ca.leaf(instanceID, nil)
-	place(KeyFile, block("PRIVATE KEY", first.pkcs8(t)))
-	place(CertificateFile, block("CERTIFICATE", first.cert.Raw))
-	place(AuthoritiesFile, block("CERTIFICATE", ca.cert.Raw))
+	first := fillFolderOf(t, dir, ca)
 	p := launch(t, BootstrapOptions{Service: "orders", ADSAddress: cp.address, AdminAddress: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
 		Identity: &BootstrapIdentity{TrustDomain: trustDomain, Folder: dir}})
 	p.becomes(t, "/ready", "LIVE")
 	second := ca.leaf(instanceID, first.key)
-	place(CertificateFile, block("CERTIFICATE", second.cert.Raw))
+	putFile(t, filepath.Join(dir, CertificateFile), pemOf("CERTIFICATE", second.cert.Raw))
 	p.becomes(t, "/certs", fmt.Sprintf("%x", second.cert.SerialNumber))
 	if got, want := cp.seen(), first.cert.SerialNumber.String(); got != want {
 		t.Errorf("ADS streams were opened with certificates %s, want one, with %s", got, want)

@@ -9,11 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-mesh/watchword/controlplane"
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
 )
 
 type envoyFlags struct {
+	instanceFlags
 	service, node, ads, admin, binary string
+	identityDir, trustDomain          string
 	concurrency                       int
 	printBootstrap, printFilters      bool
 }
@@ -23,13 +26,21 @@ func newEnvoyCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "envoy --service SERVICE [-- ENVOY-ARGUMENT...]",
 		Short: "Run an Envoy that protects a service",
-		Long: `Writes a bootstrap and runs Envoy with it in the foreground, until Envoy ends. SIGINT
-and SIGTERM go to Envoy, and its exit code is that of this command. What comes
-after -- goes to Envoy as it is.
+		Long: `Enrols this host as an instance of the service, writes a bootstrap and runs Envoy
+with it in the foreground, until Envoy ends. SIGINT and SIGTERM go to Envoy, and its
+exit code is that of this command. What comes after -- goes to Envoy as it is.
+
+A join token proves once which service this is. From then on the instance has a
+key, which is in memory alone unless --key-file is given, and a certificate, which
+this command renews while Envoy runs and hands to it over a Unix socket.
+
+With --envoy-admin this command serves what Envoy's admin interface shows, without
+secrets: it can be read, and nothing can be changed.
 
 For an Envoy that somebody else owns, --print-filters prints the HTTP filters to
-put before its router, and --print-bootstrap a whole bootstrap to start from.`,
-		Example: `  watchword envoy --service orders
+put before its router, and --print-bootstrap a whole bootstrap to start from. Both
+have the certificate from the folder where ` + "`watchword enrol`" + ` keeps it.`,
+		Example: `  watchword envoy --service orders --join-token-file orders.token
   watchword envoy --service orders --envoy-admin 127.0.0.1:9901 -- --log-level info
   watchword envoy --service orders --print-filters`,
 		Args: envoyArguments,
@@ -39,11 +50,15 @@ put before its router, and --print-bootstrap a whole bootstrap to start from.`,
 	f := cmd.Flags()
 	f.StringVar(&flags.node, "node", "", "`NAME` of this Envoy in status (default SERVICE-HOSTNAME-PID)")
 	f.StringVar(&flags.ads, "ads", "127.0.0.1:7401", "`HOST:PORT` where the control plane serves ADS")
-	f.StringVar(&flags.admin, "envoy-admin", "", "`IP:PORT` on loopback for Envoy's admin interface, which has no authentication (default none)")
+	flags.addCredential(f)
+	f.StringVar(&flags.keyFile, "key-file", "", "`FILE` to keep key and certificate in, so that a restart is the same instance and needs no join token (default: in memory alone)")
+	f.StringVar(&flags.admin, "envoy-admin", "", "`IP:PORT` on loopback where Envoy's admin interface can be read (default none)")
 	f.StringVar(&flags.binary, "envoy", "", "`PATH` of the Envoy binary (default $ENVOY, else envoy on the PATH)")
 	f.IntVar(&flags.concurrency, "concurrency", 0, "`N` worker threads of Envoy (default one for each core)")
 	f.BoolVar(&flags.printBootstrap, "print-bootstrap", false, "print the bootstrap as YAML and run nothing")
 	f.BoolVar(&flags.printFilters, "print-filters", false, "print the HTTP filters as YAML and run nothing")
+	f.StringVar(&flags.identityDir, "identity-dir", "/var/lib/watchword/identity", "with --print-*: `DIR` where watchword enrol keeps the certificate")
+	f.StringVar(&flags.trustDomain, "trust-domain", controlplane.DefaultTrustDomain, "with --print-*: trust domain of the mesh")
 	cmd.MarkFlagsMutuallyExclusive("print-bootstrap", "print-filters")
 	return cmd
 }
@@ -57,27 +72,22 @@ func envoyArguments(cmd *cobra.Command, args []string) error {
 }
 
 func runEnvoyCommand(cmd *cobra.Command, flags *envoyFlags, args []string) error {
+	inFolder := &envoy.BootstrapIdentity{TrustDomain: flags.trustDomain, Folder: flags.identityDir}
 	if flags.printFilters {
-		return printOwn(cmd)(envoy.Filters(flags.service))
+		return printOwn(cmd)(envoy.Filters(flags.service, inFolder))
 	}
 	if err := flags.check(); err != nil {
 		return err
 	}
-	bootstrap, err := envoy.Bootstrap(envoy.BootstrapOptions{
-		Node: flags.nodeName(), Service: flags.service, ADSAddress: flags.ads, AdminAddress: flags.admin})
 	if flags.printBootstrap {
-		return printOwn(cmd)(bootstrap, err)
-	}
-	if err != nil {
-		return usageError{err}
+		return printOwn(cmd)(envoy.Bootstrap(envoy.BootstrapOptions{
+			Node: flags.nodeName(), Service: flags.service, ADSAddress: flags.ads, AdminAddress: flags.admin, Identity: inFolder}))
 	}
 	binary, err := flags.find()
 	if err != nil {
 		return err
 	}
-	return withBootstrap(bootstrap, func(path string) error {
-		return runEnvoy(cmd.Context(), binary, flags.arguments(path, args))
-	})
+	return runProtected(cmd.Context(), flags, binary, args)
 }
 
 // printOwn prints what package envoy made; it refuses only bad flags.
@@ -111,9 +121,9 @@ func (f *envoyFlags) check() error {
 	if err != nil {
 		return usagef("--envoy-admin %q: want IP:PORT", f.admin)
 	}
-	// Who reaches it can read every header and stop the proxy.
+	// Who reaches it can see whom the service talks to.
 	if !at.Addr().IsLoopback() {
-		return usagef("--envoy-admin %s: Envoy's admin interface has no authentication; use a loopback address", f.admin)
+		return usagef("--envoy-admin %s: it has no authentication; use a loopback address", f.admin)
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,26 +48,12 @@ func setsLogLevel(arg string) bool {
 	return arg == "-l" || arg == "--log-level" || strings.HasPrefix(arg, "--log-level=")
 }
 
-// withBootstrap has the bootstrap in a file of its own while use runs.
-func withBootstrap(bootstrap []byte, use func(path string) error) error {
-	dir, err := os.MkdirTemp("", "watchword-envoy-")
-	if err != nil {
-		return fmt.Errorf("making a folder for the bootstrap: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "bootstrap.yaml")
-	if err := os.WriteFile(path, bootstrap, 0o600); err != nil {
-		return fmt.Errorf("writing the bootstrap: %w", err)
-	}
-	return use(path)
-}
-
 // runEnvoy runs Envoy until it ends. ctx ends with a signal that came before
 // there was an Envoy to pass it on to.
 //
 // Envoy has a process group of its own, so that Ctrl-C on a terminal reaches
-// it once, by way of this process.
-func runEnvoy(ctx context.Context, binary string, args []string) error {
+// it once, by way of this process. What it needs may fail: then it is ended.
+func runEnvoy(ctx context.Context, binary string, args []string, failed <-chan error) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
@@ -77,18 +62,25 @@ func runEnvoy(ctx context.Context, binary string, args []string) error {
 	}
 	cmd := exec.Command(binary, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Env = withoutJoinToken(os.Environ())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting Envoy: %w", err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
+	var fault error
 	for {
 		select {
 		case s := <-signals:
 			// An Envoy that has just ended is no error: ended says so next.
 			_ = cmd.Process.Signal(forwarded(s))
+		case fault = <-failed:
+			_ = cmd.Process.Signal(syscall.SIGTERM)
 		case err := <-ended:
+			if fault != nil {
+				return fault
+			}
 			return envoyExit(err)
 		}
 	}

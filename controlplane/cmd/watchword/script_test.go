@@ -47,8 +47,8 @@ func TestScripts(t *testing.T) {
 type fakeKey struct{}
 
 // startFakes gives each script a control plane in its watchword-data, which
-// listens on $ADDR too, and with TLS on $TLS_ADDR, and a token endpoint at
-// $TOKEN_URL. What [fakeAdmin.tlsConfig] writes is in $WORK.
+// listens on $ADDR too, and with TLS on $TLS_ADDR, a token endpoint at $TOKEN_URL,
+// and startEnrolment. What [fakeAdmin.tlsConfig] writes is in $WORK.
 func startFakes(env *testscript.Env) error {
 	dir := filepath.Join(env.WorkDir, "watchword-data")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -84,7 +84,7 @@ func startFakes(env *testscript.Env) error {
 	env.Setenv("TLS_PORT", port)
 	env.Setenv("TOKEN_URL", endpoint.URL)
 	env.Setenv("TERM", "xterm")
-	return nil
+	return startEnrolment(env)
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/watchword-mesh/watchword/internal/identity"
+	"github.com/watchword-mesh/watchword/internal/jointoken"
+	"github.com/watchword-mesh/watchword/issuer/ca"
+	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
+)
+
+const fakeTrustDomain = "mesh.fake"
+
+// fakeEnrolment enrols who has the join token, for the service orders only. Its
+// certificates are to be renewed at once.
+type fakeEnrolment struct {
+	enrolmentv1.UnimplementedEnrolmentServiceServer
+	authority *ca.Authority
+	token     string
+}
+
+// startEnrolment serves at $ADS, for the join token $JOIN_TOKEN, which is in the
+// file join.token too.
+func startEnrolment(env *testscript.Env) error {
+	record, err := ca.First(fakeTrustDomain, time.Now())
+	if err != nil {
+		return err
+	}
+	f := new(fakeEnrolment)
+	if f.authority, err = ca.NewAuthority([]ca.Record{record}); err != nil {
+		return err
+	}
+	f.token = jointoken.New(f.authority.Pin()).Text()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	chain, err := f.authority.IssueServer(ca.Server{TrustDomain: fakeTrustDomain}, key.Public(), time.Now(), time.Hour)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{{Certificate: chain, PrivateKey: key}},
+		ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: f.authority.Pool(),
+	})))
+	enrolmentv1.RegisterEnrolmentServiceServer(g, f)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = g.Serve(l) }()
+	env.Defer(func() { g.Stop(); <-done })
+	env.Setenv("ADS", l.Addr().String())
+	env.Setenv("JOIN_TOKEN", f.token)
+	return os.WriteFile(filepath.Join(env.WorkDir, "join.token"), []byte(f.token+"\n"), 0o600)
+}
+
+func (f *fakeEnrolment) Enrol(_ context.Context, req *enrolmentv1.EnrolRequest) (*enrolmentv1.EnrolResponse, error) {
+	public, spki, err := ca.ParseRequest(req.GetCertificateRequest())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	id := identity.ID{TrustDomain: fakeTrustDomain, Service: req.GetService(), Instance: identity.InstanceOf(spki)}
+	if req.GetJoinToken() != f.token || req.GetService() != "orders" {
+		return nil, status.Error(codes.PermissionDenied, "this join token is not for service "+req.GetService())
+	}
+	m, err := f.give(id, public)
+	return &enrolmentv1.EnrolResponse{Identity: m}, err
+}
+
+func (f *fakeEnrolment) Renew(ctx context.Context, _ *enrolmentv1.RenewRequest) (*enrolmentv1.RenewResponse, error) {
+	from, _ := peer.FromContext(ctx)
+	shown := from.AuthInfo.(credentials.TLSInfo).State.PeerCertificates
+	if len(shown) == 0 {
+		return nil, status.Error(codes.Unauthenticated, "no certificate")
+	}
+	id, err := f.authority.Instance(shown[0])
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	m, err := f.give(id, shown[0].PublicKey)
+	return &enrolmentv1.RenewResponse{Identity: m}, err
+}
+
+// give makes a certificate that is to be renewed in a tenth of a second.
+func (f *fakeEnrolment) give(id identity.ID, public any) (*enrolmentv1.Identity, error) {
+	now := time.Now()
+	chain, err := f.authority.IssueInstance(id, public, now, time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	m := &enrolmentv1.Identity{Service: id.Service, Instance: id.Instance, Certificates: chain, TrustDomain: fakeTrustDomain,
+		Issuer: "https://sts.fake", Expires: timestamppb.New(now.Add(time.Hour)), Renew: timestamppb.New(now.Add(100 * time.Millisecond))}
+	for _, c := range f.authority.Certificates() {
+		m.Authorities = append(m.Authorities, c.Raw)
+	}
+	return m, nil
+}
