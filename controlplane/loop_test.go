@@ -423,14 +423,20 @@ func TestMailboxMerges(t *testing.T) {
 	key := func(name string) policy.Key { return policy.Key{Kind: policy.KindService, Name: name} }
 	shared := make([]policy.Key, 1, 8) // whose spare room is not the mailbox's
 	shared[0] = key("c")
-	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 1}, Changed: []policy.Key{key("a"), key("b")}, SigningKeys: true})
-	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 2}, Changed: []policy.Key{key("b")}, ClientSecrets: true})
-	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 3}, Changed: shared})
+	instances := make([]string, 1, 8)
+	instances[0] = "a/1"
+	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 1}, Changed: []policy.Key{key("a"), key("b")}, SigningKeys: true, Instances: instances})
+	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 2}, Changed: []policy.Key{key("b")}, ClientSecrets: true, CAs: true, Instances: []string{"a/2"}})
+	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 3}, Changed: shared, AdminToken: true})
 	<-m.full
 	got := *m.take()
-	want := store.Event{Snapshot: &store.Snapshot{Revision: 3}, Changed: []policy.Key{key("c"), key("b"), key("a")}, SigningKeys: true, ClientSecrets: true}
+	want := store.Event{Snapshot: &store.Snapshot{Revision: 3}, Changed: []policy.Key{key("c"), key("b"), key("a")}, SigningKeys: true, ClientSecrets: true,
+		CAs: true, AdminToken: true, Instances: []string{"a/1", "a/2"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("merged -want +got:\n%s", diff)
+	}
+	if spare := instances[:2][1]; spare != "" {
+		t.Errorf("the mailbox has written %q behind the sender's instances", spare)
 	}
 	select {
 	case <-m.full:

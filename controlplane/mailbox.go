@@ -24,6 +24,7 @@ func newMailbox() *mailbox {
 func (m *mailbox) put(e store.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	e.Instances = slices.Clip(e.Instances) // the rest is the sender's
 	if m.next != nil {
 		e.SigningKeys = e.SigningKeys || m.next.SigningKeys
 		e.ClientSecrets = e.ClientSecrets || m.next.ClientSecrets

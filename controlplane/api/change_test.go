@@ -35,20 +35,21 @@ func TestChange(t *testing.T) {
 		code     codes.Code
 		want     string
 	}{
-		"both":             {"operator", serviceYAML("a", "y"), 0, []policy.Key{gone}, codes.OK, "UPDATED Service/a\nDELETED Service/gone"},
+		"both":             {"operator", serviceYAML("a", "y"), 11, []policy.Key{gone}, codes.OK, "UPDATED Service/a\nDELETED Service/gone"},
 		"new":              {"operator", serviceYAML("b", "y"), 0, nil, codes.OK, "CREATED Service/b"},
+		"is there":         {"operator", serviceYAML("a", "y"), 0, nil, codes.FailedPrecondition, "Service/a is there already: name its revision to change it"},
 		"stored revision":  {"operator", serviceYAML("a", "y"), 11, nil, codes.OK, "UPDATED Service/a"},
 		"other revision":   {"operator", serviceYAML("a", "y"), 7, nil, codes.FailedPrecondition, "Service/a: names revision 7, but it was changed at revision 11"},
-		"fault":            {"operator", serviceYAML("a", "y", "nobody"), 0, nil, codes.InvalidArgument, `nothing was changed: Service/a: spec.calls[0].service: there is no Service "nobody"`},
+		"fault":            {"operator", serviceYAML("a", "y", "nobody"), 11, nil, codes.InvalidArgument, `nothing was changed: Service/a: spec.calls[0].service: there is no Service "nobody"`},
 		"not there":        {"operator", "", 0, []policy.Key{{Kind: policy.KindService, Name: "x"}}, codes.NotFound, `there is no Service "x"`},
 		"given twice":      {"operator", join(serviceYAML("b", "y"), serviceYAML("b", "x")), 0, nil, codes.InvalidArgument, "Service/b is given twice"},
 		"put and removed":  {"operator", serviceYAML("a", "y"), 0, []policy.Key{a}, codes.InvalidArgument, "Service/a is given twice"},
 		"removed twice":    {"operator", "", 0, []policy.Key{a, a}, codes.InvalidArgument, "Service/a is given twice"},
 		"by a viewer":      {"viewer", serviceYAML("a", "y"), 0, nil, codes.PermissionDenied, "needs the role OPERATOR or SECURITY_OFFICER"},
-		"by an officer":    {"officer", serviceYAML("a", "y"), 0, nil, codes.PermissionDenied, "nothing was changed: Service/a: needs the role OPERATOR"},
+		"by an officer":    {"officer", serviceYAML("a", "y"), 11, nil, codes.PermissionDenied, "nothing was changed: Service/a: needs the role OPERATOR"},
 		"owner, own":       {"owner", ownPolicy, 0, nil, codes.OK, "CREATED AuthorizationPolicy/p"},
 		"owner, other":     {"other", ownPolicy, 0, nil, codes.PermissionDenied, "AuthorizationPolicy/p: needs the role OPERATOR"},
-		"unchanged":        {"operator", serviceYAML("a", "x"), 0, nil, codes.OK, "UNCHANGED Service/a"},
+		"unchanged":        {"operator", serviceYAML("a", "x"), 11, nil, codes.OK, "UNCHANGED Service/a"},
 		"unchanged by one": {"norole", serviceYAML("a", "x"), 0, nil, codes.PermissionDenied, "needs the role"},
 	} {
 		s, m := open(t, serviceYAML("a", "x"), serviceYAML("gone", "x"))

@@ -23,10 +23,10 @@ type change struct {
 	answer     answer
 }
 
-// write plans against the current state and stores, again if the state has
+// carryOut plans against the current state and stores, again if the state has
 // changed meanwhile. What is stored already is handed over all the same: who may
 // not write must not learn by the answer whether a secret is the stored one.
-func (c *call) write(plan func(*directory) (change, *problem)) (answer, *problem) {
+func (c *call) carryOut(plan func(*directory) (change, *problem)) (answer, *problem) {
 	select {
 	case c.writing <- struct{}{}:
 		defer func() { <-c.writing }()
@@ -71,7 +71,8 @@ func (c *call) refused(err error, todo change) *problem {
 	case codes.ResourceExhausted:
 		return said(http.StatusTooManyRequests, "%s", st.Message())
 	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded:
-		return said(http.StatusServiceUnavailable, "%s", st.Message())
+		// Where a made secret can't be told any more, the credential is of no use.
+		return said(http.StatusServiceUnavailable, "%s; look whether it was stored before you try again", st.Message())
 	}
 	c.Logger.Error("a change by Kong's admin API failed", "method", c.method, "error", st.Message())
 	return said(http.StatusInternalServerError, "An unexpected error occurred")

@@ -29,7 +29,7 @@ func (c *call) named(d *directory) *consumer {
 
 func (c *call) createConsumer() (answer, *problem) {
 	in := readConsumer(c.body)
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		todo, p := c.newConsumer(d, in)
 		todo.answer.status = created
 		return todo, p
@@ -38,7 +38,7 @@ func (c *call) createConsumer() (answer, *problem) {
 
 func (c *call) putConsumer() (answer, *problem) {
 	in := readConsumer(c.body)
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		found := c.named(d)
 		if found == nil && c.consumer == "" {
 			return change{}, notFound()
@@ -59,7 +59,7 @@ func (c *call) putConsumer() (answer, *problem) {
 
 func (c *call) patchConsumer() (answer, *problem) {
 	in := readConsumer(c.body)
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		found := c.named(d)
 		switch {
 		case found == nil && c.consumer == "":
@@ -73,7 +73,7 @@ func (c *call) patchConsumer() (answer, *problem) {
 
 // deleteConsumer takes the credentials along. What is not there is deleted.
 func (c *call) deleteConsumer() (answer, *problem) {
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		todo := change{answer: noContent, credential: -1}
 		if found := d.consumer(c.consumer); found != nil {
 			todo.remove = []policy.Key{policy.KeyOf(found.resource)}

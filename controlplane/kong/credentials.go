@@ -40,7 +40,7 @@ func (c *call) own(d *directory) (*consumer, *credential, *problem) {
 
 func (c *call) createOwn() (answer, *problem) {
 	in := readCredential(c.body)
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		of := d.consumer(c.consumer)
 		if of == nil {
 			return change{}, notFound()
@@ -51,7 +51,7 @@ func (c *call) createOwn() (answer, *problem) {
 
 func (c *call) createCredential() (answer, *problem) {
 	in := readCredential(c.body)
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		of, p := in.target(d, nil, true)
 		if p != nil {
 			return change{}, p
@@ -64,7 +64,7 @@ func (c *call) createCredential() (answer, *problem) {
 // consumer, which then is this one's.
 func (c *call) putOwn() (answer, *problem) {
 	in := readCredential(c.body)
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		of := d.consumer(c.consumer)
 		if of == nil {
 			return change{}, notFound()
@@ -79,7 +79,7 @@ func (c *call) putOwn() (answer, *problem) {
 
 func (c *call) putCredential() (answer, *problem) {
 	in := readCredential(c.body)
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		of, p := in.target(d, nil, true)
 		if p != nil {
 			return change{}, p
@@ -106,7 +106,7 @@ func (c *call) upsert(d *directory, of *consumer, found *credential, in credenti
 
 func (c *call) patchOwn() (answer, *problem) {
 	in := readCredential(c.body)
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		of, found, p := c.own(d)
 		if p != nil {
 			return change{}, p
@@ -120,7 +120,7 @@ func (c *call) patchOwn() (answer, *problem) {
 
 func (c *call) patchCredential() (answer, *problem) {
 	in := readCredential(c.body)
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		found := d.credential(c.jwt)
 		if found == nil {
 			return change{}, nothingToUpdate(c.jwt, "key")
@@ -134,7 +134,7 @@ func (c *call) patchCredential() (answer, *problem) {
 }
 
 func (c *call) deleteOwn() (answer, *problem) {
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		_, found, p := c.own(d)
 		if p != nil {
 			return change{}, p
@@ -146,7 +146,7 @@ func (c *call) deleteOwn() (answer, *problem) {
 // deleteCredential has nothing against what is not there, as in Kong, unlike the
 // same below a consumer.
 func (c *call) deleteCredential() (answer, *problem) {
-	return c.write(func(d *directory) (change, *problem) {
+	return c.carryOut(func(d *directory) (change, *problem) {
 		todo := change{credential: -1, answer: noContent}
 		if found := d.credential(c.jwt); found != nil {
 			todo.put = []*policyv1.Resource{without(found)}

@@ -60,8 +60,19 @@ func readCredential(values map[string]any) credentialInput {
 	in := &input{values: maps.Clone(values)}
 	out := credentialInput{id: in.id(), key: in.text("key"), secret: in.text("secret"), algorithm: in.algorithm(), publicKey: in.text("rsa_public_key"),
 		base64: in.flag("secret_is_base64"), tags: in.tags(), createdAt: in.seconds("created_at"), consumer: in.reference()}
+	in.noReference("key", out.key)
+	in.noReference("secret", out.secret)
+	in.noReference("rsa_public_key", out.publicKey)
 	out.violations = in.rest()
 	return out
+}
+
+// noReference refuses what Kong or deck would put the value in for: taken as it
+// is, whoever knows the reference would know the secret.
+func (in *input) noReference(name string, g given[string]) {
+	if strings.Contains(g.value, "{vault://") || strings.Contains(g.value, "${{") {
+		in.add(name, "refers to a vault or the environment: give the value itself")
+	}
 }
 
 // take removes a field, so that what is left is unknown.

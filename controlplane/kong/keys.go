@@ -16,15 +16,15 @@ import (
 // In Kong a credential has both a secret and a public key, of which the algorithm
 // uses one. Here it has the one that is used.
 func (c *call) setKeys(of *policyv1.Credential, in *credentialInput) (told bool) {
-	base64Given := in.base64.value
+	inBase64 := in.base64.value
 	if !in.base64.set() {
-		base64Given = c.SecretIsBase64
+		inBase64 = c.SecretIsBase64
 		if keys := of.GetKeySet().GetSecret().GetKeys(); len(keys) > 0 {
-			base64Given = keys[0].GetBase64()
+			inBase64 = keys[0].GetBase64()
 		}
 	}
 	publicKey := in.publicKey.value
-	if raw, err := anyBase64(publicKey); base64Given && err == nil {
+	if raw, err := anyBase64(publicKey); inBase64 && err == nil {
 		publicKey = string(raw) // Kong decodes it as it does secrets
 	}
 	alg := nextAlgorithm(of, in, publicKey)
@@ -33,15 +33,15 @@ func (c *call) setKeys(of *policyv1.Credential, in *credentialInput) (told bool)
 		of.Algorithm = alg
 	}
 	if isShared(alg) {
-		return c.setSecret(of, in, alg, base64Given)
+		return c.setSecret(of, in, alg, inBase64)
 	}
 	setPublicKey(of, in, publicKey, alg, same)
 	return false
 }
 
-// nextAlgorithm is the algorithm that a credential is to have. A public key that
-// comes without one says it by its type: in Kong it would be HS256, and the key
-// would have no effect.
+// nextAlgorithm is the algorithm that a credential is to have. The public key of a
+// new one that comes without says it by its type: in Kong it would be HS256, and
+// the key would have no effect. A secret that is in use is not lost that way.
 func nextAlgorithm(of *policyv1.Credential, in *credentialInput, publicKey string) string {
 	before := ""
 	if of.GetKeySet().GetSource() != nil {
@@ -50,7 +50,10 @@ func nextAlgorithm(of *policyv1.Credential, in *credentialInput, publicKey strin
 	switch {
 	case in.algorithm.set():
 		return in.algorithm.value
-	case in.publicKey.set() && (before == "" || isShared(before)) && !in.secret.set():
+	case in.publicKey.set() && isShared(before) && !in.secret.set():
+		in.add("rsa_public_key", "has no effect with %s: give the algorithm too", before)
+		return before
+	case in.publicKey.set() && before == "" && !in.secret.set():
 		if keys, faults := jose.ParsePEM(publicKey, "", jose.SetOptions{AllowWeak: true}); len(faults) == 0 && len(keys) > 0 {
 			return keys[0].Algorithm()
 		}

@@ -109,12 +109,7 @@ func list[T interface{ place() string }](c *call, path string, all []T, keep fun
 	if p != nil {
 		return answer{}, p
 	}
-	again := url.Values{}
-	for _, name := range filters {
-		if c.query.Has(name) {
-			again.Set(name, c.query.Get(name))
-		}
-	}
+	again := c.filters()
 	scope := path + "?" + again.Encode()
 	after, p := c.offset(scope)
 	if p != nil {
@@ -145,6 +140,17 @@ func list[T interface{ place() string }](c *call, path string, all []T, keep fun
 		out.Next = &next
 	}
 	return ok(out), nil
+}
+
+// filters are those of the query, for the next page.
+func (c *call) filters() url.Values {
+	out := url.Values{}
+	for _, name := range filters {
+		if c.query.Has(name) {
+			out.Set(name, c.query.Get(name))
+		}
+	}
+	return out
 }
 
 func (c *call) size() (int, *problem) {

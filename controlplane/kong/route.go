@@ -28,10 +28,9 @@ type answer struct {
 
 func ok(body any) answer { return answer{http.StatusOK, body} }
 
-var (
-	created   = http.StatusCreated
-	noContent = answer{status: http.StatusNoContent}
-)
+const created = http.StatusCreated
+
+var noContent = answer{status: http.StatusNoContent}
 
 type action func(*call) (answer, *problem)
 

@@ -36,8 +36,8 @@ func TestChangeErrors(t *testing.T) {
 	}{
 		{status.Error(codes.PermissionDenied, "this needs the role OPERATOR"), 403, `{"message":"this needs the role OPERATOR"}`},
 		{status.Error(codes.Unauthenticated, "who are you"), 401, `{"message":"who are you"}`},
-		{status.Error(codes.Unavailable, "etcd has no leader"), 503, `{"message":"etcd has no leader"}`},
-		{status.Error(codes.Canceled, "gone"), 503, `{"message":"gone"}`},
+		{status.Error(codes.Unavailable, "etcd has no leader"), 503, `{"message":"etcd has no leader; look whether it was stored before you try again"}`},
+		{status.Error(codes.Canceled, "gone"), 503, `{"message":"gone; look whether it was stored before you try again"}`},
 		{status.Error(codes.ResourceExhausted, "too many"), 429, `{"message":"too many"}`},
 		{status.Error(codes.InvalidArgument, "no detail"), 400, `{"message":"no detail"}`},
 		{status.Error(codes.FailedPrecondition, "others were faster"), 409, `{"message":"others were faster"}`},

@@ -65,11 +65,31 @@ func (s *Store) auditOps(e audit.Entry) ([]clientv3.Op, error) {
 	if !ok {
 		return nil, fmt.Errorf("an audit entry can't be of the time %s", e.Time)
 	}
-	value, err := encodeJSON(e)
+	value, err := encodeJSON(bounded(e))
 	if err != nil {
 		return nil, err
 	}
 	return []clientv3.Op{clientv3.OpPut(s.prefix+name, value)}, nil
+}
+
+// maxAuditSubjects is more than one transaction changes.
+const maxAuditSubjects = 200
+
+// bounded is an entry that fits beside the largest change.
+func bounded(e audit.Entry) audit.Entry {
+	for _, text := range []*string{&e.Actor, &e.Source, &e.Method, &e.Reason} {
+		*text = clip(*text)
+	}
+	var subjects []string
+	for n, subject := range e.Subjects {
+		if n == maxAuditSubjects {
+			subjects = append(subjects, fmt.Sprintf("and %d more", len(e.Subjects)-n))
+			break
+		}
+		subjects = append(subjects, clip(subject))
+	}
+	e.Subjects = subjects
+	return e
 }
 
 // Record stores an entry that no other write carries, such as of an attempt that

@@ -89,6 +89,9 @@ var (
 // revoked since. Otherwise it is ErrConflict: read and judge again. Without the
 // service it is ErrNoService.
 func (s *Store) Enrol(ctx context.Context, i Instance, use *JoinToken, entry audit.Entry) (Instance, error) {
+	if use != nil && use.Service != i.Service {
+		return Instance{}, fmt.Errorf("a join token of the service %s is not for %s", use.Service, i.Service)
+	}
 	there, found, err := s.readInstance(ctx, i.Service, i.ID)
 	if err != nil {
 		return Instance{}, err

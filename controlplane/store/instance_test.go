@@ -62,6 +62,9 @@ func TestEnrol(t *testing.T) {
 	if !cmp.Equal(token.Instances, []string{"i1"}) {
 		t.Errorf("the token was used by %v, want [i1]", token.Instances)
 	}
+	if _, err := s.Enrol(t.Context(), instance("b", "i2"), &token, entry("Enrol")); err == nil {
+		t.Error("a token of service a has enrolled an instance of b")
+	}
 	later := instance("a", "i1")
 	later.Enrolled, later.Renewed, later.Expires = noon.Add(time.Minute), noon.Add(time.Minute), noon.Add(2*time.Hour)
 	second := mustEnrol(t, s, later, &token)

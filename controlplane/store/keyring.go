@@ -1,8 +1,10 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -84,12 +86,13 @@ func (r Keyring) opener(id string) (KEK, error) {
 type sealers struct {
 	mu  sync.Mutex
 	now *sealer
+	// retired are earlier ones that somebody wrote with when they were replaced.
+	retired []*sealer
 }
 
 type sealer struct {
 	ring    Keyring
 	writers int
-	retired bool
 	idle    chan struct{} // closed when it is retired and nobody writes with it
 }
 
@@ -110,33 +113,39 @@ func (s *sealers) begin() (ring Keyring, done func()) {
 	if s.now == nil {
 		s.now = &sealer{idle: make(chan struct{})}
 	}
-	now := s.now
-	now.writers++
-	return now.ring, func() {
+	with := s.now
+	with.writers++
+	return with.ring, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		now.writers--
-		now.release()
+		if with.writers--; with.writers == 0 && with != s.now {
+			close(with.idle)
+			s.retired = slices.DeleteFunc(s.retired, func(r *sealer) bool { return r == with })
+		}
 	}
 }
 
-// use sets the Keyring. The channel is closed when nobody writes with the one
-// before.
-func (s *sealers) use(ring Keyring) (idle <-chan struct{}) {
+// use sets the Keyring.
+func (s *sealers) use(ring Keyring) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := s.now
-	s.now = &sealer{ring: ring, idle: make(chan struct{})}
-	if before == nil {
-		before = &sealer{idle: make(chan struct{})}
+	if s.now != nil && s.now.writers > 0 {
+		s.retired = append(s.retired, s.now)
 	}
-	before.retired = true
-	before.release()
-	return before.idle
+	s.now = &sealer{ring: ring, idle: make(chan struct{})}
 }
 
-func (s *sealer) release() {
-	if s.retired && s.writers == 0 {
-		close(s.idle)
+// settle waits until nobody writes with any earlier Keyring.
+func (s *sealers) settle(ctx context.Context) error {
+	s.mu.Lock()
+	waiting := slices.Clone(s.retired)
+	s.mu.Unlock()
+	for _, r := range waiting {
+		select {
+		case <-r.idle:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+	return nil
 }

@@ -104,7 +104,7 @@ func (p Plugin) run(ctx context.Context, stdin []byte) (stdout []byte, stderr st
 	ctx, cancel := context.WithTimeout(ctx, pluginTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.Command[0], p.Command[1:]...)
-	out, errs := &bounded{}, &bounded{}
+	out, errs := &head{}, &head{}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), out, errs
 	// A child of its own that keeps the pipes must not keep us.
 	cmd.WaitDelay = time.Second
@@ -150,10 +150,10 @@ func clip(text string) string {
 	return text
 }
 
-// bounded keeps the first part of what is written to it.
-type bounded struct{ bytes.Buffer }
+// head keeps the first part of what is written to it.
+type head struct{ bytes.Buffer }
 
-func (b *bounded) Write(p []byte) (int, error) {
+func (b *head) Write(p []byte) (int, error) {
 	if room := maxPluginBytes - b.Len(); room > 0 {
 		b.Buffer.Write(p[:min(room, len(p))])
 	}

@@ -60,10 +60,9 @@ func (s *Store) RotateKEK(ctx context.Context, next Keyring, entry audit.Entry, 
 			return err
 		}
 	}
-	select {
-	case <-s.kek.use(next):
-	case <-ctx.Done():
-		return fmt.Errorf("rotating the key-encryption key: %w", ctx.Err())
+	s.kek.use(next)
+	if err := s.kek.settle(ctx); err != nil {
+		return fmt.Errorf("rotating the key-encryption key: %w", err)
 	}
 	r := &rotation{store: s, ring: next, total: total, progress: progress}
 	if err := r.run(ctx); err != nil {

@@ -68,7 +68,7 @@ func (m *mesh) service(t *testing.T, name string, spec ...string) string {
 // startEnvoy starts the managed Envoy of a service.
 func (m *mesh) startEnvoy(t *testing.T, service string) *meshtest.Envoy {
 	t.Helper()
-	e := &meshtest.Envoy{Service: service, ADS: m.Config.XDSListen}
+	e := &meshtest.Envoy{Service: service, ADS: m.Config.XDSListen, Join: func() string { return m.JoinToken(t, service) }}
 	e.Start(t)
 	return e
 }
