@@ -199,6 +199,8 @@ func TestEnvoyHasAnIdentity(t *testing.T) {
 	}
 	checkDoor(t, r)
 
+	checkRevoked(t, r, before[0])
+
 	_ = r.cmd.Process.Signal(syscall.SIGTERM)
 	if err := r.cmd.Wait(); err != nil {
 		t.Errorf("it ended with %v after SIGTERM, want code 0", err)
@@ -209,6 +211,38 @@ func TestEnvoyHasAnIdentity(t *testing.T) {
 	if text := r.out.String(); strings.Contains(text, r.fake.token) || showsSecret(text) != "" {
 		t.Errorf("it wrote a secret:\n%s", text)
 	}
+}
+
+// A revoked instance has no stream any more, and goes on with what it had; it is
+// back within Envoy's back-off when it is let in again.
+func checkRevoked(t *testing.T, r *running, dp xds.DataPlane) {
+	t.Helper()
+	r.fake.revoked.Store(true)
+	r.Disconnect(dp.Service, dp.Instance)
+	gone := func() error {
+		if n := r.Streams(dp.Service, dp.Instance); n != 0 {
+			return fmt.Errorf("a revoked instance has %d streams", n)
+		}
+		return nil
+	}
+	r.eventually(t, gone)
+	r.eventually(t, func() error { // Envoy has tried to come back
+		_, text, err := get(http.DefaultClient, "http://"+r.door+"/stats?filter=control_plane.connected_state|cluster.watchword.upstream_rq_total")
+		if err == nil && !strings.Contains(text, "\ncontrol_plane.connected_state: 0") {
+			err = fmt.Errorf("%s", text)
+		}
+		return err
+	})
+	if code, _, err := get(http.DefaultClient, "http://"+r.door+"/ready"); err != nil || code != http.StatusOK || gone() != nil {
+		t.Errorf("revoked, /ready: %d, %v, %v; want 200 and no stream", code, err, gone())
+	}
+	r.fake.revoked.Store(false)
+	r.eventually(t, func() error {
+		if all := r.DataPlanes("orders"); len(all) != 1 || !all[0].InSync || all[0].Instance != dp.Instance {
+			return fmt.Errorf("data planes: %+v", all)
+		}
+		return nil
+	})
 }
 
 func checkDoor(t *testing.T, r *running) {

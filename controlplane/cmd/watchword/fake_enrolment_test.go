@@ -37,6 +37,7 @@ type fakeEnrolment struct {
 	authority *ca.Authority
 	token     string
 	renewals  atomic.Int64
+	revoked   atomic.Bool
 }
 
 // newFakeEnrolment is served by the gRPC server.
@@ -98,6 +99,9 @@ func startEnrolment(env *testscript.Env) error {
 func (f *fakeEnrolment) instance(ctx context.Context) (identity.ID, *x509.Certificate, error) {
 	from, _ := peer.FromContext(ctx)
 	shown := from.AuthInfo.(credentials.TLSInfo).State.PeerCertificates
+	if f.revoked.Load() {
+		return identity.ID{}, nil, status.Error(codes.PermissionDenied, "this instance was revoked")
+	}
 	if len(shown) == 0 {
 		return identity.ID{}, nil, status.Error(codes.Unauthenticated, "no certificate")
 	}
