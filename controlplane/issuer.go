@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/api"
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
@@ -21,7 +22,7 @@ import (
 func (l *loop) tellIssuer(e store.Event, signing *keyset.Set) {
 	touched := e.SigningKeys || e.ClientSecrets
 	for _, k := range e.Changed {
-		touched = touched || k.Kind == policy.KindService || k.Name == policy.BuiltinIssuer
+		touched = touched || k.Kind == policy.KindService || k.Kind == policy.KindRoleBinding || k.Name == policy.BuiltinIssuer
 	}
 	if signing != nil {
 		l.signing = signing
@@ -54,6 +55,9 @@ func clients(state policy.State) map[string]sts.Service {
 				}
 			}
 		}
+		if len(access.RolesOfService(state, name)) > 0 {
+			calls[policy.AdminAudience] = nil
+		}
 		out[name] = sts.Service{Calls: calls}
 	}
 	return out
@@ -75,12 +79,13 @@ type tokens struct {
 	pepper []byte
 }
 
-func (c *tokens) CreateClientSecret(ctx context.Context, service string, _ audit.Entry) (string, string, error) {
+func (c *tokens) CreateClientSecret(ctx context.Context, service string, e audit.Entry) (string, string, error) {
 	plain, secret, err := clientauth.NewSecret(service, c.pepper, time.Now())
 	if err != nil {
 		return "", "", err
 	}
-	revision, err := c.store.AddSecret(ctx, secret, audit.Entry{})
+	e.Subjects = append(e.Subjects, "client-secret "+service+"/"+secret.ID)
+	revision, err := c.store.AddSecret(ctx, secret, e)
 	if errors.Is(err, store.ErrNoService) {
 		return "", "", api.ErrUnknown
 	}
@@ -91,13 +96,18 @@ func (c *tokens) CreateClientSecret(ctx context.Context, service string, _ audit
 	return service, plain, c.loop.reached(ctx, revision)
 }
 
-func (c *tokens) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest, _ audit.Entry) (*adminv1.IssueTokenResponse, error) {
+// IssueToken has it written down before anybody has the token.
+func (c *tokens) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest, e audit.Entry) (*adminv1.IssueTokenResponse, error) {
 	resp, refused := c.sts.Issue(ctx, sts.Request{Service: req.GetService(), Audience: req.GetAudience(), Scope: req.GetScope()})
 	if refused != nil && refused.Status >= 500 {
 		return nil, refused
 	}
 	if refused != nil {
 		return nil, &api.Refusal{Code: refused.Code, Description: refused.Description}
+	}
+	e.Outcome = audit.Done
+	if err := c.store.Record(ctx, e); err != nil {
+		return nil, err
 	}
 	return &adminv1.IssueTokenResponse{AccessToken: resp.AccessToken, Scope: resp.Scope, ExpiresIn: durationpb.New(resp.ExpiresIn)}, nil
 }

@@ -157,7 +157,7 @@ func (s *Server) RevokeInstances(ctx context.Context, req *adminv1.RevokeInstanc
 	}
 	resp, err := s.Enrolments.RevokeInstances(ctx, req.GetService(), req.GetInstances(), entry(ctx, method, subjects...))
 	if errors.Is(err, ErrUnknown) {
-		return nil, status.Errorf(codes.NotFound, "Service %q has no such instance, and none was revoked; `watchword instances` lists those that there are", req.GetService())
+		return nil, status.Errorf(codes.NotFound, "Service %q has no such instance, and none was revoked; `watchword instance list` lists those that there are", req.GetService())
 	}
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
