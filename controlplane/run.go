@@ -201,10 +201,11 @@ func (r *replica) firstCA(ctx context.Context, now time.Time) error {
 func (r *replica) assemble(pepper []byte) {
 	r.loop = newLoop(r.Logger.Named("loop"), newLoopMetrics(r.registry))
 	who := identities{loop: r.loop}
+	r.overload = newOverload(r.registry)
 	r.refused = audit.NewRefusals(refusalsPerMinute, r.noteRefusal)
 	r.xds = xds.New(xds.Config{Identify: who.ofStream, VersionKey: versionKey(pepper), Logger: r.Logger.Named("xds"), Registerer: r.registry})
 	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, Audit: r.auditTokens()})
-	r.loop.xds, r.loop.sts = r.xds, r.sts
+	r.loop.xds, r.loop.sts, r.loop.departures.xds = r.xds, r.sts, r.xds
 	r.fetcher = bundle.New(bundle.Config{Keeper: r.store, Logger: r.Logger.Named("bundle"), Registerer: r.registry})
 	r.loop.fetcher = r.fetcher
 	r.refusals = accesslog.New(accesslog.Config{
