@@ -275,7 +275,7 @@ func TestStreamsOfAnInstanceAreBounded(t *testing.T) {
 		last = open(orders1)
 		last.want(one(inbound1))
 	}
-	if err := open(orders1).ended(); status.Code(err) != codes.ResourceExhausted {
+	if err := f.connectAs(t, orders1, envoyNode("n", "orders")).ended(); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("stream %d ended with %v, want ResourceExhausted", maxInstanceStreams+1, err)
 	}
 	open(orders2).want(one(inbound1))
