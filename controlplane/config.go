@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/watchword-mesh/watchword/controlplane/store"
+	"github.com/watchword-mesh/watchword/controlplane/transport"
 )
 
 // Config of a replica. The zero value is a replica with its own etcd in
@@ -29,14 +28,34 @@ type Config struct {
 	KEKFile string
 	// KEK is the text of the key-encryption key, from the environment.
 	KEK string
-	// Addresses to listen on, HOST:PORT, of loopback. Port 0 takes a free one.
+	// KEKExec is a command that wraps and unwraps the key-encryption key, such as
+	// one that asks a KMS; see store.Plugin.
+	KEKExec string
+	// Addresses to listen on: HOST:PORT with TLS, or http://HOST:PORT of loopback
+	// without. Port 0 takes a free one. ADS has TLS always.
 	AdminListen, XDSListen, STSListen, OpsListen string
+	// AdminSocket is the path of the admin API's Unix socket, open to all users of
+	// the machine: their names decide what they may do. Default DataDir/admin.sock,
+	// which only the user of the control plane and root get to.
+	AdminSocket string
+	// TLSCertFile and TLSKeyFile, PEM, are the certificate of admin API, token
+	// service, health and metrics; read again when they change. Empty: one of the
+	// mesh's own CA. That of ADS is always of the mesh's own CA.
+	TLSCertFile, TLSKeyFile string
+	// TLSNames are more names and addresses for certificates of that CA.
+	TLSNames []string
+	// AdminClientCAFile, PEM, has the CAs of client certificates that RoleBindings
+	// name.
+	AdminClientCAFile string
 	// IssuerURL is the `iss` of issued tokens and the base of the token
-	// endpoint. Default http://STSListen. Fixed at the first start.
+	// endpoint. Default https://STSListen. Fixed at the first start.
 	IssuerURL string
 	// TrustDomain of the SPIFFE IDs in `sub`. Default mesh.local. Fixed at the
 	// first start.
 	TrustDomain string
+	// KongSecretIsBase64 is how secrets are read that come through Kong's admin API
+	// without saying it, as secret_is_base64 of Kong's plugin.
+	KongSecretIsBase64 bool
 	// Logger; nil is silent.
 	Logger hclog.Logger
 	// Listening is told each address, if set.
@@ -58,7 +77,7 @@ const (
 	DefaultAdminListen = "127.0.0.1:7400"
 	DefaultXDSListen   = "127.0.0.1:7401"
 	DefaultSTSListen   = "127.0.0.1:7402"
-	DefaultOpsListen   = "127.0.0.1:7403"
+	DefaultOpsListen   = "http://127.0.0.1:7403"
 	DefaultTrustDomain = "mesh.local"
 )
 
@@ -100,13 +119,28 @@ func (c Config) check() error {
 	for _, l := range []struct{ flag, address string }{
 		{"--admin-listen", c.AdminListen}, {"--xds-listen", c.XDSListen}, {"--sts-listen", c.STSListen}, {"--ops-listen", c.OpsListen},
 	} {
-		errs = append(errs, loopback(l.flag, l.address))
+		a, err := transport.ParseAddress(l.address)
+		if err == nil && a.Plain && l.flag == "--xds-listen" {
+			err = errors.New("ADS has no plain form: data planes are known by their certificates; leave http:// out")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %w", l.flag, err))
+		}
 	}
-	if socket := filepath.Join(c.DataDir, adminSocket); len(socket) > maxSocketPath {
-		errs = append(errs, fmt.Errorf("--data-dir %s: the name of the admin socket in it would have %d bytes, sockets can have %d: choose a shorter one", c.DataDir, len(socket), maxSocketPath))
+	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
+		errs = append(errs, errors.New("--tls-cert-file and --tls-key-file belong together: give both or none"))
 	}
-	if c.KEKFile != "" && c.KEK != "" {
-		errs = append(errs, errors.New("--kek-file and WATCHWORD_KEK are both given: which is right?"))
+	if socket := c.adminSocketPath(); len(socket) > maxSocketPath {
+		errs = append(errs, fmt.Errorf("the name of the admin socket, %s, has %d bytes, sockets can have %d: choose a shorter --admin-socket or --data-dir", socket, len(socket), maxSocketPath))
+	}
+	given := 0
+	for _, source := range []string{c.KEKFile, c.KEK, c.KEKExec} {
+		if source != "" {
+			given++
+		}
+	}
+	if given > 1 {
+		errs = append(errs, errors.New("the key-encryption key has more than one source, of --kek-file, WATCHWORD_KEK and --kek-exec: which is right?"))
 	}
 	return errors.Join(errs...)
 }
@@ -114,20 +148,11 @@ func (c Config) check() error {
 // maxSocketPath is what struct sockaddr_un holds, less the final zero.
 const maxSocketPath = 107
 
-// loopback refuses addresses that others can reach: the listeners have no TLS
-// and data planes no identity yet.
-func loopback(flag, address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("%s %q is not HOST:PORT: %w", flag, address, err)
+func (c Config) adminSocketPath() string {
+	if c.AdminSocket != "" {
+		return c.AdminSocket
 	}
-	if host == "localhost" {
-		return nil
-	}
-	if a, err := netip.ParseAddr(host); err != nil || !a.IsLoopback() {
-		return fmt.Errorf("%s %q: this version listens on loopback only, such as 127.0.0.1, since data planes have no identity of their own yet", flag, address)
-	}
-	return nil
+	return filepath.Join(c.DataDir, adminSocket)
 }
 
 // ConfigError is a configuration that can't work, whatever runs beside it.
@@ -159,25 +184,30 @@ func (c Config) prepareDataDir() (unlock func(), err error) {
 	return func() { _ = lock.Close() }, nil
 }
 
-// kek finds the key-encryption key. A new one is made only for empty data: for
-// others it would open nothing.
-func (c Config) kek(create bool) (store.KEK, error) {
+// keyring finds the key-encryption keys. A new one is made only for empty data:
+// for others it would open nothing.
+func (c Config) keyring(create bool) (store.Keyring, error) {
 	switch {
 	case c.KEKFile != "":
 		return store.KEKFile(c.KEKFile, false)
 	case c.KEK != "":
-		k, err := store.ParseKEK([]byte(c.KEK))
+		ring, err := store.ParseKeyring([]byte(c.KEK))
 		if err != nil {
-			return nil, fmt.Errorf("WATCHWORD_KEK is not usable: %w", err)
+			return store.Keyring{}, fmt.Errorf("WATCHWORD_KEK is not usable: %w", err)
 		}
-		return k, nil
+		return ring, nil
 	}
 	path := filepath.Join(c.DataDir, kekFile)
-	k, err := store.KEKFile(path, create)
+	ring, err := store.KEKFile(path, create)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it by --kek-file or WATCHWORD_KEK", path)
+		return store.Keyring{}, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it by --kek-file or WATCHWORD_KEK", path)
 	}
-	return k, err
+	return ring, err
+}
+
+// plugin is the command that keeps the key-encryption key.
+func (c Config) plugin() store.Plugin {
+	return store.Plugin{Command: strings.Fields(c.KEKExec), Logger: c.Logger.Named("kek")}
 }
 
 // store turns the configuration into that of the store.

@@ -38,7 +38,7 @@ func (c configuration) Split(s api.Step) ([]api.Step, error) {
 }
 
 func (c configuration) Commit(ctx context.Context, base int64, s api.Step) (int64, error) {
-	revision, err := c.store.Commit(ctx, base, store.Change{Put: s.Put, Delete: s.Remove})
+	revision, err := c.store.Commit(ctx, base, store.Change{Put: s.Put, Delete: s.Remove, Audit: s.Audit})
 	if errors.Is(err, store.ErrConflict) {
 		err = errors.Join(api.ErrConflict, err)
 	}

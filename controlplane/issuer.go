@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/watchword-mesh/watchword/controlplane/api"
+	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
@@ -31,7 +32,7 @@ func (l *loop) tellIssuer(e store.Event, signing *keyset.Set) {
 	spec := e.Snapshot.Config.Issuer(policy.BuiltinIssuer)
 	l.sts.SetState(&sts.State{
 		Issuer:      spec.GetIssuer(),
-		TrustDomain: spec.GetKeySet().GetBuiltin().GetTrustDomain(),
+		TrustDomain: trustDomain(e.Snapshot.Config),
 		Lifetime:    spec.GetKeySet().GetBuiltin().GetTokenLifetime().AsDuration(),
 		Keys:        l.signing,
 		Services:    clients(e.Snapshot.Config),
@@ -66,21 +67,21 @@ func secrets(all map[string]clientauth.Secret) map[string][]clientauth.Secret {
 	return out
 }
 
-// credentials implements api.Issuer.
-type credentials struct {
+// tokens implements api.Issuer.
+type tokens struct {
 	store  *store.Store
 	loop   *loop
 	sts    *sts.Server
 	pepper []byte
 }
 
-func (c *credentials) CreateClientSecret(ctx context.Context, service string) (string, string, error) {
+func (c *tokens) CreateClientSecret(ctx context.Context, service string, _ audit.Entry) (string, string, error) {
 	plain, secret, err := clientauth.NewSecret(service, c.pepper, time.Now())
 	if err != nil {
 		return "", "", err
 	}
-	revision, err := c.store.AddSecret(ctx, secret)
-	if errors.Is(err, store.ErrConflict) {
+	revision, err := c.store.AddSecret(ctx, secret, audit.Entry{})
+	if errors.Is(err, store.ErrNoService) {
 		return "", "", api.ErrUnknown
 	}
 	if err != nil {
@@ -90,7 +91,7 @@ func (c *credentials) CreateClientSecret(ctx context.Context, service string) (s
 	return service, plain, c.loop.reached(ctx, revision)
 }
 
-func (c *credentials) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest) (*adminv1.IssueTokenResponse, error) {
+func (c *tokens) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest, _ audit.Entry) (*adminv1.IssueTokenResponse, error) {
 	resp, refused := c.sts.Issue(ctx, sts.Request{Service: req.GetService(), Audience: req.GetAudience(), Scope: req.GetScope()})
 	if refused != nil && refused.Status >= 500 {
 		return nil, refused

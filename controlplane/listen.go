@@ -2,31 +2,50 @@ package controlplane
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/watchword-mesh/watchword/controlplane/transport"
 )
 
 // listeners are all open before anything is started, so that a port in use is
 // found first.
 type listeners struct {
-	admin, xds, sts, ops net.Listener
+	admin, xds, sts, ops *listener
 	socket               net.Listener
 }
+
+// listener is one that is open, and not served yet.
+type listener struct {
+	net.Listener
+	transport.Address
+}
+
+// Limits on connections. One of ADS stays open as long as a data plane lives; the
+// others are short.
+var (
+	xdsLimits   = transport.Limits{Total: 20000, PerSource: 2000}
+	stsLimits   = transport.Limits{Total: 10000, PerSource: 1000}
+	adminLimits = transport.Limits{Total: 1000, PerSource: 250}
+	opsLimits   = transport.Limits{Total: 250, PerSource: 50}
+)
 
 func listen(c Config) (*listeners, error) {
 	l := &listeners{}
 	var errs []error
 	for _, e := range []struct {
-		at            *net.Listener
+		at            **listener
 		flag, address string
 	}{
 		{&l.admin, "--admin-listen", c.AdminListen},
@@ -34,15 +53,17 @@ func listen(c Config) (*listeners, error) {
 		{&l.sts, "--sts-listen", c.STSListen},
 		{&l.ops, "--ops-listen", c.OpsListen},
 	} {
-		var err error
-		*e.at, err = net.Listen("tcp", e.address)
-		if err == nil && !(*e.at).Addr().(*net.TCPAddr).IP.IsLoopback() {
-			err = fmt.Errorf("it is %s here, which is not loopback", (*e.at).Addr()) // a localhost of another kind
+		address, err := transport.ParseAddress(e.address)
+		var open net.Listener
+		if err == nil {
+			open, err = address.Listen()
 		}
 		if errors.Is(err, syscall.EADDRINUSE) {
 			err = fmt.Errorf("%s %s: the port is in use by another process (another watchword?): stop it, or choose another port", e.flag, e.address)
 		} else if err != nil {
 			err = fmt.Errorf("%s %s: %w", e.flag, e.address, err)
+		} else {
+			*e.at = &listener{open, address}
 		}
 		errs = append(errs, err)
 	}
@@ -53,10 +74,26 @@ func listen(c Config) (*listeners, error) {
 	return l, nil
 }
 
+// open says whether it listens on all addresses of the machine.
+func (l *listener) open() bool { return l.Addr().(*net.TCPAddr).IP.IsUnspecified() }
+
+// url is the base of what is served there.
+func (l *listener) url() string { return l.Address.URL(l.Addr()) }
+
+// guarded is the listener within its limits, with TLS unless its address goes
+// without.
+func (l *listener) guarded(limits transport.Limits, config *tls.Config, refused func()) net.Listener {
+	inner := transport.Limit(l.Listener, limits, refused)
+	if l.Plain {
+		return inner
+	}
+	return tls.NewListener(inner, config)
+}
+
 // openAdminSocket listens in the data folder. What an earlier process left is
 // removed; this one owns the data by then.
 func (l *listeners) openAdminSocket(c Config) error {
-	path := filepath.Join(c.DataDir, adminSocket)
+	path := c.adminSocketPath()
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the admin socket: %w", err)
 	}
@@ -65,31 +102,58 @@ func (l *listeners) openAdminSocket(c Config) error {
 		return fmt.Errorf("the admin socket: %w", err)
 	}
 	l.socket = s
-	// The folder lets nobody else in; this is the second lock.
-	return os.Chmod(path, 0o600)
+	// Who may do what at it, the peer's user decides. In the data folder nobody
+	// else gets to it; this is the second lock.
+	mode := os.FileMode(0o600)
+	if c.AdminSocket != "" {
+		mode = 0o666
+	}
+	return os.Chmod(path, mode)
 }
 
 func (l *listeners) close() {
-	for _, n := range []net.Listener{l.admin, l.xds, l.sts, l.ops, l.socket} {
+	for _, n := range []*listener{l.admin, l.xds, l.sts, l.ops} {
 		if n != nil {
 			_ = n.Close()
 		}
+	}
+	if l.socket != nil {
+		_ = l.socket.Close()
 	}
 }
 
 // stopTimeout is how long requests in flight may take at a stop.
 const stopTimeout = 5 * time.Second
 
-// serveHTTP serves one handler, HTTP/1.1 and cleartext HTTP/2, until ctx ends.
-func serveHTTP(ctx context.Context, g *errgroup.Group, h http.Handler, listeners ...net.Listener) {
+// Times that one request may take. A client that is slower than these is cut off.
+const (
+	headerTimeout = 10 * time.Second
+	// bodyTimeout is for a request with its body.
+	bodyTimeout = time.Minute
+	// answerTimeout is for a short answer; watches of the admin API have none.
+	answerTimeout = 30 * time.Second
+	idleTimeout   = 2 * time.Minute
+	// writeTimeout is how long a connection may take nothing of what it is sent.
+	writeTimeout = 30 * time.Second
+)
+
+// serveHTTP serves one handler, HTTP/1.1 and HTTP/2, until ctx ends. An answer
+// must be done in time, unless there is none for it (0).
+func serveHTTP(ctx context.Context, g *errgroup.Group, h http.Handler, answer time.Duration, listeners ...net.Listener) {
 	srv := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       bodyTimeout,
+		WriteTimeout:      answer,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    32 << 10,
 		Protocols:         new(http.Protocols),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100, WriteByteTimeout: writeTimeout, SendPingTimeout: idleTimeout},
+		ConnContext:       transport.WithPeer,
+		ErrorLog:          log.New(io.Discard, "", 0), // strangers would write it: failed handshakes
 	}
 	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetHTTP2(true)
 	srv.Protocols.SetUnencryptedHTTP2(true)
 	for _, l := range listeners {
 		g.Go(func() error {
@@ -112,13 +176,11 @@ func serveHTTP(ctx context.Context, g *errgroup.Group, h http.Handler, listeners
 
 // announce says one line for each thing that it listens on.
 func (r *replica) announce(l *listeners) {
-	for _, e := range []struct {
-		what string
-		at   net.Listener
-	}{
-		{"admin API", l.admin}, {"admin API", l.socket}, {"ADS", l.xds}, {"token service", l.sts}, {"health and metrics", l.ops},
+	for _, e := range []struct{ what, at string }{
+		{"admin API", l.admin.url()}, {"admin API", "unix:" + l.socket.Addr().String()}, {"ADS", l.xds.Addr().String()},
+		{"token service", l.sts.url()}, {"health and metrics", l.ops.url()},
 	} {
-		r.Logger.Info("listening", "for", e.what, "address", e.at.Addr().String())
-		r.Listening(e.what, e.at.Addr().String())
+		r.Logger.Info("listening", "for", e.what, "address", e.at)
+		r.Listening(e.what, e.at)
 	}
 }

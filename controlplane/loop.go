@@ -17,6 +17,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	"github.com/watchword-mesh/watchword/internal/jose"
+	"github.com/watchword-mesh/watchword/issuer/ca"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
 	"github.com/watchword-mesh/watchword/issuer/sts"
 	"github.com/watchword-mesh/watchword/issuer/token"
@@ -55,6 +56,10 @@ type loop struct {
 	rulesets map[string]*dataplanev1.Ruleset
 	signing  *keyset.Set
 
+	// instanceKeys has the parsed keys of instances (jose.Key), by SERVICE/ID.
+	instanceKeys sync.Map
+
+	ca        atomic.Pointer[ca.Authority]
 	current   atomic.Pointer[store.Snapshot]
 	verifying atomic.Pointer[verificationKeys] // keys, for preview
 	mu        sync.Mutex
@@ -77,9 +82,10 @@ func (k verificationKeys) input(state policy.State) compile.Input {
 	return compile.Input{State: state, Policies: state.Policies(), Keys: k.issuers, ConsumerKeys: k.consumers, Subject: subjects(state)}
 }
 
-func newLoop(log hclog.Logger, x *xds.Server, s *sts.Server, m *loopMetrics) *loop {
+// newLoop makes a loop that still needs its servers, which ask it in turn.
+func newLoop(log hclog.Logger, m *loopMetrics) *loop {
 	return &loop{
-		log: log, xds: x, sts: s, metrics: m,
+		log: log, metrics: m,
 		mailbox:  newMailbox(),
 		keys:     verificationKeys{issuers: map[string][]jose.Key{}, consumers: map[string][][]jose.Key{}},
 		rulesets: map[string]*dataplanev1.Ruleset{},
@@ -106,6 +112,16 @@ func (l *loop) start(snap *store.Snapshot) {
 	l.apply(store.Event{Snapshot: snap, Changed: snap.Config.Keys(), SigningKeys: true, ClientSecrets: true})
 }
 
+// renewAuthority takes over the CAs of a snapshot.
+func (l *loop) renewAuthority(snap *store.Snapshot) error {
+	authority, err := ca.NewAuthority(slices.Collect(maps.Values(snap.CAs)))
+	if err != nil {
+		return err
+	}
+	l.ca.Store(authority)
+	return nil
+}
+
 // apply makes the event's snapshot the current one, after the data planes and
 // the issuer were given what follows from it.
 func (l *loop) apply(e store.Event) {
@@ -113,6 +129,11 @@ func (l *loop) apply(e store.Event) {
 	before := policy.State{}
 	if s := l.current.Load(); s != nil {
 		before = s.Config
+	}
+	if e.CAs {
+		if err := l.renewAuthority(e.Snapshot); err != nil {
+			l.log.Error("the CAs can't be used; going on with the last ones", "revision", e.Snapshot.Revision, "error", err)
+		}
 	}
 	signing := l.signingKeys(e)
 	rekeyed, all := l.refreshKeys(e, signing)
@@ -122,6 +143,7 @@ func (l *loop) apply(e store.Event) {
 	l.tellIssuer(e, signing)
 	l.tellFetcher(e)
 	l.current.Store(e.Snapshot)
+	l.disconnect(e)
 	l.forgetRefusals(e.Snapshot.Config, services)
 	l.mu.Lock()
 	close(l.moved)
@@ -129,6 +151,17 @@ func (l *loop) apply(e store.Event) {
 	l.mu.Unlock()
 	l.metrics.applied(e.Snapshot.Revision, time.Since(began), len(services))
 	l.log.Debug("published", "revision", e.Snapshot.Revision, "services", len(services), "took", time.Since(began))
+}
+
+// disconnect ends the streams of instances that are not enrolled any more. By now
+// they are not let in again.
+func (l *loop) disconnect(e store.Event) {
+	for _, key := range e.Instances {
+		if _, ok := e.Snapshot.Instances.Get(key); !ok {
+			l.instanceKeys.Delete(key)
+			l.xds.Disconnect(instanceName(key))
+		}
+	}
 }
 
 // changed adds the built-in issuer when its keys have changed.
@@ -264,7 +297,7 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 }
 
 func subjects(state policy.State) func(string) string {
-	domain := state.Issuer(policy.BuiltinIssuer).GetKeySet().GetBuiltin().GetTrustDomain()
+	domain := trustDomain(state)
 	return func(service string) string { return token.SubjectOf(domain, service) }
 }
 

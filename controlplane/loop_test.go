@@ -119,13 +119,19 @@ func asService(ctx context.Context, name string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, serviceHeader, name)
 }
 
+func loopOf(log hclog.Logger, x *xds.Server, s *sts.Server, m *loopMetrics) *loop {
+	l := newLoop(log, m)
+	l.xds, l.sts = x, s
+	return l
+}
+
 // begin starts a loop at revision 1 with the mesh above.
 func begin(t *testing.T) *replicaInMemory {
 	t.Helper()
 	log := &safeBuffer{}
 	r := &replicaInMemory{t: t, registry: prometheus.NewRegistry(), log: log}
 	x := xds.New(xdsConfig(r.registry))
-	r.loop = newLoop(hclog.New(&hclog.LoggerOptions{Output: log}), x, sts.New(sts.Config{Registerer: r.registry}), newLoopMetrics(r.registry))
+	r.loop = loopOf(hclog.New(&hclog.LoggerOptions{Output: log}), x, sts.New(sts.Config{Registerer: r.registry}), newLoopMetrics(r.registry))
 	key := signingKey(t)
 	r.state = store.Snapshot{Revision: 1, Config: parse(t, meshYAML), Keys: map[string]keyset.Record{key.KeyID: key}}
 	first := r.state
@@ -417,14 +423,20 @@ func TestMailboxMerges(t *testing.T) {
 	key := func(name string) policy.Key { return policy.Key{Kind: policy.KindService, Name: name} }
 	shared := make([]policy.Key, 1, 8) // whose spare room is not the mailbox's
 	shared[0] = key("c")
-	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 1}, Changed: []policy.Key{key("a"), key("b")}, SigningKeys: true})
-	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 2}, Changed: []policy.Key{key("b")}, ClientSecrets: true})
-	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 3}, Changed: shared})
+	instances := make([]string, 1, 8)
+	instances[0] = "a/1"
+	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 1}, Changed: []policy.Key{key("a"), key("b")}, SigningKeys: true, Instances: instances})
+	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 2}, Changed: []policy.Key{key("b")}, ClientSecrets: true, CAs: true, Instances: []string{"a/2"}})
+	m.put(store.Event{Snapshot: &store.Snapshot{Revision: 3}, Changed: shared, AdminToken: true})
 	<-m.full
 	got := *m.take()
-	want := store.Event{Snapshot: &store.Snapshot{Revision: 3}, Changed: []policy.Key{key("c"), key("b"), key("a")}, SigningKeys: true, ClientSecrets: true}
+	want := store.Event{Snapshot: &store.Snapshot{Revision: 3}, Changed: []policy.Key{key("c"), key("b"), key("a")}, SigningKeys: true, ClientSecrets: true,
+		CAs: true, AdminToken: true, Instances: []string{"a/1", "a/2"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("merged -want +got:\n%s", diff)
+	}
+	if spare := instances[:2][1]; spare != "" {
+		t.Errorf("the mailbox has written %q behind the sender's instances", spare)
 	}
 	select {
 	case <-m.full:
@@ -437,7 +449,7 @@ func TestMailboxMerges(t *testing.T) {
 // the signal that it leaves behind finds nothing, and does not end the loop.
 func TestLoopTakesLateEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLoop(hclog.NewNullLogger(), xds.New(xdsConfig(nil)), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
+		l := loopOf(hclog.NewNullLogger(), xds.New(xdsConfig(nil)), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
 		at := func(revision int64) store.Event {
 			return store.Event{Snapshot: &store.Snapshot{Revision: revision, Config: policy.State{}}}
 		}
@@ -516,7 +528,7 @@ func TestLoopUnderLoad(t *testing.T) {
 func TestReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := hclog.NewNullLogger()
-		l := newLoop(log, xds.New(xdsConfig(nil)), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
+		l := loopOf(log, xds.New(xdsConfig(nil)), sts.New(sts.Config{}), newLoopMetrics(prometheus.NewRegistry()))
 		l.current.Store(&store.Snapshot{Revision: 5})
 		if err := l.reached(t.Context(), 5); err != nil {
 			t.Errorf("reached(5) = %v at revision 5", err)

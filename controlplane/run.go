@@ -11,25 +11,29 @@ package controlplane
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/accesslog"
 	"github.com/watchword-mesh/watchword/controlplane/api"
+	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
+	"github.com/watchword-mesh/watchword/controlplane/enrolment"
+	"github.com/watchword-mesh/watchword/controlplane/kong"
 	"github.com/watchword-mesh/watchword/controlplane/store"
+	"github.com/watchword-mesh/watchword/controlplane/transport"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
+	"github.com/watchword-mesh/watchword/issuer/ca"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
 	"github.com/watchword-mesh/watchword/issuer/sts"
 )
@@ -53,7 +57,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer l.close()
 	if c.IssuerURL == "" {
-		c.IssuerURL = "http://" + l.sts.Addr().String()
+		c.IssuerURL = l.sts.url()
 	}
 	if c.TrustDomain == "" {
 		c.TrustDomain = DefaultTrustDomain
@@ -66,6 +70,9 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer r.close()
 	if err := r.fits(given); err != nil {
+		return err
+	}
+	if err := r.openDoors(l); err != nil {
 		return err
 	}
 	err = r.serve(ctx, l)
@@ -87,16 +94,18 @@ type replica struct {
 	xds      *xds.Server
 	sts      *sts.Server
 	refusals *accesslog.Server
+	enrol    *enrolment.Server
 	api      *api.Server
+	doors    *doors
+	// diagnosis knows of doors and listeners once there are.
+	diagnosis *diagnosis
+	refused   *audit.Refusals
+	overload  *prometheus.CounterVec
 }
 
 // openReplica prepares the store and everything that is made from it.
 func openReplica(ctx context.Context, c Config, fatal func(error)) (_ *replica, err error) {
 	r := &replica{Config: c, registry: prometheus.NewRegistry(), release: func() {}}
-	token, err := adminToken(c.DataDir)
-	if err != nil {
-		return nil, err
-	}
 	sc, err := c.store(fatal)
 	if err != nil {
 		return nil, err
@@ -118,9 +127,12 @@ func openReplica(ctx context.Context, c Config, fatal func(error)) (_ *replica, 
 	if err != nil {
 		return nil, err
 	}
-	r.assemble(token, pepper)
+	r.assemble(pepper)
 	snap, err := r.store.Load(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.loop.renewAuthority(snap); err != nil {
 		return nil, err
 	}
 	r.loop.start(snap)
@@ -133,11 +145,11 @@ func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	kek, err := r.kek(!initialized)
+	ring, err := r.openKeyring(ctx, !initialized)
 	if err != nil {
 		return nil, err
 	}
-	r.store.UseKEK(kek)
+	r.store.UseKeyring(ring)
 	now := time.Now().UTC()
 	pepper, first, err := r.store.Init(ctx, store.Setup{Issuer: builtinIssuer(r.IssuerURL, r.TrustDomain), Created: now})
 	if err != nil {
@@ -157,16 +169,46 @@ func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 	if added {
 		r.Logger.Info("signing key made", "kid", key.KeyID, "alg", key.Algorithm)
 	}
-	return pepper, nil
+	if err := r.firstCA(ctx, now); err != nil {
+		return nil, err
+	}
+	return pepper, (&adminTokens{store: r.store, dir: r.DataDir, pepper: pepper}).first(ctx)
 }
 
-func (r *replica) assemble(token string, pepper []byte) {
-	r.xds = xds.New(xds.Config{Logger: r.Logger.Named("xds"), Registerer: r.registry, VersionKey: versionKey(pepper)})
-	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Audit: r.auditTokens()})
-	r.loop = newLoop(r.Logger.Named("loop"), r.xds, r.sts, newLoopMetrics(r.registry))
+// openKeyring finds the key-encryption key.
+func (r *replica) openKeyring(ctx context.Context, create bool) (store.Keyring, error) {
+	if r.KEKExec != "" {
+		return r.store.PluginKeyring(ctx, r.plugin(), false, audit.Entry{})
+	}
+	return r.keyring(create)
+}
+
+// firstCA makes the CA of the mesh, in the trust domain that the first start has
+// fixed.
+func (r *replica) firstCA(ctx context.Context, now time.Time) error {
+	snap, err := r.store.Load(ctx)
+	if err != nil || len(snap.CAs) > 0 {
+		return err
+	}
+	authority, err := ca.First(trustDomain(snap.Config), now)
+	if err != nil {
+		return err
+	}
+	_, err = r.store.AddFirstCA(ctx, authority)
+	return err
+}
+
+func (r *replica) assemble(pepper []byte) {
+	r.loop = newLoop(r.Logger.Named("loop"), newLoopMetrics(r.registry))
+	who := identities{loop: r.loop}
+	r.refused = audit.NewRefusals(refusalsPerMinute, r.noteRefusal)
+	r.xds = xds.New(xds.Config{Identify: who.ofStream, VersionKey: versionKey(pepper), Logger: r.Logger.Named("xds"), Registerer: r.registry})
+	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, Audit: r.auditTokens()})
+	r.loop.xds, r.loop.sts = r.xds, r.sts
 	r.fetcher = bundle.New(bundle.Config{Keeper: r.store, Logger: r.Logger.Named("bundle"), Registerer: r.registry})
 	r.loop.fetcher = r.fetcher
 	r.refusals = accesslog.New(accesslog.Config{
+		Identify:   who.ofReport,
 		Logger:     r.Logger.Named("accesslog"),
 		Registerer: r.registry,
 		Known:      r.loop.hasService,
@@ -174,11 +216,29 @@ func (r *replica) assemble(token string, pepper []byte) {
 		KeyUnknown: r.loop.keyUnknown,
 	})
 	r.loop.refusals = r.refusals
+	r.enrol = enrolment.New(enrolment.Config{
+		Records:    r.store,
+		Mesh:       mesh{loop: r.loop},
+		Assertions: r.sts,
+		Pepper:     pepper,
+		Identify:   who.ofCall,
+		Refused:    r.refused.Note,
+		Logger:     r.Logger.Named("enrolment"),
+		Registerer: r.registry,
+	})
+	r.diagnosis = &diagnosis{config: r.Config, store: r.store, loop: r.loop, now: time.Now}
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},
-		Issuer:        &credentials{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
-		Token:         token,
+		Issuer:        &tokens{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
+		Identify:      (&admission{loop: r.loop, identities: who, pepper: pepper, log: r.Logger.Named("api"), now: time.Now}).identify,
+		Refused:       r.refused.Note,
+		Enrolments:    &enrolments{store: r.store, loop: r.loop, xds: r.xds, pepper: pepper},
+		Secrets:       &clientSecrets{store: r.store, loop: r.loop},
+		AuditLog:      auditLog{store: r.store},
+		KEK:           &keyEncryption{store: r.store, config: r.Config},
+		AdminTokens:   &adminTokens{store: r.store, loop: r.loop, dir: r.DataDir, pepper: pepper},
+		Diagnosis:     r.diagnosis,
 		Preview:       preview{loop: r.loop},
 		KeySets:       keySets{fetcher: r.fetcher},
 		Refusals:      refusals{log: r.refusals},
@@ -187,6 +247,22 @@ func (r *replica) assemble(token string, pepper []byte) {
 		NewSecret:     api.NewSecret,
 		Logger:        r.Logger.Named("api"),
 	})
+	r.api.Mount("/kong/", kong.New(kong.Config{
+		Resources:      consumers{configuration{loop: r.loop, store: r.store}, r.api},
+		MayRead:        func(ctx context.Context) bool { return access.From(ctx).Meets(access.KongRead) == nil },
+		MayReadSecrets: func(ctx context.Context) bool { return access.From(ctx).MayReadSecrets() },
+		SecretIsBase64: r.KongSecretIsBase64,
+		NewUID:         uuid.NewString,
+		NewSecret:      api.NewSecret,
+		Now:            time.Now,
+		Logger:         r.Logger.Named("kong"),
+	}))
+}
+
+// consumers implements kong.Resources.
+type consumers struct {
+	configuration
+	*api.Server
 }
 
 // serve runs everything until the first fault or the end of ctx.
@@ -200,15 +276,18 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	}
 	defer stopAdmin()
 	g, ctx := errgroup.WithContext(ctx)
-	ads := grpc.NewServer(xds.ServerOptions()...)
+	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(credentials.NewTLS(r.doors.dataPlanes())), grpc.ConnectionTimeout(headerTimeout))...)
 	r.xds.Register(ads)
 	r.refusals.Register(ads)
+	r.enrol.Register(ads)
 	g.Go(func() error { return r.loop.run(ctx) })
 	g.Go(func() error { return r.store.Watch(ctx, r.loop.current.Load(), r.loop.mailbox.put) })
 	g.Go(func() error { return r.fetcher.Run(ctx) })
 	g.Go(func() error { return r.keepPlace(ctx) })
+	g.Go(func() error { return r.sweep(ctx) })
+	g.Go(func() error { r.refused.Run(ctx); return nil })
 	g.Go(func() error {
-		if err := ads.Serve(l.xds); !errors.Is(err, grpc.ErrServerStopped) {
+		if err := ads.Serve(transport.Limit(l.xds, xdsLimits, r.full("ads"))); !errors.Is(err, grpc.ErrServerStopped) {
 			return err
 		}
 		return nil
@@ -220,9 +299,9 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 		r.refusals.Wait()
 		return nil
 	})
-	serveHTTP(ctx, g, admin, l.admin, l.socket)
-	serveHTTP(ctx, g, r.sts.Handler(), l.sts)
-	serveHTTP(ctx, g, r.opsHandler(), l.ops)
+	serveHTTP(ctx, g, admin, 0, l.admin.guarded(adminLimits, r.doors.admin(), r.full("admin")), transport.Limit(l.socket, adminLimits, r.full("admin_socket")))
+	serveHTTP(ctx, g, r.sts.Handler(), answerTimeout, l.sts.guarded(stsLimits, r.doors.public(), r.full("sts")))
+	serveHTTP(ctx, g, r.opsHandler(), answerTimeout, l.ops.guarded(opsLimits, r.doors.public(), r.full("ops")))
 	r.announce(l)
 	err = g.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
@@ -268,21 +347,4 @@ func (r *replica) close() {
 	if err := r.store.Close(); err != nil {
 		r.Logger.Warn("closing the store", "error", err)
 	}
-}
-
-// adminToken reads the admin credential; the first start makes it.
-func adminToken(dir string) (string, error) {
-	path := filepath.Join(dir, adminTokenFile)
-	text, err := store.ReadSecret(path)
-	if errors.Is(err, os.ErrNotExist) {
-		text = []byte("wwat_" + rand.Text() + rand.Text())
-		err = store.WriteSecret(path, string(text)+"\n")
-	}
-	if err != nil {
-		return "", fmt.Errorf("the admin token: %w", err)
-	}
-	if token := strings.TrimSpace(string(text)); len(token) >= 32 {
-		return token, nil
-	}
-	return "", fmt.Errorf("the admin token in %s is empty or too short: delete the file, the next start makes a new one", path)
 }

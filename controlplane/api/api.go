@@ -1,19 +1,24 @@
 // Package api is the admin API: what operators and their scripts may ask of
-// the control plane, over gRPC and as JSON over HTTP. Every call needs the
-// admin credential.
+// the control plane, over gRPC and as JSON over HTTP. Every call is made by an
+// actor, who needs a role for it; every write, and every attempt that was refused,
+// becomes an entry of the audit.
 //
 // The package decides what is accepted and how it is answered. Where the
-// state lives, and who knows the data planes, is behind the small interfaces
-// that it declares.
+// state lives, who knows the data planes, and who is at the other end of a
+// connection, is behind the small interfaces that it declares.
 package api
 
 import (
 	"context"
 	"errors"
+	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
+	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
@@ -45,6 +50,8 @@ type Configuration interface {
 type Step struct {
 	Put    []*policyv1.Resource
 	Remove []policy.Key
+	// Audit is written with it. Split leaves it empty.
+	Audit audit.Entry
 }
 
 // DataPlanes is the ledger of what data planes were sent and confirmed.
@@ -71,11 +78,12 @@ type Preview interface {
 
 // Issuer is the built-in security token service.
 type Issuer interface {
-	// CreateClientSecret returns the client id and the secret.
-	CreateClientSecret(ctx context.Context, service string) (id, secret string, err error)
-	// IssueToken issues what the token endpoint would. A *Refusal is the
-	// caller's fault.
-	IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest) (*adminv1.IssueTokenResponse, error)
+	// CreateClientSecret returns the client id and the secret. The entry is written
+	// with the secret; its ID may be added to the subjects.
+	CreateClientSecret(ctx context.Context, service string, e audit.Entry) (id, secret string, err error)
+	// IssueToken issues what the token endpoint would, once the entry is written. A
+	// *Refusal is the caller's fault.
+	IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest, e audit.Entry) (*adminv1.IssueTokenResponse, error)
 }
 
 // KeySets knows the key sets that the control plane fetches.
@@ -100,8 +108,20 @@ type Config struct {
 	KeySets       KeySets
 	Refusals      Refusals
 	Explainer     Explainer
-	// Token is the admin credential. Empty refuses every call.
-	Token string
+	// These may be nil, as far as calls of them then are UNIMPLEMENTED.
+	Enrolments  Enrolments
+	Secrets     Secrets
+	AuditLog    AuditLog
+	KEK         KEK
+	AdminTokens AdminTokens
+	Diagnosis   Diagnosis
+	// Identify says who makes a request, before its body is read. An error refuses
+	// it; the caller is told of an access.Unproven, and of no other. nil refuses
+	// every call.
+	Identify func(*http.Request) (access.Actor, error)
+	// Refused is told of each attempt that was refused, also those of strangers, so
+	// that it must be cheap. nil is told nothing.
+	Refused func(audit.Entry)
 	// NewUID gives a new resource, consumer or credential its identity.
 	NewUID func() string
 	// NewSecret returns a new shared secret, letters and digits.
@@ -115,15 +135,33 @@ type Server struct {
 	adminv1.UnimplementedAdminServiceServer
 	Config
 	written written
+	mounted map[string]http.Handler
+	// inside are the actors of JSON calls on their way to the gRPC side.
+	inside handles
 	// writing lets one change be planned and written at a time. Others would
 	// only plan in vain; what guards the data is the fence of Commit.
 	writing sync.Mutex
+}
+
+// Mount serves another API below a prefix, such as "/kong/", to callers who are
+// known: their actor is in the context of the request. It comes before Handler.
+func (s *Server) Mount(prefix string, h http.Handler) {
+	if s.mounted == nil {
+		s.mounted = map[string]http.Handler{}
+	}
+	s.mounted[prefix] = http.StripPrefix(strings.TrimSuffix(prefix, "/"), h)
 }
 
 // New returns a Server.
 func New(c Config) *Server {
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Refused == nil {
+		c.Refused = func(audit.Entry) {}
+	}
+	if c.Identify == nil {
+		c.Identify = func(*http.Request) (access.Actor, error) { return access.Actor{}, access.NoCredential }
 	}
 	return &Server{Config: c}
 }

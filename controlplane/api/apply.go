@@ -3,9 +3,7 @@ package api
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -23,6 +21,9 @@ const attempts = 8
 
 // Apply implements adminv1.AdminServiceServer.
 func (s *Server) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+	if err := s.meets(ctx, adminv1.AdminService_Apply_FullMethodName); err != nil {
+		return nil, err
+	}
 	var docs []policy.Document
 	for _, d := range req.GetDocuments() {
 		docs = append(docs, policy.Document{Source: d.GetSource(), Content: d.GetContent()})
@@ -31,7 +32,7 @@ func (s *Server) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1
 	if len(objects)+len(faults) == 0 {
 		return nil, status.Error(codes.InvalidArgument, "the documents hold no resource")
 	}
-	return s.write(ctx, req.GetDryRun(), func(state policy.State) (*plan, error) {
+	return s.write(ctx, "Apply", req.GetDryRun(), func(state policy.State) (*plan, error) {
 		p := newPlan(state)
 		p.dryRun = req.GetDryRun()
 		p.faults = slices.Clone(faults)
@@ -52,7 +53,10 @@ func (s *Server) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1
 
 // Delete implements adminv1.AdminServiceServer.
 func (s *Server) Delete(ctx context.Context, req *adminv1.DeleteRequest) (*adminv1.DeleteResponse, error) {
-	resp, err := s.write(ctx, false, func(state policy.State) (*plan, error) {
+	if err := s.meets(ctx, adminv1.AdminService_Delete_FullMethodName); err != nil {
+		return nil, err
+	}
+	resp, err := s.write(ctx, "Delete", false, func(state policy.State) (*plan, error) {
 		p := newPlan(state)
 		for _, ref := range req.GetReferences() {
 			if err := p.remove(ref); err != nil {
@@ -69,14 +73,17 @@ func (s *Server) Delete(ctx context.Context, req *adminv1.DeleteRequest) (*admin
 }
 
 // write plans against the current state and commits, again if another writer
-// was faster.
-func (s *Server) write(ctx context.Context, dryRun bool, make func(policy.State) (*plan, error)) (*adminv1.ApplyResponse, error) {
+// was faster. The method is for the audit.
+func (s *Server) write(ctx context.Context, method string, dryRun bool, make func(policy.State) (*plan, error)) (*adminv1.ApplyResponse, error) {
 	began := time.Now()
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	for try := 1; ; try++ {
 		state, base := s.Configuration.Current()
 		p, err := make(state)
+		if err == nil {
+			err = permitted(ctx, p)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -89,7 +96,7 @@ func (s *Server) write(ctx context.Context, dryRun bool, make func(policy.State)
 		if dryRun || len(steps) == 0 {
 			return resp, nil
 		}
-		err = s.commit(ctx, resp, steps)
+		err = s.commit(ctx, resp, p.audited(ctx, method, steps))
 		if errors.Is(err, ErrConflict) && resp.Transactions == 0 && try < attempts {
 			if err := s.reached(ctx, resp.Revision); err != nil {
 				return nil, err
@@ -152,7 +159,7 @@ func (s *Server) commit(ctx context.Context, resp *adminv1.ApplyResponse, steps 
 		}
 		resp.Revision = revision
 		resp.Transactions++
-		s.audit(step, revision)
+		s.logged(step, revision)
 	}
 	return nil
 }
@@ -193,12 +200,12 @@ func (s *Server) reached(ctx context.Context, revision int64) error {
 	return status.Errorf(codes.Unavailable, "stored at revision %d, but not in force here yet: the control plane does not follow etcd (see its log)", revision)
 }
 
-func (s *Server) audit(step Step, revision int64) {
+func (s *Server) logged(step Step, revision int64) {
 	for _, r := range step.Put {
-		s.Logger.Info("resource stored", "resource", policy.KeyOf(r).String(), "revision", revision)
+		s.Logger.Info("resource stored", "resource", policy.KeyOf(r).String(), "revision", revision, "actor", step.Audit.Actor)
 	}
 	for _, k := range step.Remove {
-		s.Logger.Info("resource deleted", "resource", k.String(), "revision", revision)
+		s.Logger.Info("resource deleted", "resource", k.String(), "revision", revision, "actor", step.Audit.Actor)
 	}
 }
 
@@ -232,154 +239,4 @@ func conflict(k policy.Key, named int64, stored *policyv1.Metadata) error {
 		return status.Errorf(codes.FailedPrecondition, "%s: names revision %d, but there is none (deleted?): leave metadata.revision out to create it", k, named)
 	}
 	return status.Errorf(codes.FailedPrecondition, "%s: names revision %d, but it was changed at revision %d: get it again, and make the change there", k, named, stored.GetRevision())
-}
-
-// plan is a change of the state, before it is written.
-type plan struct {
-	before, after policy.State
-	given         []policy.Key
-	faults        []policy.Fault
-	warnings      []string
-	// What was made because the documents leave it out.
-	generated []*adminv1.Generated
-	dryRun    bool
-	// The resources to show for a dry run in place of those in after.
-	shown map[policy.Key]*policyv1.Resource
-}
-
-func newPlan(state policy.State) *plan {
-	return &plan{before: state, after: state.Clone(), shown: map[policy.Key]*policyv1.Resource{}}
-}
-
-func (p *plan) fault(o *policy.Object, field, message string) {
-	p.faults = append(p.faults, policy.Fault{Source: o.Source, Line: o.Line(field), Key: o.Key, Field: field, Message: message})
-}
-
-// keepBuiltin carries over what the built-in issuer can't change: names that
-// are in tokens already.
-func (p *plan) keepBuiltin(o *policy.Object, r, old *policyv1.Resource) {
-	was := old.GetIssuer().GetKeySet().GetBuiltin()
-	is := r.GetIssuer().GetKeySet().GetBuiltin()
-	if was == nil || is == nil {
-		return
-	}
-	if is.GetTrustDomain() == "" {
-		is.TrustDomain = was.GetTrustDomain()
-	}
-	if is.GetTrustDomain() != was.GetTrustDomain() {
-		p.fault(o, "spec.keySet.builtin.trustDomain", "can't be changed: every token and policy names "+was.GetTrustDomain())
-	}
-	if r.GetIssuer().GetIssuer() != old.GetIssuer().GetIssuer() {
-		p.fault(o, "spec.issuer", "can't be changed here: tokens in use name "+old.GetIssuer().GetIssuer())
-	}
-}
-
-func (p *plan) remove(ref *adminv1.Reference) error {
-	k := policy.Key{Kind: kindOf(ref.GetKind()), Name: ref.GetName()}
-	old := p.before[k]
-	switch {
-	case old == nil:
-		return status.Errorf(codes.NotFound, "there is no %s %q", k.Kind, k.Name)
-	case k == (policy.Key{Kind: policy.KindIssuer, Name: policy.BuiltinIssuer}):
-		return status.Errorf(codes.FailedPrecondition, "%s is the built-in issuer; it can't be deleted", k)
-	case ref.GetRevision() != 0 && ref.GetRevision() != old.GetMetadata().GetRevision():
-		return conflict(k, ref.GetRevision(), old.GetMetadata())
-	}
-	delete(p.after, k)
-	return nil
-}
-
-// prune removes what is not among the objects and has all of the labels.
-func (p *plan) prune(objects []*policy.Object, selector map[string]string) {
-	keep := map[policy.Key]bool{{Kind: policy.KindIssuer, Name: policy.BuiltinIssuer}: true}
-	for _, o := range objects {
-		keep[o.Key] = true
-	}
-	for k, r := range p.before {
-		if !keep[k] && selected(r.GetMetadata().GetLabels(), selector) {
-			delete(p.after, k)
-		}
-	}
-}
-
-func selected(labels, selector map[string]string) bool {
-	for k, v := range selector {
-		// A label that is not there is not one that is empty.
-		if got, there := labels[k]; !there || got != v {
-			return false
-		}
-	}
-	return true
-}
-
-// check adds the faults of meaning, each at its place in the documents. What
-// was wrong before and is not part of this change doesn't block it.
-func (p *plan) check(objects []*policy.Object) {
-	given := map[policy.Key]*policy.Object{}
-	for _, o := range objects {
-		given[o.Key] = o
-	}
-	formal := map[policy.Key][]string{}
-	for _, f := range p.faults {
-		formal[f.Key] = append(formal[f.Key], f.Field)
-	}
-	faults := policy.CheckSince(p.after, p.before)
-	known := map[policy.Fault]bool{}
-	if slices.ContainsFunc(faults, func(f policy.Fault) bool { return given[f.Key] == nil }) {
-		for _, f := range policy.Check(p.before) {
-			known[f] = true
-		}
-	}
-	for _, f := range faults {
-		o := given[f.Key]
-		switch {
-		case o == nil && known[f], slices.ContainsFunc(formal[f.Key], func(field string) bool { return overlap(field, f.Field) }):
-			continue
-		case o != nil:
-			f.Source, f.Line = o.Source, o.Line(f.Field)
-		}
-		p.faults = append(p.faults, f)
-	}
-}
-
-// overlap says whether one field is the other, or a part of it: what is wrong
-// in form there has been said already.
-func overlap(a, b string) bool {
-	part := func(inner, outer string) bool {
-		rest, ok := strings.CutPrefix(inner, outer)
-		return ok && (rest == "" || outer == "" || rest[0] == '.' || rest[0] == '[')
-	}
-	return part(a, b) || part(b, a)
-}
-
-// writes returns what must be stored: puts in the order in which each step is
-// valid, deletions in the reverse.
-func (p *plan) writes() (puts []*policyv1.Resource, removes []policy.Key) {
-	for _, k := range p.after.Keys() {
-		if !proto.Equal(p.before[k], p.after[k]) {
-			puts = append(puts, p.after[k])
-		}
-	}
-	for _, k := range slices.Backward(p.before.Keys()) {
-		if p.after[k] == nil {
-			removes = append(removes, k)
-		}
-	}
-	return puts, removes
-}
-
-// changed are the keys of what is written.
-func (p *plan) changed() []policy.Key {
-	puts, keys := p.writes()
-	for _, r := range puts {
-		keys = append(keys, policy.KeyOf(r))
-	}
-	return keys
-}
-
-// keys are those of before and after, in order.
-func (p *plan) keys() []policy.Key {
-	all := p.before.Clone()
-	maps.Copy(all, p.after)
-	return all.Keys()
 }

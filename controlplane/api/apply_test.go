@@ -67,7 +67,7 @@ func TestDryRunDiff(t *testing.T) {
 	if other == sharedYAML {
 		t.Fatal("the secrets are equal")
 	}
-	resp, err := s.Apply(context.Background(), &adminv1.ApplyRequest{
+	resp, err := s.Apply(root(), &adminv1.ApplyRequest{
 		Documents: documents(join(serviceYAML("a", "y", "b"), serviceYAML("b", "x"), other)), DryRun: true, Prune: true})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, faultLines(err))
@@ -107,7 +107,7 @@ func TestApplyFaults(t *testing.T) {
 		join("# first\n"+serviceYAML("b", "x", "nobody"), "kind: [\n"))
 	wantError(t, err, codes.InvalidArgument, "4 faults, nothing was changed; the first: a.yaml:8: Service/a: spec.calls[0].service: there is no Service \"nobody\"")
 	want := `a.yaml:8: Service/a: spec.calls[0].service: there is no Service "nobody"
-a.yaml:14: Service/c: spec.audience: unknown field; the fields here are audiences, routes, inbound, calls, dataPlanes, selfIssued
+a.yaml:14: Service/c: spec.audience: unknown field; the fields here are audiences, routes, inbound, calls, dataPlanes, selfIssued, bootstrap
 b.yaml:9: Service/b: spec.calls[0].service: there is no Service "nobody"
 b.yaml:11: not YAML: did not find expected node content`
 	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(faultLines(err), "\n")); diff != "" {
@@ -132,7 +132,7 @@ func TestApplyManyFaults(t *testing.T) {
 func TestApplyNothing(t *testing.T) {
 	for _, docs := range [][]*adminv1.Document{nil, documents(""), documents("---\n# nothing\n", "null")} {
 		s, m := open(t, serviceYAML("a", "x"))
-		_, err := s.Apply(context.Background(), &adminv1.ApplyRequest{Documents: docs, Prune: true})
+		_, err := s.Apply(root(), &adminv1.ApplyRequest{Documents: docs, Prune: true})
 		wantError(t, err, codes.InvalidArgument, "the documents hold no resource")
 		if m.commits != 0 {
 			t.Errorf("applying %v committed", docs)
@@ -152,7 +152,7 @@ func TestPrune(t *testing.T) {
 		"no match": {map[string]string{"team": "x", "more": "y"}, "UNCHANGED Service/a"},
 	} {
 		s, m := open(t, serviceYAML("a", "x"), serviceYAML("b", "x"), serviceYAML("c", "y"), sharedYAML)
-		resp, err := s.Apply(context.Background(), &adminv1.ApplyRequest{Documents: documents(serviceYAML("a", "x")), Prune: true, PruneSelector: tt.selector})
+		resp, err := s.Apply(root(), &adminv1.ApplyRequest{Documents: documents(serviceYAML("a", "x")), Prune: true, PruneSelector: tt.selector})
 		if err != nil {
 			t.Errorf("%s: %v: %s", name, err, faultLines(err))
 			continue
@@ -169,7 +169,7 @@ func TestPrune(t *testing.T) {
 // What prune would break names the resource that needs it.
 func TestPruneStillNeeded(t *testing.T) {
 	s, m := open(t, serviceYAML("a", "x"), serviceYAML("b", "y", "a"))
-	_, err := s.Apply(context.Background(), &adminv1.ApplyRequest{Documents: documents(serviceYAML("c", "x")), Prune: true, PruneSelector: map[string]string{"team": "x"}})
+	_, err := s.Apply(root(), &adminv1.ApplyRequest{Documents: documents(serviceYAML("c", "x")), Prune: true, PruneSelector: map[string]string{"team": "x"}})
 	wantError(t, err, codes.InvalidArgument, `Service/b: spec.calls[0].service: there is no Service "a"`)
 	if m.commits != 0 {
 		t.Error("something was stored")
@@ -268,7 +268,7 @@ func TestApplyGivesUp(t *testing.T) {
 // A caller who is gone gets his own error, not one of the store.
 func TestApplyCancelled(t *testing.T) {
 	s, _ := open(t)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(root())
 	cancel()
 	_, err := s.Apply(ctx, &adminv1.ApplyRequest{Documents: documents(serviceYAML("a", "x"))})
 	wantError(t, err, codes.Canceled, "")
@@ -303,7 +303,7 @@ func TestBuiltinIssuer(t *testing.T) {
 		}
 	}
 	s, m := open(t)
-	_, err := s.Delete(context.Background(), &adminv1.DeleteRequest{References: []*adminv1.Reference{{Kind: "issuer", Name: policy.BuiltinIssuer}}})
+	_, err := s.Delete(root(), &adminv1.DeleteRequest{References: []*adminv1.Reference{{Kind: "issuer", Name: policy.BuiltinIssuer}}})
 	wantError(t, err, codes.FailedPrecondition, "Issuer/watchword is the built-in issuer; it can't be deleted")
 	if m.commits != 0 {
 		t.Error("something was stored")
@@ -330,7 +330,7 @@ func TestDelete(t *testing.T) {
 		"unknown kind": {[]*adminv1.Reference{ref("Pod", "a", 0)}, codes.NotFound, `there is no Pod "a"`},
 	} {
 		s, m := open(t, serviceYAML("a", "x"), serviceYAML("b", "x", "a"), serviceYAML("free", "x"))
-		resp, err := s.Delete(context.Background(), &adminv1.DeleteRequest{References: tt.refs})
+		resp, err := s.Delete(root(), &adminv1.DeleteRequest{References: tt.refs})
 		if tt.code != codes.OK {
 			wantError(t, err, tt.code, tt.want)
 			if m.commits != 0 {
@@ -351,7 +351,7 @@ func TestOldFaultsDoNotBlock(t *testing.T) {
 	if _, err := apply(s, serviceYAML("new", "x")); err != nil {
 		t.Errorf("applying something else: %v", err)
 	}
-	if _, err := s.Delete(context.Background(), &adminv1.DeleteRequest{References: []*adminv1.Reference{{Kind: "Service", Name: "new"}}}); err != nil {
+	if _, err := s.Delete(root(), &adminv1.DeleteRequest{References: []*adminv1.Reference{{Kind: "Service", Name: "new"}}}); err != nil {
 		t.Errorf("deleting something else: %v", err)
 	}
 	_, err := apply(s, serviceYAML("old", "y", "nobody"))
@@ -367,7 +367,7 @@ func TestApplyAsksDryRun(t *testing.T) {
 	s, m := open(t, serviceYAML("a", "x"), serviceYAML("b", "x"))
 	preview := &sound{fault: "Envoy would not take it"}
 	s.Preview = preview
-	_, err := s.Apply(context.Background(), &adminv1.ApplyRequest{Documents: documents(serviceYAML("c", "x")), Prune: true})
+	_, err := s.Apply(root(), &adminv1.ApplyRequest{Documents: documents(serviceYAML("c", "x")), Prune: true})
 	wantError(t, err, codes.InvalidArgument, "Envoy would not take it")
 	if len(preview.asked) != 3 || m.commits != 0 {
 		t.Errorf("the preview was asked about %v, and %d commits were made; want three, and none", preview.asked, m.commits)

@@ -12,9 +12,13 @@ import (
 
 // CreateClientSecret implements adminv1.AdminServiceServer.
 func (s *Server) CreateClientSecret(ctx context.Context, req *adminv1.CreateClientSecretRequest) (*adminv1.CreateClientSecretResponse, error) {
-	id, secret, err := s.Issuer.CreateClientSecret(ctx, req.GetService())
+	const method = adminv1.AdminService_CreateClientSecret_FullMethodName
+	if err := s.allow(ctx, method, req.GetService()); err != nil {
+		return nil, err
+	}
+	id, secret, err := s.Issuer.CreateClientSecret(ctx, req.GetService(), entry(ctx, method, "created client secret of Service/"+req.GetService()))
 	if errors.Is(err, ErrUnknown) {
-		return nil, status.Errorf(codes.NotFound, "there is no Service %q", req.GetService())
+		return nil, noService(req.GetService())
 	}
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
@@ -23,9 +27,48 @@ func (s *Server) CreateClientSecret(ctx context.Context, req *adminv1.CreateClie
 	return &adminv1.CreateClientSecretResponse{ClientId: id, ClientSecret: secret}, nil
 }
 
+// ListClientSecrets implements adminv1.AdminServiceServer.
+func (s *Server) ListClientSecrets(ctx context.Context, req *adminv1.ListClientSecretsRequest) (*adminv1.ListClientSecretsResponse, error) {
+	if err := s.allow(ctx, adminv1.AdminService_ListClientSecrets_FullMethodName, req.GetService()); err != nil {
+		return nil, err
+	}
+	if s.Secrets == nil {
+		return nil, notThere
+	}
+	list, err := s.Secrets.ListClientSecrets(ctx, req.GetService())
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return &adminv1.ListClientSecretsResponse{ClientSecrets: seen(ctx, list)}, s.mustBeThere(req.GetService(), len(list))
+}
+
+// DeleteClientSecret implements adminv1.AdminServiceServer.
+func (s *Server) DeleteClientSecret(ctx context.Context, req *adminv1.DeleteClientSecretRequest) (*adminv1.DeleteClientSecretResponse, error) {
+	const method = adminv1.AdminService_DeleteClientSecret_FullMethodName
+	if err := s.allow(ctx, method, req.GetService()); err != nil {
+		return nil, err
+	}
+	if s.Secrets == nil {
+		return nil, notThere
+	}
+	err := s.Secrets.DeleteClientSecret(ctx, req.GetService(), req.GetId(), entry(ctx, method, "deleted client secret "+req.GetService()+"/"+clip(req.GetId())))
+	if errors.Is(err, ErrUnknown) {
+		return nil, status.Errorf(codes.NotFound, "Service %q has no client secret %q", req.GetService(), req.GetId())
+	}
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	s.Logger.Info("client secret deleted", "service", req.GetService(), "id", req.GetId())
+	return &adminv1.DeleteClientSecretResponse{}, nil
+}
+
 // IssueToken implements adminv1.AdminServiceServer.
 func (s *Server) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest) (*adminv1.IssueTokenResponse, error) {
-	resp, err := s.Issuer.IssueToken(ctx, req)
+	const method = adminv1.AdminService_IssueToken_FullMethodName
+	if err := s.allow(ctx, method, req.GetService()); err != nil {
+		return nil, err
+	}
+	resp, err := s.Issuer.IssueToken(ctx, req, entry(ctx, method, "token of Service/"+req.GetService()+" for "+clip(req.GetAudience())))
 	var refusal *Refusal
 	if errors.As(err, &refusal) {
 		return nil, status.Error(codes.FailedPrecondition, refusal.Error())
@@ -35,4 +78,13 @@ func (s *Server) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest)
 	}
 	s.Logger.Info("token issued for an operator", "service", req.GetService(), "audience", req.GetAudience())
 	return resp, nil
+}
+
+// clip bounds what a caller has written for the audit.
+func clip(text string) string {
+	const most = 256
+	if len(text) > most {
+		return text[:most] + "..."
+	}
+	return text
 }

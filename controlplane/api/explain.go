@@ -25,7 +25,10 @@ var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 
 // Explain implements adminv1.AdminServiceServer. The request may hold a token, so
 // that nothing of it is logged, and no error has any of it but the service.
-func (s *Server) Explain(_ context.Context, req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
+func (s *Server) Explain(ctx context.Context, req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
+	if err := s.allow(ctx, adminv1.AdminService_Explain_FullMethodName, req.GetService()); err != nil {
+		return nil, err
+	}
 	if req.GetService() == "" {
 		return nil, status.Error(codes.InvalidArgument, "service is missing")
 	}

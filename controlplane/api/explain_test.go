@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -56,7 +55,7 @@ func TestExplain(t *testing.T) {
 		"header value":   {&adminv1.ExplainRequest{Service: "a", Headers: header("a", token+"\r\n")}, nil, codes.InvalidArgument, "headers[0] can't be in a request"},
 	} {
 		e.err = tt.err
-		_, err := s.Explain(context.Background(), tt.req)
+		_, err := s.Explain(root(), tt.req)
 		if tt.want == "" && err == nil {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
+	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
@@ -29,9 +32,11 @@ type memory struct {
 	// fail is the answer to the next commits.
 	fail    error
 	commits int
-	// limit of changes in one step; 0 is 128.
+	// limit of changes in one step; 0 is 126.
 	limit  int
 	waited []int64
+	// audits came with the steps that were committed.
+	audits []audit.Entry
 }
 
 func (m *memory) Current() (policy.State, int64) {
@@ -49,7 +54,7 @@ func (m *memory) Reached(ctx context.Context, revision int64) error {
 
 func (m *memory) Split(s Step) ([]Step, error) {
 	var steps []Step
-	limit := cmp.Or(m.limit, 128)
+	limit := cmp.Or(m.limit, 126)
 	for len(s.Put) > limit {
 		steps, s.Put = append(steps, Step{Put: s.Put[:limit]}), s.Put[limit:]
 	}
@@ -75,6 +80,7 @@ func (m *memory) Commit(_ context.Context, base int64, s Step) (int64, error) {
 		return base + 1, fmt.Errorf("the fence: %w", ErrConflict)
 	}
 	m.store(s.Put, s.Remove)
+	m.audits = append(m.audits, s.Audit)
 	return m.revision, nil
 }
 
@@ -161,13 +167,30 @@ func open(t testing.TB, more ...string) (*Server, *memory) {
 	return New(Config{
 		Configuration: m,
 		Preview:       &sound{},
-		Token:         adminToken,
+		Identify:      identify,
 		NewUID:        func() string { n++; return fmt.Sprintf("new-uid-%d", n) },
 		NewSecret: func(length int) string {
 			secrets++
 			return fmt.Sprintf("%0*d", length, secrets)
 		},
 	}), m
+}
+
+// root is the context of a call by somebody who may do everything.
+func root() context.Context {
+	return access.With(context.Background(), access.Actor{Name: "unix:root", Roles: access.AllRoles()})
+}
+
+// identify knows the admin token alone.
+func identify(r *http.Request) (access.Actor, error) {
+	token, err := access.Bearer(r.Header.Values("Authorization"))
+	if err != nil {
+		return access.Actor{}, err
+	}
+	if token != "" && !access.SameSecret(token, adminToken) {
+		return access.Actor{}, access.BadCredential
+	}
+	return access.Resolve(policy.State{}, access.Evidence{Source: access.SourceOf(r.RemoteAddr), AdminToken: token != ""})
 }
 
 const adminToken = "wwat_0123456789"
@@ -181,7 +204,7 @@ func documents(texts ...string) []*adminv1.Document {
 }
 
 func apply(s *Server, texts ...string) (*adminv1.ApplyResponse, error) {
-	return s.Apply(context.Background(), &adminv1.ApplyRequest{Documents: documents(texts...)})
+	return s.Apply(root(), &adminv1.ApplyRequest{Documents: documents(texts...)})
 }
 
 // actions is what was done, one line each: "CREATED Service/a".

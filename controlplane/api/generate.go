@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
@@ -52,6 +53,7 @@ func (m *maker) consumer(c, stored *policyv1.ConsumerSpec) {
 	if c.Id == "" {
 		c.Id = m.uid()
 	}
+	c.CreatedAt = cmp.Or(c.CreatedAt, stored.GetCreatedAt())
 	of := storedCredentials(c.GetCredentials(), stored.GetCredentials())
 	for i, credential := range c.GetCredentials() {
 		m.credential(fmt.Sprintf("spec.credentials[%d]", i), credential, of[i])
@@ -77,6 +79,7 @@ func (m *maker) credential(field string, c, stored *policyv1.Credential) {
 		}
 		m.note(field+".key", c.Key)
 	}
+	c.CreatedAt = cmp.Or(c.CreatedAt, stored.GetCreatedAt())
 	m.keySet(field+".keySet", c, stored)
 }
 

@@ -92,7 +92,7 @@ func TestGenerate(t *testing.T) {
 	if err != nil || actions(again.GetChanges()) != "UNCHANGED Consumer/alice" || len(again.GetGenerated()) > 0 {
 		t.Errorf("applied again: %v, %q, tells %q; want no change", err, actions(again.GetChanges()), made(again.GetGenerated()))
 	}
-	list, err := s.List(context.Background(), &adminv1.ListRequest{Kind: "consumer"})
+	list, err := s.List(root(), &adminv1.ListRequest{Kind: "consumer"})
 	if text := fmt.Sprint(list); err != nil || strings.Contains(text, secretOf(1, 32)) || !strings.Contains(text, policy.Redacted) {
 		t.Errorf("List = %s, %v; want no secret", text, err)
 	}
@@ -135,6 +135,21 @@ func TestGenerateKeepsStored(t *testing.T) {
 	}
 }
 
+// A time that Kong's API has kept stays, though the document does not say it.
+func TestGenerateKeepsTimes(t *testing.T) {
+	s, m := open(t)
+	if _, err := apply(s, consumerYAML("username: a, createdAt: 5, credentials: [{key: k, createdAt: 6}]")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := apply(s, consumerYAML("username: b, credentials: [{key: k}]")); err != nil {
+		t.Fatal(err)
+	}
+	c := m.state.Consumer("alice")
+	if got := [2]int64{c.GetCreatedAt(), c.GetCredentials()[0].GetCreatedAt()}; c.GetUsername() != "b" || got != [2]int64{5, 6} {
+		t.Errorf("%s was made at %v, want b at 5 and 6", c.GetUsername(), got)
+	}
+}
+
 // A secret in base64 stands for random bytes all the same, and public keys are
 // never made.
 func TestGenerateForms(t *testing.T) {
@@ -156,7 +171,7 @@ func TestGenerateForms(t *testing.T) {
 func TestGenerateDryRun(t *testing.T) {
 	s, m := open(t)
 	docs := documents(consumerYAML("username: alice, credentials: [{}, {}, {key: k}]"))
-	resp, err := s.Apply(context.Background(), &adminv1.ApplyRequest{Documents: docs, DryRun: true})
+	resp, err := s.Apply(root(), &adminv1.ApplyRequest{Documents: docs, DryRun: true})
 	if err != nil {
 		t.Fatalf("%v %s", err, faultLines(err))
 	}
@@ -195,7 +210,7 @@ func TestGenerateLost(t *testing.T) {
 	s, m := open(t)
 	var log bytes.Buffer
 	s.Logger = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Trace})
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(root())
 	m.meanwhile = func() []*policyv1.Resource { cancel(); return nil }
 	_, err := s.Apply(ctx, &adminv1.ApplyRequest{Documents: documents(consumerYAML("credentials: [{key: k}]"))})
 	wantError(t, err, codes.Canceled, "made for Consumer/alice may be stored and can't be shown: delete those credentials, and apply again")

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
@@ -28,15 +29,19 @@ func kindOf(name string) policy.Kind {
 }
 
 // List implements adminv1.AdminServiceServer.
-func (s *Server) List(_ context.Context, req *adminv1.ListRequest) (*adminv1.ListResponse, error) {
+func (s *Server) List(ctx context.Context, req *adminv1.ListRequest) (*adminv1.ListResponse, error) {
+	if err := s.meets(ctx, adminv1.AdminService_List_FullMethodName); err != nil {
+		return nil, err
+	}
 	kind := kindOf(req.GetKind())
 	if kind != "" && !slices.Contains(policy.Kinds, kind) {
 		return nil, status.Errorf(codes.InvalidArgument, "unknown kind %q; the kinds are %s", req.GetKind(), policy.KindNames())
 	}
 	state, revision := s.Configuration.Current()
 	resp := &adminv1.ListResponse{Revision: revision}
+	actor := access.From(ctx)
 	for _, k := range state.Keys() {
-		if (kind == "" || k.Kind == kind) && (req.GetName() == "" || k.Name == req.GetName()) {
+		if actor.SeesResource(state[k]) && (kind == "" || k.Kind == kind) && (req.GetName() == "" || k.Name == req.GetName()) {
 			item := policy.Manifest(state[k])
 			if err := s.addStatus(item, k); err != nil {
 				return nil, status.Error(codes.Internal, err.Error())
@@ -73,14 +78,24 @@ func (s *Server) addStatus(item *structpb.Struct, k policy.Key) error {
 }
 
 // ListDataPlanes implements adminv1.AdminServiceServer.
-func (s *Server) ListDataPlanes(_ context.Context, req *adminv1.ListDataPlanesRequest) (*adminv1.ListDataPlanesResponse, error) {
+func (s *Server) ListDataPlanes(ctx context.Context, req *adminv1.ListDataPlanesRequest) (*adminv1.ListDataPlanesResponse, error) {
+	if err := s.allow(ctx, adminv1.AdminService_ListDataPlanes_FullMethodName, req.GetService()); err != nil {
+		return nil, err
+	}
 	list, revision := s.DataPlanes.List(req.GetService())
-	return &adminv1.ListDataPlanesResponse{DataPlanes: list, Revision: revision}, nil
+	return &adminv1.ListDataPlanesResponse{DataPlanes: seen(ctx, list), Revision: revision}, nil
 }
 
-// GetDataPlaneConfig implements adminv1.AdminServiceServer.
-func (s *Server) GetDataPlaneConfig(_ context.Context, req *adminv1.GetDataPlaneConfigRequest) (*adminv1.GetDataPlaneConfigResponse, error) {
+// GetDataPlaneConfig implements adminv1.AdminServiceServer. Who may not see the
+// service of a node is not told that it is there.
+func (s *Server) GetDataPlaneConfig(ctx context.Context, req *adminv1.GetDataPlaneConfigRequest) (*adminv1.GetDataPlaneConfigResponse, error) {
+	if err := s.meets(ctx, adminv1.AdminService_GetDataPlaneConfig_FullMethodName); err != nil {
+		return nil, err
+	}
 	resp, err := s.DataPlanes.Config(req.GetNode())
+	if actor := access.From(ctx); !actor.SeesAll() && (err != nil || !actor.Sees(resp.GetDataPlane().GetService())) {
+		err = ErrUnknown
+	}
 	if errors.Is(err, ErrUnknown) {
 		return nil, status.Errorf(codes.NotFound, "no data plane %q is connected; `watchword status` lists those that are", req.GetNode())
 	}
@@ -101,6 +116,9 @@ const (
 
 // WaitInSync implements adminv1.AdminServiceServer.
 func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerStreamingServer[adminv1.WaitInSyncResponse]) error {
+	if err := s.mayWait(stream.Context(), req.GetServices()); err != nil {
+		return err
+	}
 	timeout := defaultWait
 	if d := req.GetTimeout(); d != nil {
 		timeout = min(d.AsDuration(), mostWait)
@@ -111,6 +129,7 @@ func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerSt
 	reported := time.Time{}
 	for {
 		resp, changed := s.DataPlanes.Progress(req.GetRevision(), req.GetServices())
+		resp.Waiting = seen(ctx, resp.GetWaiting())
 		resp.Elapsed = durationpb.New(time.Since(began))
 		if resp.GetDone() || time.Since(reported) >= reportPause {
 			if err := stream.Send(resp); err != nil || resp.GetDone() {
@@ -124,6 +143,23 @@ func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerSt
 			return s.notInSync(req, resp, stream, timeout)
 		}
 	}
+}
+
+// mayWait: who may not see everything names the services that it waits for.
+func (s *Server) mayWait(ctx context.Context, services []string) error {
+	const method = adminv1.AdminService_WaitInSync_FullMethodName
+	if err := s.meets(ctx, method); err != nil || access.From(ctx).SeesAll() {
+		return err
+	}
+	if len(services) == 0 {
+		return status.Error(codes.PermissionDenied, "services is missing: a SERVICE_OWNER waits for its own services, by name")
+	}
+	for _, service := range services {
+		if err := s.allow(ctx, method, service); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // notInSync ends a wait: the last report names who is not in sync.

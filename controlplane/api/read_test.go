@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
 
@@ -29,7 +30,7 @@ func TestList(t *testing.T) {
 		{"", "shared", "Issuer/shared"},
 		{"AuthorizationPolicy", "", ""},
 	} {
-		resp, err := s.List(context.Background(), &adminv1.ListRequest{Kind: tt.kind, Name: tt.name})
+		resp, err := s.List(root(), &adminv1.ListRequest{Kind: tt.kind, Name: tt.name})
 		if err != nil {
 			t.Errorf("List(%q, %q): %v", tt.kind, tt.name, err)
 			continue
@@ -46,9 +47,9 @@ func TestList(t *testing.T) {
 			t.Errorf("List(%q, %q) = %v at %d, want %s at 11", tt.kind, tt.name, got, resp.GetRevision(), tt.want)
 		}
 	}
-	_, err := s.List(context.Background(), &adminv1.ListRequest{Kind: "service", Name: "nobody"})
+	_, err := s.List(root(), &adminv1.ListRequest{Kind: "service", Name: "nobody"})
 	wantError(t, err, codes.NotFound, `there is no Service "nobody"`)
-	_, err = s.List(context.Background(), &adminv1.ListRequest{Kind: "pods"})
+	_, err = s.List(root(), &adminv1.ListRequest{Kind: "pods"})
 	wantError(t, err, codes.InvalidArgument, `unknown kind "pods"`)
 }
 
@@ -71,7 +72,7 @@ func TestListStatus(t *testing.T) {
 	const far = "apiVersion: watchword.dev/v1\nkind: Issuer\nmetadata: {name: far}\nspec: {issuer: 'https://far.test', keySet: {jwksUri: {uri: 'https://far.test/jwks'}}}\n"
 	s, m := open(t, far, serviceYAML("far", "x"))
 	s.KeySets = fetchedSets{}
-	resp, err := s.List(context.Background(), &adminv1.ListRequest{})
+	resp, err := s.List(root(), &adminv1.ListRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,13 +109,13 @@ func TestListStatus(t *testing.T) {
 func TestReadErrors(t *testing.T) {
 	s, _ := open(t)
 	s.DataPlanes, s.Issuer = &planes{}, secrets{}
-	_, err := s.GetDataPlaneConfig(context.Background(), &adminv1.GetDataPlaneConfigRequest{Node: "nobody"})
+	_, err := s.GetDataPlaneConfig(root(), &adminv1.GetDataPlaneConfigRequest{Node: "nobody"})
 	wantError(t, err, codes.NotFound, `no data plane "nobody" is connected; `+"`watchword status` lists those that are")
-	_, err = s.GetDataPlaneConfig(context.Background(), &adminv1.GetDataPlaneConfigRequest{Node: "odd"})
+	_, err = s.GetDataPlaneConfig(root(), &adminv1.GetDataPlaneConfigRequest{Node: "odd"})
 	wantError(t, err, codes.Internal, "unknown type")
-	_, err = s.CreateClientSecret(context.Background(), &adminv1.CreateClientSecretRequest{Service: "down"})
+	_, err = s.CreateClientSecret(root(), &adminv1.CreateClientSecretRequest{Service: "down"})
 	wantError(t, err, codes.Unavailable, "etcd did not answer")
-	resp, err := s.ListDataPlanes(context.Background(), &adminv1.ListDataPlanesRequest{Service: "b"})
+	resp, err := s.ListDataPlanes(root(), &adminv1.ListDataPlanesRequest{Service: "b"})
 	if err != nil || len(resp.GetDataPlanes()) != 0 || resp.GetRevision() != 7 {
 		t.Errorf("ListDataPlanes(b) = %v, %v; want none at 7", resp, err)
 	}
@@ -171,7 +172,7 @@ func TestWaitInSync(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		stream := &sent{ctx: t.Context()}
+		stream := &sent{ctx: access.With(t.Context(), access.From(root()))}
 		done := make(chan error)
 		go func() { done <- s.WaitInSync(&adminv1.WaitInSyncRequest{Revision: 12}, stream) }()
 		for i := range int32(2) {
@@ -207,7 +208,7 @@ func TestWaitInSyncTimeout(t *testing.T) {
 			s.DataPlanes = l
 			l.set(3, 2)
 			began := time.Now()
-			stream := &sent{ctx: t.Context()}
+			stream := &sent{ctx: access.With(t.Context(), access.From(root()))}
 			err := s.WaitInSync(&adminv1.WaitInSyncRequest{Revision: 12, Timeout: tt.timeout}, stream)
 			wantError(t, err, codes.DeadlineExceeded, "2 of 3 data planes have revision 12 after")
 			if took := time.Since(began); took != tt.want || len(stream.got) != 2 {
@@ -224,7 +225,7 @@ func TestWaitInSyncGathers(t *testing.T) {
 		l := &ledger{}
 		s.DataPlanes = l
 		l.set(100, 0)
-		stream := &sent{ctx: t.Context()}
+		stream := &sent{ctx: access.With(t.Context(), access.From(root()))}
 		done := make(chan error)
 		go func() { done <- s.WaitInSync(&adminv1.WaitInSyncRequest{Revision: 12}, stream) }()
 		for i := range int32(100) {
@@ -238,7 +239,7 @@ func TestWaitInSyncGathers(t *testing.T) {
 		if n := len(stream.got); n < 2 || n > 3 || !strings.HasPrefix(stream.got[n-1], "100/100") {
 			t.Errorf("100 steps in 100 ms were reported as %v; want the first, the last, and perhaps one between", stream.got)
 		}
-		gone := &sent{ctx: t.Context(), fail: context.Canceled}
+		gone := &sent{ctx: access.With(t.Context(), access.From(root())), fail: context.Canceled}
 		l.set(100, 1)
 		if err := s.WaitInSync(&adminv1.WaitInSyncRequest{}, gone); err == nil || len(gone.got) != 1 {
 			t.Errorf("to a client who is gone: %v after %v", err, gone.got)

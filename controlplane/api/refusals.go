@@ -4,9 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
 
@@ -18,13 +15,17 @@ type Refusals interface {
 }
 
 // ListRefusals implements adminv1.AdminServiceServer.
-func (s *Server) ListRefusals(_ context.Context, req *adminv1.ListRefusalsRequest) (*adminv1.ListRefusalsResponse, error) {
+func (s *Server) ListRefusals(ctx context.Context, req *adminv1.ListRefusalsRequest) (*adminv1.ListRefusalsResponse, error) {
+	if err := s.allow(ctx, adminv1.AdminService_ListRefusals_FullMethodName, req.GetService()); err != nil {
+		return nil, err
+	}
 	resp := s.Refusals.List(req.GetService())
 	// A name that is misspelt must not look as if nothing was refused. What was
 	// counted is shown even so: (other) is no Service.
-	if state, _ := s.Configuration.Current(); req.GetService() != "" && len(resp.GetCounts()) == 0 && state.Service(req.GetService()) == nil {
-		return nil, status.Errorf(codes.NotFound, "there is no Service %q", req.GetService())
+	if err := s.mustBeThere(req.GetService(), len(resp.GetCounts())); err != nil {
+		return nil, err
 	}
+	resp.Counts, resp.Sample = seen(ctx, resp.GetCounts()), seen(ctx, resp.GetSample())
 	other := func(e adminv1.Refusal_Enforcement) bool {
 		return req.GetEnforcement() != adminv1.Refusal_ENFORCEMENT_UNSPECIFIED && e != req.GetEnforcement()
 	}

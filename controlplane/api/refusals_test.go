@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -43,7 +42,7 @@ func TestListRefusals(t *testing.T) {
 		{&adminv1.ListRefusalsRequest{Service: "a", Enforcement: 7}, "counts [], sample []"}, // counted, though of no such Service
 		{&adminv1.ListRefusalsRequest{Enforcement: 7}, "counts [], sample []"},
 	} {
-		resp, err := s.ListRefusals(context.Background(), tt.req)
+		resp, err := s.ListRefusals(root(), tt.req)
 		if err != nil {
 			t.Errorf("ListRefusals(%v): %v", tt.req, err)
 			continue
@@ -59,7 +58,7 @@ func TestListRefusals(t *testing.T) {
 			t.Errorf("ListRefusals(%v) = %s, want %s", tt.req, got, tt.want)
 		}
 	}
-	resp, err := s.ListRefusals(context.Background(), &adminv1.ListRefusalsRequest{Service: "nope"})
+	resp, err := s.ListRefusals(root(), &adminv1.ListRefusalsRequest{Service: "nope"})
 	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), `there is no Service "nope"`) {
 		t.Errorf("ListRefusals(nope) = %v, %v, want NotFound", resp, err)
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -21,6 +23,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
+	"github.com/watchword-mesh/watchword/controlplane/audit"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
 
@@ -105,26 +109,41 @@ func TestAuthentication(t *testing.T) {
 	}
 }
 
-// A Server without a token refuses everybody, also who sends none.
-func TestNoTokenRefusesAll(t *testing.T) {
+// A Server that can't tell who calls refuses everybody, also who sends nothing; so
+// does one that is told of nobody.
+func TestNobodyIsRefused(t *testing.T) {
 	s, _ := open(t)
-	s.Token = ""
+	s = New(Config{Configuration: s.Configuration})
 	_, conn := serve(t, s)
 	for _, value := range []string{"Bearer ", "Bearer", ""} {
 		_, err := adminv1.NewAdminServiceClient(conn).List(as(value), &adminv1.ListRequest{})
 		wantError(t, err, codes.Unauthenticated, "")
 	}
+	s.Identify = func(*http.Request) (access.Actor, error) { return access.Actor{Roles: access.AllRoles()}, nil }
+	_, err := adminv1.NewAdminServiceClient(conn).List(as(bearer), &adminv1.ListRequest{})
+	wantError(t, err, codes.Unauthenticated, "")
 }
 
-// A refused call is logged without what was tried.
+// A refused call is logged, and handed on, without what was tried.
 func TestRefusalIsLogged(t *testing.T) {
 	s, _ := open(t)
 	var log bytes.Buffer
 	s.Logger = hclog.New(&hclog.LoggerOptions{Output: &log})
-	ctx := metadata.NewIncomingContext(context.Background(), metadata.Pairs("authorization", "Bearer guess"))
-	wantError(t, s.authenticate(ctx, "/a/List"), codes.Unauthenticated, "")
-	if got := log.String(); !strings.Contains(got, "method=/a/List") || strings.Contains(got, "guess") {
+	var refused []audit.Entry
+	s.Refused = func(e audit.Entry) { refused = append(refused, e) }
+	url, conn := serve(t, s)
+	_, err := adminv1.NewAdminServiceClient(conn).List(as("Bearer guess"), &adminv1.ListRequest{})
+	wantError(t, err, codes.Unauthenticated, access.BadCredential.Error())
+	get(t, url+"/v1/resources/guess", "Bearer guess")
+	if got := log.String(); !strings.Contains(got, "method=List") || strings.Contains(got, "guess") {
 		t.Errorf("logged %q", got)
+	}
+	want := []audit.Entry{
+		{Source: "127.0.0.1", Method: "List", Outcome: audit.Refused, Reason: access.BadCredential.Error()},
+		{Source: "127.0.0.1", Method: "JSON GET", Outcome: audit.Refused, Reason: access.BadCredential.Error()},
+	}
+	if diff := cmp.Diff(want, refused, cmpopts.IgnoreFields(audit.Entry{}, "Time")); diff != "" {
+		t.Errorf("refused -want +got:\n%s", diff)
 	}
 }
 
@@ -184,7 +203,7 @@ func TestJSON(t *testing.T) {
 		want               string
 	}{
 		{"GET", "/v1/resources/service/a", "", 200, `{"items":[{"apiVersion":"watchword.dev/v1","kind":"Service","metadata":{"labels":{"team":"x"},"name":"a","revision":11,"uid":"uid-of-a"},"spec":{}}],"revision":"11"}`},
-		{"GET", "/v1/resources/Pod", "", 400, `{"code":3,"details":[],"message":"unknown kind \"Pod\"; the kinds are Issuer, Consumer, Service, AuthenticationPolicy and AuthorizationPolicy"}`},
+		{"GET", "/v1/resources/Pod", "", 400, `{"code":3,"details":[],"message":"unknown kind \"Pod\"; the kinds are Issuer, Consumer, Service, AuthenticationPolicy, AuthorizationPolicy and RoleBinding"}`},
 		{"GET", "/v1/resources/Service/b", "", 404, `{"code":5,"details":[],"message":"there is no Service \"b\""}`},
 		{"POST", "/v1/apply", applied(serviceYAML("b", "x")), 200, `"action":"CREATED"`},
 		{"POST", "/v1/apply", applied("kind: X"), 400, `{"code":3,"details":[{"@type":"type.googleapis.com/watchword.admin.v1.Faults","faults":[{"field":"apiVersion","line":1,"message":"wants \"watchword.dev/v1\"","resource":"","source":"a.yaml"},{"field":"kind","line":1,`},
@@ -242,7 +261,7 @@ func (p *planes) List(service string) ([]*adminv1.DataPlane, int64) {
 func (p *planes) Config(node string) (*adminv1.GetDataPlaneConfigResponse, error) {
 	switch node {
 	case "n1":
-		return &adminv1.GetDataPlaneConfigResponse{DataPlane: &adminv1.DataPlane{Node: "n1"}}, nil
+		return &adminv1.GetDataPlaneConfigResponse{DataPlane: &adminv1.DataPlane{Node: "n1", Service: "a"}}, nil
 	case "odd":
 		return nil, errors.New("showing a: unknown type")
 	}
@@ -256,7 +275,7 @@ func (p *planes) Progress(int64, []string) (*adminv1.WaitInSyncResponse, <-chan 
 // secrets is an Issuer that knows the service "a".
 type secrets struct{}
 
-func (secrets) CreateClientSecret(_ context.Context, service string) (string, string, error) {
+func (secrets) CreateClientSecret(_ context.Context, service string, _ audit.Entry) (string, string, error) {
 	switch service {
 	case "a":
 		return "a", "s3cret", nil
@@ -266,7 +285,7 @@ func (secrets) CreateClientSecret(_ context.Context, service string) (string, st
 	return "", "", fmt.Errorf("looking: %w", ErrUnknown)
 }
 
-func (secrets) IssueToken(_ context.Context, req *adminv1.IssueTokenRequest) (*adminv1.IssueTokenResponse, error) {
+func (secrets) IssueToken(_ context.Context, req *adminv1.IssueTokenRequest, _ audit.Entry) (*adminv1.IssueTokenResponse, error) {
 	switch req.GetAudience() {
 	case "*":
 		return nil, fmt.Errorf("issuing: %w", &Refusal{Code: "invalid_target", Description: "no wildcards"})

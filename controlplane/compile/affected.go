@@ -27,6 +27,7 @@ func Affected(before, after policy.State, changed []policy.Key, uses func(servic
 		case policy.KindService:
 			t.services[k.Name] = true
 			t.selfIssuing(k.Name, before.Service(k.Name), after.Service(k.Name))
+		case policy.KindRoleBinding: // of no concern to data planes
 		default:
 			t.target(target(before[k]))
 			t.target(target(after[k]))

@@ -78,6 +78,8 @@ func TestAffectedIsNarrow(t *testing.T) {
 		{after, state, k, []string{"b"}},
 		{state, state, policy.Key{Kind: policy.KindIssuer, Name: "i"}, []string{"c"}},
 		{state, state, policy.Key{Kind: policy.KindService, Name: "gone"}, []string{"gone"}},
+		{roleState(), state, policy.Key{Kind: policy.KindRoleBinding, Name: "r"}, nil},
+		{state, roleState(), policy.Key{Kind: policy.KindRoleBinding, Name: "r"}, nil},
 		{consumerState("none"), consumerState("new"), policy.Key{Kind: policy.KindConsumer, Name: "new"}, []string{"a"}},
 		{consumerState("new"), consumerState("none"), policy.Key{Kind: policy.KindConsumer, Name: "new"}, []string{"a"}},
 		{consumerState("new"), consumerState("new"), policy.Key{Kind: policy.KindConsumer, Name: "stranger"}, nil},
@@ -91,6 +93,15 @@ func TestAffectedIsNarrow(t *testing.T) {
 			t.Errorf("Affected by %s = %v, want %v", tt.changed, got, tt.want)
 		}
 	}
+}
+
+// roleState is a state in which a service has a role, which is no concern of data
+// planes.
+func roleState() policy.State {
+	s := consumerState("none")
+	s[policy.Key{Kind: policy.KindRoleBinding, Name: "r"}] = &policyv1.Resource{Spec: &policyv1.Resource_RoleBinding{RoleBinding: &policyv1.RoleBindingSpec{
+		Role: policyv1.RoleBindingSpec_SERVICE_OWNER, Services: []string{"a"}, Subjects: []*policyv1.RoleSubject{{Service: "b"}}}}}
+	return s
 }
 
 // consumerState is a state in which the service a selects consumers by a tag that

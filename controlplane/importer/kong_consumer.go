@@ -111,11 +111,7 @@ func (k *kong) encoded() bool {
 
 // credential is one key; nil if it is left over.
 func (k *kong) credential(s kongSecret, encoded bool) *policyv1.Credential {
-	c := &policyv1.Credential{Id: s.text("id"), Key: s.text("key"), Algorithm: s.text("algorithm")}
-	if s.has("tags") {
-		at, _ := s.at("tags")
-		k.warn(at, "tags of a credential have no place here; those of the consumer do")
-	}
+	c := &policyv1.Credential{Id: s.text("id"), Key: s.text("key"), Algorithm: s.text("algorithm"), Tags: plain(s.texts("tags"))}
 	if k.placeholders(s) {
 		return nil
 	}

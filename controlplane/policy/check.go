@@ -36,6 +36,8 @@ func CheckSince(s, since State) []Fault {
 			c.authentication(s[k].GetAuthenticationPolicy())
 		case KindAuthorizationPolicy:
 			c.authorization(s[k].GetAuthorizationPolicy())
+		case KindRoleBinding:
+			c.roleBinding(s[k].GetRoleBinding())
 		}
 	}
 	return c.faults
@@ -68,10 +70,17 @@ type checker struct {
 	issuers    map[string]Key
 	audiences  map[string]string
 	identities map[[2]string]string
+	// The service that each Kubernetes workload is of.
+	workloads map[workload]string
 	// The authentication policy that holds each place.
 	targets map[place]string
 	// The services that sign with each key, by its thumbprint, once one asks.
 	signers map[string][]string
+	// The service of each audience, whenever it is checked; made when one asks.
+	callees map[string]string
+	// What is wrong with an Issuer that vouches for instances or people, by its
+	// name, as far as it was asked for; "" if nothing is.
+	vouching map[string]string
 	// All services, and the callers that each authentication policy can tell, by
 	// its name and by where it holds, as far as they were asked for.
 	services []string
@@ -104,6 +113,7 @@ func (c *checker) fresh() bool { return c.since == nil || c.since[c.key] != c.st
 func (c *checker) shared() {
 	c.issuers, c.audiences, c.identities = map[string]Key{}, map[string]string{}, map[[2]string]string{}
 	c.targets, c.told, c.arriving = map[place]string{}, map[string]*callers{}, map[place]*callers{}
+	c.workloads, c.vouching = map[workload]string{}, map[string]string{}
 	c.services = c.state.Services()
 }
 
@@ -171,6 +181,8 @@ func (c *checker) audience(field, aud string) {
 	switch {
 	case aud == "":
 		c.fault(field, "is empty; name the service that the token is for")
+	case sameAudience(aud) == AdminAudience:
+		c.fault(field, "%q is the audience of the admin API: whoever is sent a token for it could use it there. Choose another", clip(aud))
 	case strings.Contains(aud, "*"):
 		c.fault(field, "%q: a wildcard is not allowed; name each audience", clip(aud))
 	case len(aud) > 256 || strings.ContainsFunc(aud, func(r rune) bool { return r <= ' ' || r == 0x7f }):

@@ -14,19 +14,33 @@ func (c *checker) consumer(s *policyv1.ConsumerSpec) {
 	c.identity("spec.username", s.GetUsername(), "username")
 	c.identity("spec.customId", s.GetCustomId(), "customId")
 	c.identity("spec.id", s.GetId(), "id")
-	for i, tag := range s.GetTags() {
-		c.headerValue(index("spec.tags", i), tag)
-		c.once("spec.tags", s.GetTags(), i)
-	}
+	c.tags("spec.tags", s.GetTags())
+	c.created("spec.createdAt", s.GetCreatedAt())
 	ids, keys := map[string]bool{}, map[string]bool{}
 	for i, credential := range s.GetCredentials() {
 		field := index("spec.credentials", i)
 		c.credential(field, credential)
 		c.credentialName(field+".id", credential.GetId(), ids)
 		c.credentialName(field+".key", credential.GetKey(), keys)
+		c.tags(field+".tags", credential.GetTags())
+		c.created(field+".createdAt", credential.GetCreatedAt())
 	}
 	if s.GetMatch() != nil {
 		c.match(s.GetMatch())
+	}
+}
+
+func (c *checker) tags(field string, tags []string) {
+	for i, tag := range tags {
+		c.headerValue(index(field, i), tag)
+		c.once(field, tags, i)
+	}
+}
+
+// created checks a Unix time, which is of the years 1970 to 9999.
+func (c *checker) created(field string, seconds int64) {
+	if seconds < 0 || seconds > 253402300799 {
+		c.fault(field, "%d is not a time in seconds since 1970", seconds)
 	}
 }
 

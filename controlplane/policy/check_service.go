@@ -9,6 +9,9 @@ import (
 )
 
 func (c *checker) service(s *policyv1.ServiceSpec) {
+	if c.key.Name == AdminAudience {
+		c.fault("metadata.name", "%q stands for the admin API; choose another name", AdminAudience)
+	}
 	c.serviceAudiences(s)
 	names := map[string]bool{}
 	for i, r := range s.GetRoutes() {
@@ -26,6 +29,7 @@ func (c *checker) service(s *policyv1.ServiceSpec) {
 		}
 	}
 	c.selfIssued(s.GetSelfIssued())
+	c.bootstrap(s.GetBootstrap())
 }
 
 func (c *checker) selfIssued(s *policyv1.SelfIssued) {
@@ -87,7 +91,7 @@ func (s State) subject(service string) string {
 
 // serviceAudiences: a token for one service must not be one for another.
 func (c *checker) serviceAudiences(s *policyv1.ServiceSpec) {
-	if len(s.GetAudiences()) == 0 && !dnsLabel.MatchString(c.key.Name) {
+	if len(s.GetAudiences()) == 0 && (!dnsLabel.MatchString(c.key.Name) || c.key.Name == AdminAudience) {
 		return // a fault of the name alone
 	}
 	for i, aud := range Audiences(c.key.Name, s) {

@@ -26,6 +26,10 @@ const APIVersion = "watchword.dev/v1"
 // signs.
 const BuiltinIssuer = "watchword"
 
+// AdminAudience is the `aud` of tokens for the admin API. No service may have it:
+// a token that it is sent would be good there.
+const AdminAudience = "watchword-admin"
+
 // Kind is the kind of a resource as users write it.
 type Kind string
 
@@ -37,10 +41,11 @@ const (
 	KindService              Kind = "Service"
 	KindAuthenticationPolicy Kind = "AuthenticationPolicy"
 	KindAuthorizationPolicy  Kind = "AuthorizationPolicy"
+	KindRoleBinding          Kind = "RoleBinding"
 )
 
 // Kinds lists every kind in the order above.
-var Kinds = []Kind{KindIssuer, KindConsumer, KindService, KindAuthenticationPolicy, KindAuthorizationPolicy}
+var Kinds = []Kind{KindIssuer, KindConsumer, KindService, KindAuthenticationPolicy, KindAuthorizationPolicy, KindRoleBinding}
 
 // KindNames lists the kinds in a sentence.
 func KindNames() string {
@@ -59,6 +64,7 @@ var specField = map[Kind]string{
 	KindService:              "service",
 	KindAuthenticationPolicy: "authentication_policy",
 	KindAuthorizationPolicy:  "authorization_policy",
+	KindRoleBinding:          "role_binding",
 }
 
 // Key names one resource.
@@ -89,6 +95,8 @@ func KeyOf(r *policyv1.Resource) Key {
 		kind = KindAuthenticationPolicy
 	case *policyv1.Resource_AuthorizationPolicy:
 		kind = KindAuthorizationPolicy
+	case *policyv1.Resource_RoleBinding:
+		kind = KindRoleBinding
 	}
 	return Key{Kind: kind, Name: r.GetMetadata().GetName()}
 }
@@ -121,6 +129,14 @@ func (s State) Issuer(name string) *policyv1.IssuerSpec {
 func (s State) Consumer(name string) *policyv1.ConsumerSpec {
 	return s[Key{KindConsumer, name}].GetConsumer()
 }
+
+// RoleBinding returns the spec of a RoleBinding, or nil.
+func (s State) RoleBinding(name string) *policyv1.RoleBindingSpec {
+	return s[Key{KindRoleBinding, name}].GetRoleBinding()
+}
+
+// RoleBindings returns the names of all RoleBindings in order.
+func (s State) RoleBindings() []string { return s.names(KindRoleBinding) }
 
 // Services returns the names of all Services in order.
 func (s State) Services() []string { return s.names(KindService) }

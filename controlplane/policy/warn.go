@@ -20,6 +20,8 @@ func Warnings(objects []*Object, in State) []string {
 			w.authorization(spec.AuthorizationPolicy)
 		case *policyv1.Resource_AuthenticationPolicy:
 			w.authentication(spec.AuthenticationPolicy)
+		case *policyv1.Resource_RoleBinding:
+			w.roleBinding(spec.RoleBinding)
 		}
 		w.weakKeys(o.Resource)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/issuer/ca"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
 )
@@ -25,9 +26,11 @@ func difference(from, to *Snapshot) Event {
 		}
 	}
 	slices.SortFunc(e.Changed, policy.Key.Compare)
-	sameKey := func(a, b keyset.Record) bool { return a.KeyID == b.KeyID && a.State == b.State }
 	sameSecret := func(a, b clientauth.Secret) bool { return a.ID == b.ID }
 	e.SigningKeys = !maps.EqualFunc(from.Keys, to.Keys, sameKey)
+	e.CAs = !maps.EqualFunc(from.CAs, to.CAs, sameCA)
+	e.AdminToken = from.AdminToken.Revision != to.AdminToken.Revision
+	e.Instances = differentInstances(from.Instances, to.Instances)
 	e.ClientSecrets = !maps.EqualFunc(from.Secrets, to.Secrets, sameSecret)
 	for _, sets := range []map[string]bundle.Set{from.Bundles, to.Bundles} {
 		for issuer := range sets {
@@ -40,6 +43,27 @@ func difference(from, to *Snapshot) Event {
 	slices.Sort(e.Bundles)
 	e.Bundles = slices.Compact(e.Bundles)
 	return e
+}
+
+func sameKey(a, b keyset.Record) bool { return a.KeyID == b.KeyID && a.State == b.State }
+
+func sameCA(a, b ca.Record) bool { return a.ID == b.ID && a.State == b.State }
+
+// differentInstances are the names of those that came, were written or went.
+func differentInstances(from, to Instances) []string {
+	var names []string
+	for i := range to.All() {
+		if old, _ := from.Get(i.key()); old.Revision != i.Revision {
+			names = append(names, i.key())
+		}
+	}
+	for i := range from.All() {
+		if _, there := to.Get(i.key()); !there {
+			names = append(names, i.key())
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 func merged[M ~map[K]V, K comparable, V any](m, delta M) M {

@@ -4,15 +4,10 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 )
 
 // KEK is a key-encryption key: it wraps the data keys that seal records.
@@ -33,14 +28,33 @@ type localKEK struct {
 	aead cipher.AEAD
 }
 
-// ParseKEK reads the base64 text of 32 random bytes.
-func ParseKEK(text []byte) (KEK, error) {
-	raw, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(text)))
-	if err != nil || len(raw) != kekBytes {
-		return nil, errors.New("a key-encryption key is 32 random bytes in base64, such as from: head -c 32 /dev/urandom | base64")
+// ParseKeyring reads key-encryption keys, one a line, each the base64 text of 32
+// random bytes. The first is the current one; the others only open what was
+// sealed with them.
+func ParseKeyring(text []byte) (Keyring, error) {
+	var keys []KEK
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 {
+			continue
+		}
+		raw, err := base64.StdEncoding.DecodeString(string(line))
+		if err != nil || len(raw) != kekBytes {
+			return Keyring{}, errMalformedKEK
+		}
+		k, err := newKEK(raw)
+		if err != nil {
+			return Keyring{}, err
+		}
+		keys = append(keys, k)
 	}
-	return newKEK(raw)
+	if len(keys) == 0 {
+		return Keyring{}, errMalformedKEK
+	}
+	return NewKeyring(keys[0], keys[1:]...), nil
 }
+
+var errMalformedKEK = errors.New("a key-encryption key is 32 random bytes in base64 on a line of its own, such as from: head -c 32 /dev/urandom | base64")
 
 func newKEK(raw []byte) (KEK, error) {
 	aead, err := gcm(raw)
@@ -67,77 +81,4 @@ func (k *localKEK) Wrap(key []byte, binding string) ([]byte, error) {
 
 func (k *localKEK) Unwrap(wrapped []byte, binding string) ([]byte, error) {
 	return k.aead.Open(nil, nil, wrapped, []byte(binding))
-}
-
-// KEKFile reads a key-encryption key from a file that only its owner can
-// read. If create is set and there is none, it is made.
-func KEKFile(path string, create bool) (KEK, error) {
-	text, err := ReadSecret(path)
-	if errors.Is(err, fs.ErrNotExist) && create {
-		return createKEK(path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the key-encryption key: %w", err)
-	}
-	k, err := ParseKEK(text)
-	if err != nil {
-		return nil, fmt.Errorf("the key-encryption key %s is not usable: %w", path, err)
-	}
-	return k, nil
-}
-
-func createKEK(path string) (KEK, error) {
-	raw := make([]byte, kekBytes)
-	if _, err := rand.Read(raw); err != nil {
-		return nil, err
-	}
-	if err := WriteSecret(path, base64.StdEncoding.EncodeToString(raw)+"\n"); err != nil {
-		return nil, fmt.Errorf("making a key-encryption key: %w", err)
-	}
-	return newKEK(raw)
-}
-
-// WriteSecret makes a file that only its owner can read: whole, or not at all
-// if the process or the machine stops on the way. It never overwrites one.
-func WriteSecret(path, text string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Link(f.Name(), path)
-	}
-	if err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-// ReadSecret reads a file that only its owner may be able to read.
-func ReadSecret(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s can be read by others (mode %04o): chmod 600 it", path, info.Mode().Perm())
-	}
-	return os.ReadFile(path)
 }

@@ -47,11 +47,13 @@ func (s *Store) Initialized(ctx context.Context) (bool, error) {
 // key-encryption key fit to what is there. It returns the pepper of client
 // secrets, and whether the prefix was empty.
 func (s *Store) Init(ctx context.Context, setup Setup) (pepper []byte, first bool, err error) {
-	value, err := s.newMeta(setup.Created)
+	ring, done := s.kek.begin()
+	defer done()
+	value, err := s.newMeta(ring, setup.Created)
 	if err != nil {
 		return nil, false, err
 	}
-	issuer, err := s.encodeResource(setup.Issuer)
+	issuer, err := s.encodeResource(ring, setup.Issuer)
 	if err != nil {
 		return nil, false, err
 	}
@@ -73,12 +75,12 @@ func (s *Store) Init(ctx context.Context, setup Setup) (pepper []byte, first boo
 	return pepper, resp.Succeeded, err
 }
 
-func (s *Store) newMeta(created time.Time) (string, error) {
+func (s *Store) newMeta(ring Keyring, created time.Time) (string, error) {
 	pepper := make([]byte, 32)
 	if _, err := rand.Read(pepper); err != nil {
 		return "", err
 	}
-	box, err := seal(s.kek, pepper, s.prefix+metaKey)
+	box, err := seal(ring, pepper, s.prefix+metaKey)
 	if err != nil {
 		return "", err
 	}
@@ -93,7 +95,7 @@ func (s *Store) readMeta(value string) ([]byte, error) {
 	if m.Format != format {
 		return nil, fmt.Errorf("the data under %s have format %d, this version reads %d: use the version that wrote them, or another --etcd-prefix", s.prefix, m.Format, format)
 	}
-	pepper, err := open(s.kek, m.Pepper, s.prefix+metaKey)
+	pepper, err := open(s.kek.ring(), m.Pepper, s.prefix+metaKey)
 	if err != nil {
 		return nil, fmt.Errorf("the record %s%s in etcd can't be opened: %w", s.prefix, metaKey, err)
 	}

@@ -11,17 +11,27 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/issuer/ca"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
 const (
-	configPrefix  = "config/"
-	deletedMarker = "config/.deleted"
-	keysPrefix    = "keys/"
-	secretsPrefix = "secrets/"
-	bundlesPrefix = "bundles/"
+	auditPrefix      = "audit/"
+	bundlesPrefix    = "bundles/"
+	casPrefix        = "ca/"
+	configPrefix     = "config/"
+	enrolmentsPrefix = "enrolments/"
+	instancesPrefix  = "instances/"
+	joinTokensPrefix = "jointokens/"
+	keksPrefix       = "kek/"
+	keysPrefix       = "keys/"
+	secretsPrefix    = "secrets/"
+
+	adminTokenKey = "admintoken"
+	// fenceKey is no resource: their kinds begin with a letter.
+	fenceKey = configPrefix + ".fence"
 )
 
 // First byte of a stored resource.
@@ -62,7 +72,7 @@ func (s *Store) decode(snap *Snapshot, kv *mvccpb.KeyValue) error {
 	name := strings.TrimPrefix(string(kv.Key), s.prefix)
 	var err error
 	switch {
-	case name == deletedMarker:
+	case strings.HasPrefix(name, configPrefix+"."):
 	case strings.HasPrefix(name, configPrefix):
 		var res *policyv1.Resource
 		if res, err = s.decodeResource(name, kv); err == nil {
@@ -83,18 +93,47 @@ func (s *Store) decode(snap *Snapshot, kv *mvccpb.KeyValue) error {
 		if b, err = decodeBundle(name, kv); err == nil {
 			snap.Bundles[b.Issuer] = b
 		}
+	default:
+		err = s.decodeIdentity(snap, name, kv)
 	}
 	if err != nil {
-		return fmt.Errorf("the record %s in etcd can't be read (was it written by a newer version, or damaged?): %w", kv.Key, err)
+		return unreadable(kv, err)
 	}
 	return nil
+}
+
+// decodeIdentity is decode for what says who is who.
+func (s *Store) decodeIdentity(snap *Snapshot, name string, kv *mvccpb.KeyValue) (err error) {
+	switch {
+	case strings.HasPrefix(name, casPrefix):
+		var c ca.Record
+		if c, err = s.decodeCA(name, kv.Value); err == nil {
+			snap.CAs[c.ID] = c
+		}
+	case strings.HasPrefix(name, instancesPrefix):
+		var i Instance
+		if i, err = decodeInstance(name, kv); err == nil {
+			snap.Instances.set(i)
+		}
+	case strings.HasPrefix(name, enrolmentsPrefix):
+		var t time.Time
+		if t, err = decodeEnrolments(kv.Value); err == nil {
+			snap.RevokedBefore[strings.TrimPrefix(name, enrolmentsPrefix)] = t
+		}
+	case name == adminTokenKey:
+		var t AdminTokenState
+		if t, err = decodeAdminToken(kv); err == nil {
+			snap.AdminToken = t
+		}
+	}
+	return err
 }
 
 func (s *Store) decodeResource(name string, kv *mvccpb.KeyValue) (*policyv1.Resource, error) {
 	if len(kv.Value) == 0 {
 		return nil, fmt.Errorf("it is empty")
 	}
-	body := kv.Value[1:]
+	body, revision := kv.Value[1:], kv.ModRevision
 	switch kv.Value[0] {
 	case plainResource:
 	case sealedResource:
@@ -103,8 +142,11 @@ func (s *Store) decodeResource(name string, kv *mvccpb.KeyValue) (*policyv1.Reso
 			return nil, err
 		}
 		var err error
-		if body, err = open(s.kek, box, s.prefix+name); err != nil {
+		if body, err = open(s.kek.ring(), box, s.prefix+name); err != nil {
 			return nil, err
+		}
+		if box.Revision > 0 {
+			revision = box.Revision
 		}
 	default:
 		return nil, fmt.Errorf("it has the unknown form %q", kv.Value[0])
@@ -117,11 +159,11 @@ func (s *Store) decodeResource(name string, kv *mvccpb.KeyValue) (*policyv1.Reso
 		return nil, fmt.Errorf("it holds %s", got)
 	}
 	// The revision is etcd's own; what is stored of it is of the time before.
-	res.Metadata.Revision = kv.ModRevision
+	res.Metadata.Revision = revision
 	return res, nil
 }
 
-func (s *Store) encodeResource(res *policyv1.Resource) ([]byte, error) {
+func (s *Store) encodeResource(ring Keyring, res *policyv1.Resource) ([]byte, error) {
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(res)
 	if err != nil {
 		return nil, err
@@ -129,7 +171,7 @@ func (s *Store) encodeResource(res *policyv1.Resource) ([]byte, error) {
 	if !policy.HasSecrets(res) {
 		return append([]byte{plainResource}, body...), nil
 	}
-	box, err := seal(s.kek, body, s.prefix+configKey(policy.KeyOf(res)))
+	box, err := seal(ring, body, s.prefix+configKey(policy.KeyOf(res)))
 	if err != nil {
 		return nil, err
 	}
@@ -151,17 +193,17 @@ func (s *Store) decodeKey(name string, value []byte) (keyset.Record, error) {
 	if name != keysPrefix+r.KeyID {
 		return keyset.Record{}, fmt.Errorf("it holds %s%s", keysPrefix, r.KeyID)
 	}
-	private, err := open(s.kek, r.Private, r.binding(s.prefix))
+	private, err := open(s.kek.ring(), r.Private, r.binding(s.prefix))
 	if err != nil {
 		return keyset.Record{}, err
 	}
 	return keyset.Record{KeyID: r.KeyID, Algorithm: r.Algorithm, State: r.State, Created: r.Created, PublicJWK: r.Public, PrivatePKCS8: private}, nil
 }
 
-func (s *Store) encodeKey(k keyset.Record) ([]byte, error) {
+func (s *Store) encodeKey(ring Keyring, k keyset.Record) ([]byte, error) {
 	r := keyRecord{KeyID: k.KeyID, Algorithm: k.Algorithm, State: k.State, Created: k.Created, Public: k.PublicJWK}
 	var err error
-	if r.Private, err = seal(s.kek, k.PrivatePKCS8, r.binding(s.prefix)); err != nil {
+	if r.Private, err = seal(ring, k.PrivatePKCS8, r.binding(s.prefix)); err != nil {
 		return nil, err
 	}
 	return json.Marshal(r)

@@ -3,6 +3,7 @@ package store
 import (
 	"crypto/rand"
 	"fmt"
+	"strconv"
 )
 
 // sealed is a record under envelope encryption: a fresh data key seals the
@@ -11,9 +12,27 @@ type sealed struct {
 	KEK     string `json:"kek"`
 	Key     []byte `json:"key"`
 	Content []byte `json:"content"`
+	// Revision is the one at which the content was written, if the box was
+	// sealed anew since: another key is no other content.
+	Revision int64 `json:"revision,omitempty"`
 }
 
-func seal(kek KEK, plain []byte, binding string) (sealed, error) {
+// bound adds what a box says of itself to what it is bound to.
+func (box sealed) bound(binding string) string {
+	if box.Revision == 0 {
+		return binding
+	}
+	return binding + "|revision " + strconv.FormatInt(box.Revision, 10)
+}
+
+func seal(ring Keyring, plain []byte, binding string) (sealed, error) {
+	return sealAt(ring, plain, binding, 0)
+}
+
+func sealAt(ring Keyring, plain []byte, binding string, revision int64) (sealed, error) {
+	if ring.current == nil {
+		return sealed{}, errNoKEK
+	}
 	key := make([]byte, kekBytes)
 	if _, err := rand.Read(key); err != nil {
 		return sealed{}, err
@@ -22,18 +41,20 @@ func seal(kek KEK, plain []byte, binding string) (sealed, error) {
 	if err != nil {
 		return sealed{}, err
 	}
-	wrapped, err := kek.Wrap(key, binding)
-	if err != nil {
+	box := sealed{KEK: ring.current.ID(), Revision: revision}
+	if box.Key, err = ring.current.Wrap(key, box.bound(binding)); err != nil {
 		return sealed{}, fmt.Errorf("wrapping a data key: %w", err)
 	}
-	return sealed{KEK: kek.ID(), Key: wrapped, Content: aead.Seal(nil, nil, plain, []byte(binding))}, nil
+	box.Content = aead.Seal(nil, nil, plain, []byte(box.bound(binding)))
+	return box, nil
 }
 
-func open(kek KEK, box sealed, binding string) ([]byte, error) {
-	if box.KEK != kek.ID() {
-		return nil, fmt.Errorf("it is sealed with the key-encryption key %s, but %s was given: use --kek-file or WATCHWORD_KEK with the one that was used at first", box.KEK, kek.ID())
+func open(ring Keyring, box sealed, binding string) ([]byte, error) {
+	kek, err := ring.opener(box.KEK)
+	if err != nil {
+		return nil, err
 	}
-	key, err := kek.Unwrap(box.Key, binding)
+	key, err := kek.Unwrap(box.Key, box.bound(binding))
 	if err != nil {
 		return nil, fmt.Errorf("its data key can't be unwrapped; it was changed or moved: %w", err)
 	}
@@ -41,7 +62,7 @@ func open(kek KEK, box sealed, binding string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := aead.Open(nil, nil, box.Content, []byte(binding))
+	plain, err := aead.Open(nil, nil, box.Content, []byte(box.bound(binding)))
 	if err != nil {
 		return nil, fmt.Errorf("its content can't be opened; it was changed or moved: %w", err)
 	}

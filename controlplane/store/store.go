@@ -4,35 +4,39 @@
 //
 // Everything lies under one prefix:
 //
-//	meta                 format, ids, and the sealed pepper of client secrets
-//	config/KIND/NAME     resources as protobuf; sealed when they hold secrets
-//	config/.deleted      touched by each deletion, for the fence below
-//	keys/KID             signing keys, their private halves sealed
-//	secrets/SERVICE/ID   hashes of client secrets
-//	bundles/ISSUER       the last good key set that was fetched for an Issuer
-//	replica              who serves on an existing cluster, under a lease
+//	meta                     format, ids, and the sealed pepper of client secrets
+//	config/KIND/NAME         resources as protobuf; sealed when they hold secrets
+//	config/.fence            touched by each write of resources
+//	keys/KID                 signing keys, their private halves sealed
+//	ca/ID                    CAs that sign certificates of instances, sealed alike
+//	secrets/SERVICE/ID       hashes of client secrets
+//	jointokens/SERVICE/ID    hashes of join tokens, and who has used them
+//	instances/SERVICE/ID     enrolled instances
+//	enrolments/SERVICE       when all enrolments of a service were revoked
+//	admintoken               which admin token is valid
+//	bundles/ISSUER           the last good key set that was fetched for an Issuer
+//	kek/ID                   keys that a plug-in wrapped
+//	audit/TIME               what people have done, and what was refused, newest first
+//	replica                  who serves on an existing cluster, under a lease
 //
-// Writes of resources are fenced: a transaction goes through only if nothing
-// under config/ has changed since the revision that the writer looked at, so
-// that checks between resources hold in what is stored. etcd's revision is the
-// clock of the whole system.
+// Writes of resources are fenced: a transaction goes through only if no other
+// has written resources since the revision that the writer looked at, so that
+// checks between resources hold in what is stored. etcd's revision is the clock
+// of the whole system.
+//
+// What people write carries an audit entry, stored by the same transaction.
 package store
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	clientv3 "go.etcd.io/etcd/client/v3"
-
-	"github.com/watchword-mesh/watchword/controlplane/bundle"
-	"github.com/watchword-mesh/watchword/controlplane/policy"
-	"github.com/watchword-mesh/watchword/issuer/clientauth"
-	"github.com/watchword-mesh/watchword/issuer/keyset"
 )
 
 // Config says where the data are.
@@ -59,28 +63,27 @@ type Config struct {
 // requestTimeout bounds one exchange with etcd.
 const requestTimeout = 5 * time.Second
 
-// ErrConflict means that the resources have changed since the revision that
-// the writer looked at.
-var ErrConflict = errors.New("the configuration has changed meanwhile")
+// Errors that callers tell apart.
+var (
+	// ErrConflict means that what the writer looked at has changed since: read it
+	// again, and judge anew.
+	ErrConflict = errors.New("what is stored has changed meanwhile")
+	// ErrNoService means that the service is not there, or no more.
+	ErrNoService = errors.New("there is no such service")
+	// ErrUnknown means that the record is not there, or no more.
+	ErrUnknown = errors.New("there is no such record")
+)
 
 // Store is the open database.
 type Store struct {
 	client *clientv3.Client
 	server *embedded // nil with an existing cluster
 	prefix string
-	kek    KEK
+	kek    sealers
 	log    hclog.Logger
 
 	unreadable atomic.Int64
-}
-
-// Snapshot is everything that a replica works with, at one revision.
-type Snapshot struct {
-	Revision int64
-	Config   policy.State
-	Keys     map[string]keyset.Record
-	Secrets  map[string]clientauth.Secret // by SERVICE/ID
-	Bundles  map[string]bundle.Set        // by the name of the Issuer
+	rotating   sync.Mutex
 }
 
 // Open connects to etcd, or starts it. The error says what an operator can do.
@@ -104,9 +107,12 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	return s, nil
 }
 
-// UseKEK sets the key-encryption key, which seals private keys and shared
+// UseKeyring sets the key-encryption keys, which seal private keys and shared
 // secrets. It comes before anything that reads or writes records.
-func (s *Store) UseKEK(k KEK) { s.kek = k }
+func (s *Store) UseKeyring(r Keyring) { s.kek.use(r) }
+
+// Keyring is the one in use.
+func (s *Store) Keyring() Keyring { return s.kek.ring() }
 
 // Close ends the client and the server inside the process.
 func (s *Store) Close() error {
@@ -128,63 +134,4 @@ func (s *Store) Ping(ctx context.Context) error {
 		return fmt.Errorf("asking etcd: %w", err)
 	}
 	return nil
-}
-
-// Load reads everything at one revision.
-func (s *Store) Load(ctx context.Context) (*Snapshot, error) { return s.load(ctx, nil) }
-
-// load reads everything. With a snapshot to fall back on, a record that can't
-// be read is taken from there.
-func (s *Store) load(ctx context.Context, last *Snapshot) (*Snapshot, error) {
-	ctx, cancel := context.WithTimeout(ctx, 6*requestTimeout)
-	defer cancel()
-	resp, err := s.client.Get(ctx, s.prefix, clientv3.WithPrefix())
-	if err != nil {
-		return nil, fmt.Errorf("reading etcd: %w", explain(err))
-	}
-	snap := newSnapshot(resp.Header.Revision)
-	for _, kv := range resp.Kvs {
-		err := s.decode(snap, kv)
-		if err != nil && last == nil {
-			return nil, err
-		}
-		if err != nil {
-			s.log.Error("keeping the last good version of a record", "revision", kv.ModRevision, "error", err)
-			s.unreadable.Add(1)
-			snap.keep(last, strings.TrimPrefix(string(kv.Key), s.prefix))
-		}
-	}
-	return snap, nil
-}
-
-// keep takes one record from another snapshot, if it is there.
-func (snap *Snapshot) keep(from *Snapshot, name string) {
-	if id, ok := strings.CutPrefix(name, secretsPrefix); ok {
-		if secret, there := from.Secrets[id]; there {
-			snap.Secrets[id] = secret
-		}
-	} else if kid, ok := strings.CutPrefix(name, keysPrefix); ok {
-		if key, there := from.Keys[kid]; there {
-			snap.Keys[kid] = key
-		}
-	} else if issuer, ok := strings.CutPrefix(name, bundlesPrefix); ok {
-		if set, there := from.Bundles[issuer]; there {
-			snap.Bundles[issuer] = set
-		}
-	} else if key, ok := configName(name); ok && from.Config[key] != nil {
-		snap.Config[key] = from.Config[key]
-	}
-}
-
-// Unreadable counts the records that could not be read since the start.
-func (s *Store) Unreadable() int64 { return s.unreadable.Load() }
-
-func newSnapshot(revision int64) *Snapshot {
-	return &Snapshot{
-		Revision: revision,
-		Config:   policy.State{},
-		Keys:     map[string]keyset.Record{},
-		Secrets:  map[string]clientauth.Secret{},
-		Bundles:  map[string]bundle.Set{},
-	}
 }

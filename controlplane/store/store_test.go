@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
@@ -41,7 +42,9 @@ func openTest(t *testing.T, dir string, kek KEK) *Store {
 	if err != nil {
 		t.Fatalf("Open(%s): %v", dir, err)
 	}
-	s.UseKEK(kek)
+	if kek != nil {
+		s.UseKeyring(NewKeyring(kek))
+	}
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
@@ -98,7 +101,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 		t.Fatalf("a second AddFirstKey: %v, %v; want false", added, err)
 	}
 	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a"), service("b", "x")}})
-	if _, err := s.AddSecret(t.Context(), clientauth.Secret{ID: "1", Service: "a", Hash: []byte{1}}); err != nil {
+	if _, err := s.AddSecret(t.Context(), clientauth.Secret{ID: "1", Service: "a", Hash: []byte{1}}, audit.Entry{}); err != nil {
 		t.Fatalf("AddSecret: %v", err)
 	}
 	want := mustLoad(t, s)
@@ -142,12 +145,12 @@ func TestCommitIsFenced(t *testing.T) {
 	}
 }
 
-// A change is cut into parts that etcd takes, in order: 128 puts are one part,
-// and a service is never torn from its secrets.
+// A change is cut into parts that etcd takes, in order: 126 puts are one part,
+// with their audit entry, and a service is never torn from its secrets.
 func TestSplit(t *testing.T) {
 	s := openTest(t, t.TempDir(), testKEK(t))
-	for _, c := range []struct{ puts, deletes, parts int }{{128, 0, 1}, {129, 0, 2}, {300, 0, 3}, {0, 63, 1}, {0, 64, 2}, {127, 1, 2}, {100, 100, 3}} {
-		var change Change
+	for _, c := range []struct{ puts, deletes, parts int }{{126, 0, 1}, {127, 0, 2}, {300, 0, 3}, {0, 25, 1}, {0, 26, 2}, {122, 1, 2}, {121, 1, 1}, {100, 100, 5}} {
+		change := Change{Audit: audit.Entry{Method: "Apply"}}
 		for i := range c.puts {
 			change.Put = append(change.Put, service(fmt.Sprintf("s%d", i)))
 		}
@@ -158,7 +161,7 @@ func TestSplit(t *testing.T) {
 		if err != nil || len(parts) != c.parts {
 			t.Errorf("Split of %d puts and %d deletions: %d parts, %v; want %d", c.puts, c.deletes, len(parts), err, c.parts)
 		}
-		var whole Change
+		whole := Change{Audit: change.Audit}
 		for i, part := range parts {
 			if _, err := s.Commit(t.Context(), mustLoad(t, s).Revision, part); err != nil {
 				t.Errorf("Commit of part %d of %+v: %v", i, c, err)
@@ -177,13 +180,13 @@ func TestDeletedServiceLosesItsSecrets(t *testing.T) {
 	s := openTest(t, t.TempDir(), testKEK(t))
 	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a"), service("a-2")}})
 	for _, name := range []string{"a", "a-2"} {
-		if _, err := s.AddSecret(t.Context(), clientauth.Secret{ID: "1", Service: name}); err != nil {
+		if _, err := s.AddSecret(t.Context(), clientauth.Secret{ID: "1", Service: name}, audit.Entry{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	mustCommit(t, s, Change{Delete: []policy.Key{{Kind: policy.KindService, Name: "a"}}})
-	if _, err := s.AddSecret(t.Context(), clientauth.Secret{ID: "2", Service: "a"}); !errors.Is(err, ErrConflict) {
-		t.Errorf("AddSecret for a deleted service: %v, want ErrConflict", err)
+	if _, err := s.AddSecret(t.Context(), clientauth.Secret{ID: "2", Service: "a"}, audit.Entry{}); !errors.Is(err, ErrNoService) {
+		t.Errorf("AddSecret for a deleted service: %v, want ErrNoService", err)
 	}
 	got := mustLoad(t, s).Secrets
 	if _, kept := got["a-2/1"]; len(got) != 1 || !kept {
@@ -214,8 +217,11 @@ func TestSecretsAreSealed(t *testing.T) {
 	if got := mustLoad(t, s).Config.Issuer("shared").GetKeySet().GetJwks(); !strings.Contains(got, secret) {
 		t.Errorf("the secret was not read back: %q", got)
 	}
-	moved := strings.Replace(string(all.Kvs[0].Key), "shared", "stolen", 1)
-	if _, err := s.client.Put(t.Context(), moved, string(all.Kvs[0].Value)); err != nil {
+	stored, err := s.get(t.Context(), "config/Issuer/shared")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client.Put(t.Context(), s.prefix+"config/Issuer/stolen", string(stored.Value)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "changed or moved") {
@@ -388,27 +394,5 @@ func TestNoEtcd(t *testing.T) {
 	_, err := Open(t.Context(), Config{Endpoints: []string{"127.0.0.1:1"}})
 	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || !strings.Contains(err.Error(), "did not answer") {
 		t.Errorf("Open without etcd: %v", err)
-	}
-}
-
-// A key-encryption key that others can read, or that is no key, is refused.
-func TestKEKFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kek")
-	made, err := KEKFile(path, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := KEKFile(path, false)
-	if err != nil || again.ID() != made.ID() {
-		t.Fatalf("reading it back: %v", err)
-	}
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := KEKFile(path, false); err == nil || !strings.Contains(err.Error(), "chmod 600") {
-		t.Errorf("a readable key file: %v", err)
-	}
-	if _, err := ParseKEK([]byte("short")); err == nil {
-		t.Error("ParseKEK accepted a short key")
 	}
 }

@@ -22,8 +22,10 @@ type Event struct {
 	Snapshot *Snapshot
 	// Changed are the resources that differ from the event before, in order.
 	Changed []policy.Key
-	// SigningKeys and ClientSecrets say that those differ.
-	SigningKeys, ClientSecrets bool
+	// SigningKeys, ClientSecrets, CAs and AdminToken say that those differ.
+	SigningKeys, ClientSecrets, CAs, AdminToken bool
+	// Instances are those, by SERVICE/ID, that came, were renewed or went.
+	Instances []string
 	// Bundles are the Issuers whose fetched key sets differ.
 	Bundles []string
 }
@@ -65,9 +67,12 @@ func (s *Store) watchOnce(ctx context.Context, state **Snapshot, next func(Event
 		for len(resp.Events) > 0 {
 			n := sameRevision(resp.Events)
 			e := s.advance(*state, resp.Events[:n])
+			onlyAudit := s.onlyAudit(resp.Events[:n])
 			resp.Events = resp.Events[n:]
 			*state = e.Snapshot
-			next(e)
+			if !onlyAudit {
+				next(e)
+			}
 		}
 	}
 	return errors.New("the watch ended")
@@ -82,11 +87,23 @@ func sameRevision(events []*clientv3.Event) int {
 	return n
 }
 
+// onlyAudit says that nobody who follows the state is concerned.
+func (s *Store) onlyAudit(events []*clientv3.Event) bool {
+	for _, ev := range events {
+		if !strings.HasPrefix(string(ev.Kv.Key), s.prefix+auditPrefix) {
+			return false
+		}
+	}
+	return true
+}
+
 // advance applies the events of one revision to a copy of the state. A record
 // that can't be read leaves the last one in force: one bad record must not keep
 // everything else from changing.
 func (s *Store) advance(state *Snapshot, events []*clientv3.Event) Event {
-	snap := &Snapshot{Revision: events[0].Kv.ModRevision, Config: state.Config, Keys: state.Keys, Secrets: state.Secrets, Bundles: state.Bundles}
+	next := *state
+	snap := &next
+	snap.Revision = events[0].Kv.ModRevision
 	delta := newSnapshot(snap.Revision)
 	e := Event{Snapshot: snap}
 	for _, ev := range events {
@@ -100,18 +117,21 @@ func (s *Store) advance(state *Snapshot, events []*clientv3.Event) Event {
 			s.remove(&e, name)
 		}
 	}
-	e.put(delta)
+	snap.Instances = snap.Instances.without(e.Instances)
+	e.put(state, delta)
 	return e
 }
 
-// put merges decoded records into the event's own copies of the maps.
-func (e *Event) put(delta *Snapshot) {
+// put merges decoded records into the event's own copies of the maps. One that
+// was only sealed anew is no change.
+func (e *Event) put(before, delta *Snapshot) {
 	if len(delta.Config) > 0 {
 		e.Snapshot.Config = merged(e.Snapshot.Config, delta.Config)
-		e.Changed = append(e.Changed, delta.Config.Keys()...)
-	}
-	if len(delta.Keys) > 0 {
-		e.Snapshot.Keys, e.SigningKeys = merged(e.Snapshot.Keys, delta.Keys), true
+		for _, k := range delta.Config.Keys() {
+			if before.Config[k].GetMetadata().GetRevision() != delta.Config[k].GetMetadata().GetRevision() {
+				e.Changed = append(e.Changed, k)
+			}
+		}
 	}
 	if len(delta.Secrets) > 0 {
 		e.Snapshot.Secrets, e.ClientSecrets = merged(e.Snapshot.Secrets, delta.Secrets), true
@@ -120,21 +140,58 @@ func (e *Event) put(delta *Snapshot) {
 		e.Snapshot.Bundles = merged(e.Snapshot.Bundles, delta.Bundles)
 		e.Bundles = append(e.Bundles, slices.Sorted(maps.Keys(delta.Bundles))...)
 	}
+	e.putIdentity(before, delta)
 }
 
-// remove takes one record out of the event's own copies of the maps.
+// putIdentity is put for what says who is who.
+func (e *Event) putIdentity(before, delta *Snapshot) {
+	if len(delta.Keys) > 0 {
+		e.Snapshot.Keys = merged(e.Snapshot.Keys, delta.Keys)
+	}
+	for kid, k := range delta.Keys {
+		e.SigningKeys = e.SigningKeys || !sameKey(before.Keys[kid], k)
+	}
+	if len(delta.CAs) > 0 {
+		e.Snapshot.CAs = merged(e.Snapshot.CAs, delta.CAs)
+	}
+	for id, c := range delta.CAs {
+		e.CAs = e.CAs || !sameCA(before.CAs[id], c)
+	}
+	if len(delta.RevokedBefore) > 0 {
+		e.Snapshot.RevokedBefore = merged(e.Snapshot.RevokedBefore, delta.RevokedBefore)
+	}
+	if delta.AdminToken.Revision > 0 {
+		e.Snapshot.AdminToken, e.AdminToken = delta.AdminToken, true
+	}
+	e.Snapshot.Instances = e.Snapshot.Instances.merged(delta.Instances)
+	for i := range delta.Instances.All() {
+		e.Instances = append(e.Instances, i.key())
+	}
+	slices.Sort(e.Instances)
+}
+
+// remove takes one record out of the event's own copies of the maps. Instances
+// go together at the end.
 func (s *Store) remove(e *Event, name string) {
 	snap := e.Snapshot
 	if id, ok := strings.CutPrefix(name, secretsPrefix); ok {
 		snap.Secrets, e.ClientSecrets = without(snap.Secrets, id), true
 	} else if kid, ok := strings.CutPrefix(name, keysPrefix); ok {
 		snap.Keys, e.SigningKeys = without(snap.Keys, kid), true
+	} else if id, ok := strings.CutPrefix(name, casPrefix); ok {
+		snap.CAs, e.CAs = without(snap.CAs, id), true
+	} else if key, ok := strings.CutPrefix(name, instancesPrefix); ok {
+		e.Instances = append(e.Instances, key)
+	} else if service, ok := strings.CutPrefix(name, enrolmentsPrefix); ok {
+		snap.RevokedBefore = without(snap.RevokedBefore, service)
 	} else if issuer, ok := strings.CutPrefix(name, bundlesPrefix); ok {
 		snap.Bundles = without(snap.Bundles, issuer)
 		e.Bundles = append(e.Bundles, issuer)
 	} else if key, ok := configName(name); ok {
 		snap.Config = without(snap.Config, key)
 		e.Changed = append(e.Changed, key)
+	} else if name == adminTokenKey {
+		snap.AdminToken, e.AdminToken = AdminTokenState{}, true
 	}
 }
 

@@ -9,40 +9,45 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
-	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
 // Limits of one transaction, which are the defaults of an etcd server.
 const (
-	MaxTxnChanges = 128
-	maxTxnBytes   = 1 << 20
+	maxTxnOps   = 128
+	maxTxnBytes = 1 << 20
+	// MaxTxnChanges is how many resources one transaction puts or deletes: of its
+	// operations one is for the fence and one for the audit entry. A deletion may
+	// count as several, see deletions.
+	MaxTxnChanges = maxTxnOps - 2
 )
 
 // Change is a set of resources to put and to delete at once.
 type Change struct {
 	Put    []*policyv1.Resource
 	Delete []policy.Key
+	// Audit is stored with the change; with one that was split, with each part.
+	Audit audit.Entry
 }
 
 // Split cuts a change into parts that each fit into one transaction, keeping
 // the order. A service and its secrets stay together.
 func (s *Store) Split(c Change) ([]Change, error) {
 	var parts []Change
-	var part Change
+	part := Change{Audit: c.Audit}
 	ops, size := 0, 0
 	add := func(n, bytes int, more func()) {
-		// One operation is kept for deletedMarker.
-		if ops > 0 && (ops+n > MaxTxnChanges-1 && !(len(c.Delete) == 0 && ops+n == MaxTxnChanges) || size+bytes > maxTxnBytes) {
-			parts, part, ops, size = append(parts, part), Change{}, 0, 0
+		if ops > 0 && (ops+n > MaxTxnChanges || size+bytes > maxTxnBytes) {
+			parts, part, ops, size = append(parts, part), Change{Audit: c.Audit}, 0, 0
 		}
 		ops, size = ops+n, size+bytes
 		more()
 	}
 	for _, r := range c.Put {
-		value, err := s.encodeResource(r)
+		value, err := s.encodeResource(s.kek.ring(), r)
 		if err != nil {
 			return nil, fmt.Errorf("encoding %s: %w", policy.KeyOf(r), err)
 		}
@@ -57,13 +62,15 @@ func (s *Store) Split(c Change) ([]Change, error) {
 	return parts, nil
 }
 
-// Commit writes a change in one transaction if nothing under config/ has
-// changed since revision, and returns the new revision. With ErrConflict the
-// revision is the least one at which another try makes sense.
+// Commit writes a change in one transaction if nobody has written resources
+// since revision, and returns the new revision. With ErrConflict the revision is
+// the least one at which another try makes sense.
 func (s *Store) Commit(ctx context.Context, revision int64, c Change) (int64, error) {
+	ring, done := s.kek.begin()
+	defer done()
 	var ops []clientv3.Op
 	for _, r := range c.Put {
-		value, err := s.encodeResource(r)
+		value, err := s.encodeResource(ring, r)
 		if err != nil {
 			return revision, fmt.Errorf("encoding %s: %w", policy.KeyOf(r), err)
 		}
@@ -72,10 +79,7 @@ func (s *Store) Commit(ctx context.Context, revision int64, c Change) (int64, er
 	for _, k := range c.Delete {
 		ops = append(ops, s.deletions(k)...)
 	}
-	if len(c.Delete) > 0 {
-		ops = append(ops, clientv3.OpPut(s.prefix+deletedMarker, ""))
-	}
-	return s.fenced(ctx, revision, ops)
+	return s.fenced(ctx, revision, c.Audit, ops)
 }
 
 func (s *Store) deletions(k policy.Key) []clientv3.Op {
@@ -84,33 +88,34 @@ func (s *Store) deletions(k policy.Key) []clientv3.Op {
 	case policy.KindIssuer:
 		ops = append(ops, clientv3.OpDelete(s.prefix+bundlesPrefix+k.Name))
 	case policy.KindService:
-		// Who makes a service of that name again must not find the secrets of
-		// the old one valid.
-		ops = append(ops, clientv3.OpDelete(s.prefix+secretsPrefix+k.Name+"/", clientv3.WithPrefix()))
+		// Who makes a service of that name again must not find what proved the
+		// old one valid.
+		for _, prefix := range []string{secretsPrefix, instancesPrefix, joinTokensPrefix} {
+			ops = append(ops, clientv3.OpDelete(s.prefix+prefix+k.Name+"/", clientv3.WithPrefix()))
+		}
+		ops = append(ops, clientv3.OpDelete(s.prefix+enrolmentsPrefix+k.Name))
 	}
 	return ops
 }
 
-// fenced runs one transaction if config/ is as it was at revision. A deletion
-// leaves no key behind to compare, which is why it touches deletedMarker.
-func (s *Store) fenced(ctx context.Context, revision int64, ops []clientv3.Op) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	resp, err := s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(s.prefix+configPrefix).WithPrefix(), "<", revision+1)).
-		Then(ops...).
-		Commit()
-	if err != nil {
-		return 0, fmt.Errorf("writing to etcd: %w", explain(err))
+// fenced runs one transaction if nobody wrote resources since revision. What
+// is compared is a key of its own, since a deletion leaves none behind, and a
+// record that is only sealed anew is no change of what writers look at.
+func (s *Store) fenced(ctx context.Context, revision int64, entry audit.Entry, ops []clientv3.Op) (int64, error) {
+	fence := s.prefix + fenceKey
+	now, err := s.write(ctx, entry,
+		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(fence), "<", revision+1)},
+		append(ops, clientv3.OpPut(fence, ""))...)
+	switch {
+	case errors.Is(err, ErrConflict):
+		// Somebody wrote later; to have seen it is to be past revision.
+		return revision + 1, err
+	case err != nil:
+		return 0, err
+	case now <= revision:
+		return 0, wentBack(now, revision)
 	}
-	if !resp.Succeeded {
-		// Something under config/ is newer; to have seen it is to be past revision.
-		return revision + 1, ErrConflict
-	}
-	if resp.Header.Revision <= revision {
-		return 0, wentBack(resp.Header.Revision, revision)
-	}
-	return resp.Header.Revision, nil
+	return now, nil
 }
 
 // wentBack is what an etcd that lost writes, or was restored from an older
@@ -119,45 +124,21 @@ func wentBack(now, before int64) error {
 	return fmt.Errorf("etcd went back from revision %d to %d (restored from a backup?): restart this control plane to work with what etcd has now; restore with a revision bump to avoid this", before, now)
 }
 
-// AddSecret stores a client secret if the service exists.
-func (s *Store) AddSecret(ctx context.Context, secret clientauth.Secret) (int64, error) {
-	value, err := encodeJSON(secretRecord(secret))
-	if err != nil {
-		return 0, err
-	}
-	service := s.prefix + configKey(policy.Key{Kind: policy.KindService, Name: secret.Service})
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	resp, err := s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.CreateRevision(service), ">", 0)).
-		Then(clientv3.OpPut(s.prefix+secretsPrefix+secret.Service+"/"+secret.ID, value)).
-		Commit()
-	if err != nil {
-		return 0, fmt.Errorf("writing to etcd: %w", explain(err))
-	}
-	if !resp.Succeeded {
-		return 0, ErrConflict
-	}
-	return resp.Header.Revision, nil
-}
-
 // AddFirstKey stores a signing key if there is none yet, and says whether it
 // did.
 func (s *Store) AddFirstKey(ctx context.Context, k keyset.Record) (bool, error) {
-	value, err := s.encodeKey(k)
+	ring, done := s.kek.begin()
+	defer done()
+	value, err := s.encodeKey(ring, k)
 	if err != nil {
 		return false, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	resp, err := s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.CreateRevision(s.prefix+keysPrefix).WithPrefix(), "=", 0)).
-		Then(clientv3.OpPut(s.prefix+keysPrefix+k.KeyID, string(value))).
-		Commit()
-	if err != nil {
-		return false, fmt.Errorf("writing to etcd: %w", explain(err))
+	none := clientv3.Compare(clientv3.CreateRevision(s.prefix+keysPrefix).WithPrefix(), "=", 0)
+	_, err = s.write(ctx, audit.Entry{}, []clientv3.Cmp{none}, clientv3.OpPut(s.prefix+keysPrefix+k.KeyID, string(value)))
+	if errors.Is(err, ErrConflict) {
+		return false, nil
 	}
-	return resp.Succeeded, nil
+	return err == nil, err
 }
 
 // explain adds the way out to errors of etcd that an operator can act on.

@@ -20,7 +20,9 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"math/big"
+	"net/netip"
 	"net/url"
+	"regexp"
 	"time"
 
 	"github.com/watchword-mesh/watchword/internal/identity"
@@ -54,6 +56,10 @@ func First(trustDomain string, now time.Time) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("making the certificate of a CA: %w", err)
 	}
+	// SPIFFE allows names, such as a..b, that no certificate can have.
+	if _, err := x509.ParseCertificate(certificate); err != nil {
+		return Record{}, fmt.Errorf("no certificate can be of the trust domain %q: %w", trustDomain, err)
+	}
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		return Record{}, fmt.Errorf("encoding the key of a CA: %w", err)
@@ -69,9 +75,9 @@ func First(trustDomain string, now time.Time) (Record, error) {
 // by a SPIFFE ID without path (X509-SVID, section 3.1); MaxPathLen 0 keeps
 // anybody from being an authority below it (RFC 5280 section 4.2.1.9).
 //
-// There is no name constraint: verifiers differ in how they read one for URIs
-// (Go refuses a trust domain that looks like an address), and who reads a
-// certificate of ours compares the whole name.
+// A name constraint (section 4.2.1.10) keeps it to its trust domain, also for
+// who trusts it and doesn't look at names as we do. Other names than URIs are
+// free: those of listeners are not ours to foresee.
 func selfSigned(trustDomain string, private *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
 	serial, err := newSerial()
 	if err != nil {
@@ -88,7 +94,19 @@ func selfSigned(trustDomain string, private *ecdsa.PrivateKey, now time.Time) ([
 		MaxPathLenZero:        true,
 		URIs:                  []*url.URL{{Scheme: "spiffe", Host: trustDomain}},
 	}
+	if isHostName(trustDomain) {
+		template.PermittedURIDomains, template.PermittedDNSDomainsCritical = []string{trustDomain}, true
+	}
 	return x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+}
+
+var hostName = regexp.MustCompile(`^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$`)
+
+// isHostName tells whether a trust domain is one that verifiers can compare with
+// a constraint. SPIFFE allows others, such as an address or my_mesh.
+func isHostName(trustDomain string) bool {
+	_, err := netip.ParseAddr(trustDomain)
+	return err != nil && hostName.MatchString(trustDomain)
 }
 
 // newSerial is 128 random bits: never twice, and nothing to guess.

@@ -84,7 +84,7 @@ func TestFirst(t *testing.T) {
 			t.Errorf("Sprintf(%q) = %s", verb, text)
 		}
 	}
-	for _, bad := range []string{"", "Mesh.local", "mesh/local", "mesh local"} {
+	for _, bad := range []string{"", "Mesh.local", "mesh/local", "mesh local", "mesh..local"} {
 		if _, err := First(bad, noon); err == nil || !strings.Contains(err.Error(), "trust domain") {
 			t.Errorf("First(%q): %v, want an error about the trust domain", bad, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -123,5 +124,35 @@ func TestInstanceIsNoServer(t *testing.T) {
 	_, _, clientErr := handshake(t, a, instanceCertificate(t, a, "orders", noon), instanceCertificate(t, a, "orders", noon))
 	if clientErr == nil || !strings.Contains(clientErr.Error(), "incompatible key usage") {
 		t.Errorf("a client takes an instance for a server: %v", clientErr)
+	}
+}
+
+// A trust domain that is no host name works as well.
+func TestHandshakeInOddTrustDomains(t *testing.T) {
+	for _, trustDomain := range []string{"mesh", "10.0.0.1", "my_mesh", "1.2.3", "a--b.c-"} {
+		a := authorityOf(t, first(t, trustDomain, noon))
+		if _, serverErr, clientErr := handshake(t, a, serverCertificate(t, a, noon), instanceCertificate(t, a, "orders", noon)); serverErr != nil || clientErr != nil {
+			t.Errorf("trust domain %q: %v, %v", trustDomain, serverErr, clientErr)
+		}
+	}
+}
+
+// The CA vouches for no other trust domain, whatever it signs.
+func TestNameConstraint(t *testing.T) {
+	a := authorityOf(t, first(t, "mesh.local", noon))
+	for host, want := range map[string]bool{"mesh.local": true, "other.local": false} {
+		template := &x509.Certificate{URIs: []*url.URL{{Scheme: "spiffe", Host: host, Path: "/orders/x"}}}
+		der, err := a.issue(template, newKey(t).Public(), noon, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = leaf.Verify(x509.VerifyOptions{Roots: a.Pool(), CurrentTime: noon, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		if got := err == nil; got != want {
+			t.Errorf("a certificate of %s verifies: %v (%v), want %v", host, got, err, want)
+		}
 	}
 }

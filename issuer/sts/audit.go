@@ -70,7 +70,7 @@ func (s *Server) refused(e Entry, err *Error) *Error {
 // source may have so many of those; then it hears 429, and the audit, which
 // has said what goes on, isn't filled with more of it.
 func (s *Server) refuseStranger(e Entry, err *Error) *Error {
-	wait, first := s.failures.add(e.Source, s.now())
+	wait, first := s.failures.Add(e.Source, s.now())
 	if wait == 0 {
 		return s.refused(e, err)
 	}

@@ -1,11 +1,12 @@
 package sts
 
 import (
-	"fmt"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/watchword-mesh/watchword/internal/failures"
 )
 
 // A source that keeps failing hears 429 until a second has passed; the audit
@@ -20,7 +21,7 @@ func TestFailedAuthenticationsAreLimited(t *testing.T) {
 		return m.ask(r)
 	}
 	const one = "198.51.100.7:1000"
-	for i := range failureBurst {
+	for i := range failures.Burst {
 		if w := wrong(one); w.Code != 401 {
 			t.Fatalf("failure %d: %d %s, want 401", i+1, w.Code, w.Body)
 		}
@@ -30,7 +31,7 @@ func TestFailedAuthenticationsAreLimited(t *testing.T) {
 		w := wrong("198.51.100.7:2000")
 		want := `{"error":"temporarily_unavailable","error_description":"too many failed requests from this address; check the client credentials"}`
 		if w.Code != 429 || w.Body.String() != want || w.Header().Get("Retry-After") != "1" {
-			t.Errorf("after %d failures: %d %s, Retry-After %q; want 429 %s and 1", failureBurst, w.Code, w.Body, w.Header().Get("Retry-After"), want)
+			t.Errorf("after %d failures: %d %s, Retry-After %q; want 429 %s and 1", failures.Burst, w.Code, w.Body, w.Header().Get("Retry-After"), want)
 		}
 	}
 	if e := m.audited(); len(e) != 1 || e[0].Code != CodeUnavailable || !strings.Contains(e[0].Reason, "wrong secret") || e[0].Source != "198.51.100.7" {
@@ -65,44 +66,9 @@ func TestFailedAuthenticationsAreLimited(t *testing.T) {
 // What an authenticated service does wrong doesn't count.
 func TestRefusedServicesAreNotLimited(t *testing.T) {
 	m := newMesh(t)
-	for i := range 2 * failureBurst {
+	for i := range 2 * failures.Burst {
 		if w := m.ask(m.tokenRequest("audience", "ghost")); w.Code != 400 {
 			t.Fatalf("request %d: %d %s, want 400", i+1, w.Code, w.Body)
-		}
-	}
-}
-
-// However many sources there are, the memory for them is bounded, and one that
-// fails all the time isn't forgotten for those that failed once.
-func TestSourcesAreBounded(t *testing.T) {
-	f := newFailures()
-	for i := range 3 * maxSources {
-		f.add("192.0.2.1", noon)
-		f.add(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), noon)
-	}
-	if len(f.sources) != maxSources || f.byRecent.Len() != maxSources {
-		t.Errorf("%d sources in the map, %d in the list; want %d", len(f.sources), f.byRecent.Len(), maxSources)
-	}
-	if wait, _ := f.add("192.0.2.1", noon); wait == 0 {
-		t.Error("the source that failed most often was forgotten")
-	}
-}
-
-func TestSources(t *testing.T) {
-	for _, c := range []struct{ remote, source, key string }{
-		{"192.0.2.1:80", "192.0.2.1", "192.0.2.1"},
-		{"[::ffff:192.0.2.1]:80", "192.0.2.1", "192.0.2.1"},
-		{"[2001:db8:1:2:3::4]:80", "2001:db8:1:2:3::4", "2001:db8:1:2::/64"},
-		{"[fe80::1%eth0]:80", "fe80::1%eth0", "fe80::/64"},
-		{"@", "", ""},
-	} {
-		r := httptest.NewRequest("GET", "/", nil)
-		r.RemoteAddr = c.remote
-		if got := sourceOf(r); got != c.source {
-			t.Errorf("sourceOf(%s) = %q, want %q", c.remote, got, c.source)
-		}
-		if got := limitKey(c.source); got != c.key {
-			t.Errorf("limitKey(%q) = %q, want %q", c.source, got, c.key)
 		}
 	}
 }

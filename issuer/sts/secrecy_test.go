@@ -13,13 +13,14 @@ import (
 // the lowest level), audit or answers to refusals; the token is in its own
 // answer alone.
 func TestSecretsStayOut(t *testing.T) {
-	m := newMesh(t)
+	m, _, key := enrolledMesh(t)
+	assertion := m.assertion(t, key, m.state.Issuer)
 	issued := m.ask(m.tokenRequest("audience", "orders"))
 	token := tokenOf(t, issued)
-	signature := token[strings.LastIndex(token, ".")+1:]
+	signature, asserted := token[strings.LastIndex(token, ".")+1:], assertion[strings.LastIndex(assertion, ".")+1:]
 
 	answers := strings.Builder{}
-	for _, credential := range []string{m.secret, token} {
+	for _, credential := range []string{m.secret, token, assertion} {
 		requests := []*http.Request{}
 		for _, name := range []string{"client_id", "client_secret", "grant_type", "scope", "audience", "resource", "client_assertion", "client_assertion_type", "other"} {
 			requests = append(requests,
@@ -30,6 +31,7 @@ func TestSecretsStayOut(t *testing.T) {
 				m.tokenRequest("audience", "orders", name, "x"+credential+"%zz"),
 			)
 		}
+		requests = append(requests, assertedForm(credential, "audience", "orders"), assertedForm(credential, "audience", "ghost"))
 		swapped := form("audience=orders")
 		swapped.SetBasicAuth(credential, "shop")
 		bearer := form("audience=orders")
@@ -55,7 +57,7 @@ func TestSecretsStayOut(t *testing.T) {
 		if len(text) < 1000 && name != "answers" || text == "" {
 			t.Errorf("the %s is nearly empty, so this test shows nothing: %s", name, text)
 		}
-		for _, secret := range []string{m.secret[len("wwcs_"):], signature, token[:40]} {
+		for _, secret := range []string{m.secret[len("wwcs_"):], signature, token[:40], asserted, assertion[:40]} {
 			if i := strings.Index(text, secret); i >= 0 {
 				t.Errorf("the %s shows a secret: ...%s...", name, text[max(0, i-100):i+10])
 			}

@@ -26,6 +26,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/watchword-mesh/watchword/internal/failures"
 	"github.com/watchword-mesh/watchword/internal/jose"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
@@ -102,7 +103,7 @@ type Server struct {
 
 	// signing has a place for each signature that is being made.
 	signing  chan struct{}
-	failures *failures
+	failures *failures.Counter
 
 	view atomic.Pointer[view]
 }
@@ -129,7 +130,7 @@ func New(c Config) *Server {
 		// Signing is pure computation: more at once than there are cores only
 		// makes each one slower. Twice as many keeps the cores busy.
 		signing:  make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
-		failures: newFailures(),
+		failures: failures.New(),
 	}
 	s.routes = byPath(s.endpoints())
 	return s

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/watchword-mesh/watchword/internal/failures"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 )
 
@@ -18,7 +19,7 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request, v *view) *E
 	began := time.Now()
 	defer func() { s.metrics.seconds.Observe(time.Since(began).Seconds()) }()
 
-	entry := Entry{Source: sourceOf(r)}
+	entry := Entry{Source: failures.SourceOf(r.RemoteAddr)}
 	answer, err := s.token(r, v, &entry)
 	if err != nil {
 		return err

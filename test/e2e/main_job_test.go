@@ -24,7 +24,7 @@ func fetchToken(t *testing.T, m *mesh, service, audience string, style oauth2.Au
 		ClientID: id, ClientSecret: secret, TokenURL: m.TokenURL(), AuthStyle: style,
 		EndpointParams: url.Values{"audience": {audience}},
 	}
-	token, err := config.Token(t.Context())
+	token, err := config.Token(m.HTTPContext(t))
 	if err != nil {
 		t.Fatalf("token of %s for %s: %v", service, audience, err)
 	}
@@ -95,13 +95,13 @@ func TestTokensVerifyByDiscovery(t *testing.T) {
 	m := startMesh(t)
 	m.Apply(t, resource("Service", "orders", "{}")+resource("Service", "shop", "calls: [{service: orders}]"))
 	token := m.Token(t, "shop", "orders")
-	provider, err := oidc.NewProvider(t.Context(), m.IssuerURL())
+	provider, err := oidc.NewProvider(m.HTTPContext(t), m.IssuerURL())
 	if err != nil {
 		t.Fatal(err)
 	}
 	verify := func(audience string) error {
 		config := &oidc.Config{ClientID: audience, SupportedSigningAlgs: []string{"ES256"}}
-		_, err := provider.Verifier(config).Verify(context.WithoutCancel(t.Context()), token)
+		_, err := provider.Verifier(config).Verify(context.WithoutCancel(m.HTTPContext(t)), token)
 		return err
 	}
 	if err := verify("orders"); err != nil {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	"github.com/watchword-mesh/watchword/test/meshtest"
 )
 
@@ -69,27 +68,21 @@ func connected(t *testing.T, e *meshtest.Envoy, want int64) error {
 	return nil
 }
 
-// An Envoy that starts first has no listener of ours and lets nobody in; it
-// comes right by itself when the control plane and its policy are there.
+// An Envoy that has enrolled, and starts while the control plane is away, has no
+// listener of ours and lets nobody in; it comes right by itself.
 func TestManagedEnvoyStartsFirst(t *testing.T) {
 	t.Parallel()
-	m := &mesh{inbound: map[string]string{}}
-	m.echo.Start(t)
-	m.Config.XDSListen = meshtest.FreeAddress(t)
-	services := shopAndOrders(t, m)
-	e := m.startEnvoy(t, "orders")
+	m := startMesh(t)
+	m.Apply(t, shopAndOrders(t, m))
+	e := m.newEnvoy(t, "orders")
+	e.Enrol(t)
+	m.Stop(t)
+	e.Start(t)
 	if got := e.Get(t, "/listeners"); got != "" {
 		t.Errorf("without a control plane Envoy listens on %q, want nothing", got)
 	}
-	m.Start(t)
-	meshtest.Eventually(t, func() error { // connected, and with nothing to enforce yet
-		resp, err := m.Admin.ListDataPlanes(t.Context(), &adminv1.ListDataPlanesRequest{Service: "orders"})
-		if err == nil && (len(resp.GetDataPlanes()) != 1 || resp.GetDataPlanes()[0].GetInSync()) {
-			err = fmt.Errorf("want one data plane that is not in sync, there are %v", resp.GetDataPlanes())
-		}
-		return err
-	})
-	m.ApplyWait(t, services)
+	m.ControlPlane.Start(t)
+	m.WaitConnected(t, "orders", 1)
 	call := meshtest.Call{Token: m.Token(t, "shop", "orders")}
 	wantStatus(t, "with a token", call, m.send(t, "orders", call), 200)
 	wantStatus(t, "without", meshtest.Call{}, m.send(t, "orders", meshtest.Call{}), 401)

@@ -41,7 +41,7 @@ func newProcess(t *testing.T, dir string, extra ...string) *process {
 
 func (p *process) start(t *testing.T) {
 	t.Helper()
-	args := []string{"serve", "--data-dir", p.dir, "--admin-listen", p.admin, "--xds-listen", p.xds, "--sts-listen", p.at, "--ops-listen", "127.0.0.1:0"}
+	args := []string{"serve", "--data-dir", p.dir, "--admin-listen", p.admin, "--xds-listen", p.xds, "--sts-listen", p.at, "--ops-listen", "http://127.0.0.1:0"}
 	p.cmd = exec.Command(binary, append(args, p.extra...)...)
 	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
@@ -78,12 +78,7 @@ func (p *process) serving(t *testing.T) adminv1.AdminServiceClient {
 		}
 		return err
 	})
-	token, err := os.ReadFile(filepath.Join(p.dir, "admin.token"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := grpc.NewClient("unix://"+filepath.Join(p.dir, "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithPerRPCCredentials(meshtest.BearerToken(strings.TrimSpace(string(token)))))
+	conn, err := grpc.NewClient("unix://"+filepath.Join(p.dir, "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +266,13 @@ func TestServeEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &meshtest.Envoy{Service: "orders", ADS: p.xds}
+	e := &meshtest.Envoy{Service: "orders", ADS: p.xds, Join: func() string {
+		made, err := admin.CreateJoinToken(t.Context(), &adminv1.CreateJoinTokenRequest{Service: "orders"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made.GetToken()
+	}}
 	e.Start(t)
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGKILL} {
 		meshtest.Eventually(t, func() error { return connected(t, e, 1) })

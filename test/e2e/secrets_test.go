@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"io"
 	"io/fs"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -93,7 +92,7 @@ func askForTokens(t *testing.T, m *mesh, id, secret string) {
 		{"client_id": {secret}, "client_secret": {id}},
 	} {
 		for _, query := range []string{"", "?client_secret=" + url.QueryEscape(secret)} {
-			res, err := http.PostForm(m.TokenURL()+query, form)
+			res, err := m.HTTP(t).PostForm(m.TokenURL()+query, form)
 			if err != nil {
 				t.Fatal(err)
 			}

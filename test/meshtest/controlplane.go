@@ -2,7 +2,10 @@ package meshtest
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,8 +13,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/oauth2"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -71,6 +75,9 @@ func (c *ControlPlane) prepare(t testing.TB) {
 			*address = FreeAddress(t)
 		}
 	}
+	if !strings.Contains(c.Config.OpsListen, "//") {
+		c.Config.OpsListen = "http://" + c.Config.OpsListen
+	}
 	if c.Config.Logger == nil {
 		c.Config.Logger = hclog.New(&hclog.LoggerOptions{Name: "watchword", Level: hclog.Debug, Output: &c.Log})
 	}
@@ -81,7 +88,7 @@ func (c *ControlPlane) prepare(t testing.TB) {
 func (c *ControlPlane) connect(t testing.TB) {
 	t.Helper()
 	conn, err := grpc.NewClient(c.Config.AdminListen,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: c.CA(t)})),
 		grpc.WithNoProxy(),
 		grpc.WithPerRPCCredentials(BearerToken(c.AdminToken(t))))
 	if err != nil {
@@ -120,6 +127,47 @@ func (c *ControlPlane) AdminToken(t testing.TB) string {
 	return strings.TrimSpace(string(text))
 }
 
+// CA is what the certificates of its listeners come from.
+func (c *ControlPlane) CA(t testing.TB) *x509.CertPool { t.Helper(); return CAOf(t, c.Config.DataDir) }
+
+// CAOf is the CA of the control plane with that data folder.
+func CAOf(t testing.TB, dataDir string) *x509.CertPool {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dataDir, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		t.Fatalf("ca.pem has no certificate: %s", text)
+	}
+	return pool
+}
+
+// HTTP is a client that trusts its certificates.
+func (c *ControlPlane) HTTP(t testing.TB) *http.Client {
+	t.Helper()
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.CA(t)}, ForceAttemptHTTP2: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: Patience}
+}
+
+// HTTPContext makes OAuth clients use HTTP.
+func (c *ControlPlane) HTTPContext(t testing.TB) context.Context {
+	t.Helper()
+	return context.WithValue(t.Context(), oauth2.HTTPClient, c.HTTP(t))
+}
+
+// JoinToken makes a join token of the service.
+func (c *ControlPlane) JoinToken(t testing.TB, service string) string {
+	t.Helper()
+	resp, err := c.Admin.CreateJoinToken(t.Context(), &adminv1.CreateJoinTokenRequest{Service: service})
+	if err != nil {
+		t.Fatalf("a join token of %s: %v", service, err)
+	}
+	return resp.GetToken()
+}
+
 // TokenURL is the token endpoint.
 func (c *ControlPlane) TokenURL() string { return c.IssuerURL() + "/token" }
 
@@ -128,7 +176,7 @@ func (c *ControlPlane) IssuerURL() string {
 	if c.Config.IssuerURL != "" {
 		return c.Config.IssuerURL
 	}
-	return "http://" + c.Config.STSListen
+	return "https://" + c.Config.STSListen
 }
 
 // Apply stores YAML documents and returns the revision; a refusal fails the
@@ -240,7 +288,7 @@ func Explain(err error) string {
 	return text
 }
 
-// BearerToken is a credential for gRPC calls without TLS.
+// BearerToken is a credential for gRPC calls.
 type BearerToken string
 
 // GetRequestMetadata implements credentials.PerRPCCredentials.

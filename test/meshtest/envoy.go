@@ -1,6 +1,7 @@
 package meshtest
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,11 +11,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
+	"github.com/watchword-mesh/watchword/dataplane/enrolment"
+	"github.com/watchword-mesh/watchword/dataplane/sds"
 )
 
 // Envoy is a real Envoy.
@@ -25,6 +29,11 @@ type Envoy struct {
 	Node string
 	// ADS is where the control plane serves data planes, HOST:PORT.
 	ADS string
+	// Join makes a join token of the service, for the first start: the Envoy keeps
+	// its identity over Stop and Start.
+	Join func() string
+	// Identity it has once it has enrolled.
+	Identity *enrolment.Identity
 	// YAML is the whole configuration of an Envoy that somebody else owns; its
 	// admin interface must be at Admin.
 	YAML string
@@ -35,6 +44,7 @@ type Envoy struct {
 	// Log is what it wrote, access log included.
 	Log Log
 
+	sds     string
 	process *exec.Cmd
 	ended   chan struct{}
 }
@@ -74,11 +84,47 @@ func (e *Envoy) config(t testing.TB) []byte {
 	if e.YAML != "" {
 		return []byte(e.YAML)
 	}
-	text, err := envoy.Bootstrap(envoy.BootstrapOptions{Node: e.Node, Service: e.Service, ADSAddress: e.ADS, AdminAddress: e.Admin, Unprotected: true})
+	if e.Identity == nil {
+		e.Enrol(t)
+	}
+	text, err := envoy.Bootstrap(envoy.BootstrapOptions{
+		Node: e.Node, Service: e.Service, ADSAddress: e.ADS, AdminAddress: e.Admin,
+		Identity: &envoy.BootstrapIdentity{TrustDomain: e.Identity.TrustDomain(), SDSSocket: e.sds},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// Enrol does what `watchword envoy` does: it enrols, renews, and hands the Envoy its
+// certificate over a Unix socket, until the test ends. Start does it if it was not
+// done.
+func (e *Envoy) Enrol(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	e.Identity = Enrol(t, e.ADS, e.Service, e.Join())
+	e.sds = filepath.Join(ShortDir(t), "sds.sock")
+	socket, err := sds.Listen(e.sds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() { _ = e.Identity.Run(ctx) })
+	running.Go(func() { _ = sds.Serve(ctx, socket, e.Identity) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+}
+
+// Enrol is an instance of a service that has used a join token.
+func Enrol(t testing.TB, ads, service, token string) *enrolment.Identity {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	defer cancel()
+	id, err := enrolment.Enrol(ctx, enrolment.Config{Addresses: []string{ads}, Service: service, Node: service, Credential: enrolment.JoinToken(token)})
+	if err != nil {
+		t.Fatalf("enrolling an instance of %s: %v", service, err)
+	}
+	return id
 }
 
 func (e *Envoy) waitReady(t testing.TB) {

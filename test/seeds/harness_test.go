@@ -90,7 +90,7 @@ func (m *mesh) apply(t *testing.T, yaml string, services ...string) *adminv1.App
 	}
 	for _, name := range services {
 		if m.envoys[name] == nil {
-			m.envoys[name] = &meshtest.Envoy{Service: name, ADS: m.Config.XDSListen, Concurrency: 1}
+			m.envoys[name] = &meshtest.Envoy{Service: name, ADS: m.Config.XDSListen, Join: func() string { return m.JoinToken(t, name) }, Concurrency: 1}
 			m.envoys[name].Start(t)
 			m.WaitConnected(t, name, 1)
 		}

@@ -99,7 +99,7 @@ func keysOfIssuer(t *testing.T, m *mesh, name string, spec *policyv1.IssuerSpec)
 		}
 		return keys
 	}
-	res, err := http.Get(uri)
+	res, err := m.HTTP(t).Get(uri)
 	if err != nil {
 		t.Fatal(err)
 	}

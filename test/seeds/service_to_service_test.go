@@ -26,7 +26,7 @@ func serviceToken(t *testing.T, m *mesh, service string, params url.Values) (str
 	t.Helper()
 	id, secret := m.ClientSecret(t, service)
 	config := clientcredentials.Config{ClientID: id, ClientSecret: secret, TokenURL: m.TokenURL(), AuthStyle: oauth2.AuthStyleInHeader, EndpointParams: params}
-	token, err := config.Token(t.Context())
+	token, err := config.Token(m.HTTPContext(t))
 	if err != nil {
 		return "", err
 	}

@@ -37,8 +37,10 @@ func (o *options) explain(err error) error {
 		return &failure{code: exitUnreachable, err: fmt.Errorf("no answer from %s in %s", o.address(), o.timeout),
 			hint: "see the log of `watchword serve`, or allow more time with --timeout"}
 	case codes.Unauthenticated:
-		return &failure{code: exitUnreachable, err: fmt.Errorf("%s refused the admin token: %w", o.address(), message),
-			hint: "use the token of that control plane: --data-dir names its folder, --token-file the file"}
+		return o.notKnown(message)
+	case codes.PermissionDenied:
+		return &failure{code: exitDenied, err: message,
+			hint: "`watchword whoami` shows who you are to the control plane, and your roles; docs/roles.md says which role each call needs, and how a SECURITY_OFFICER gives it"}
 	case codes.Unimplemented:
 		return &failure{code: exitFailed, err: fmt.Errorf("%s does not know this call: %w", o.address(), message),
 			hint: "it is another version; this is watchword " + buildVersion().Version}
@@ -88,29 +90,6 @@ func conflictHint(message string) string {
 		return "read it again with `watchword get KIND NAME -o yaml`; without metadata.revision the last writer wins"
 	}
 	return ""
-}
-
-// notReachable says what was tried, and how to have it there.
-func (o *options) notReachable(message string) error {
-	// gRPC puts its own layers before the cause.
-	_, cause, dialing := strings.Cut(message, "Error while dialing: ")
-	if dialing {
-		message = strings.TrimSuffix(cause, `"`)
-	} else if !strings.Contains(message, "error reading from server") && !strings.Contains(message, "connection error") {
-		// It answered: what it needs itself is not there.
-		return &failure{code: exitUnreachable, err: fmt.Errorf("the control plane at %s can't do this now: %s", o.address(), oneLine(message)),
-			hint: "try again; the log of `watchword serve` may say more"}
-	}
-	f := &failure{code: exitUnreachable, err: fmt.Errorf("control plane not reachable at %s: %s", o.address(), oneLine(message))}
-	switch {
-	case strings.HasPrefix(o.address(), "unix:") && len(o.address()) > len("unix:")+100:
-		f.hint = "the path of a Unix socket can't have more than about 100 bytes: use a shorter --data-dir, or --server HOST:PORT"
-	case o.server != "":
-		f.hint = "is `watchword serve` running there? --server or WATCHWORD_SERVER names another place"
-	default:
-		f.hint = fmt.Sprintf("is `watchword serve` running? start it with --data-dir %s, or name its folder with --data-dir or its address with --server", o.dataDir)
-	}
-	return f
 }
 
 // count is "1 fault" or "2 faults".

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
@@ -31,20 +28,18 @@ type client struct {
 // withClient runs f with a client and explains its error. Unary calls end
 // after --timeout, streams when ctx does.
 func (o *options) withClient(cmd *cobra.Command, f func(context.Context, *client) error) error {
-	target, err := dialTarget(o.address())
+	e, err := parseEndpoint(o.address())
 	if err != nil {
 		return err
 	}
-	token, err := o.adminToken()
+	options, err := o.dialOptions(e)
 	if err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient(target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithPerRPCCredentials(bearer(token)),
+	conn, err := grpc.NewClient(e.target(), append(options,
 		grpc.WithNoProxy(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestAnswer)),
-		grpc.WithUnaryInterceptor(o.limitTime))
+		grpc.WithUnaryInterceptor(o.limitTime))...)
 	if err != nil {
 		return usagef("--server %s: %v", o.address(), err)
 	}
@@ -66,56 +61,47 @@ func (o *options) address() string {
 	return "unix:" + filepath.Join(o.dataDir, "admin.sock")
 }
 
-// dialTarget is the gRPC target of an address. The connection has no TLS, so
-// the admin token must not leave the machine.
-func dialTarget(address string) (string, error) {
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		path, err := filepath.Abs(strings.TrimPrefix(path, "//"))
-		if err != nil {
-			return "", fmt.Errorf("finding %s: %w", address, err)
-		}
-		return "unix://" + path, nil
+// bearerToken reads the token that goes with every call. It is empty where other
+// evidence is to speak: the user at the other end of a Unix socket, or a client
+// certificate; a token beside it would say who calls a second time.
+func (o *options) bearerToken(e endpoint) (string, error) {
+	if o.tokenFile != "" {
+		return readBearer(o.tokenFile)
 	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", usagef("--server %q: want unix:PATH or HOST:PORT", address)
+	if e.socket != "" || o.clientCertFile != "" {
+		return "", nil
 	}
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return "", usagef("--server %q is not on this machine: the admin API has no TLS, so its token goes to a Unix socket or a loopback address only. Run watchword there", address)
+	token, err := readBearer(filepath.Join(o.dataDir, "admin.token"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
 	}
-	return "passthrough:///" + address, nil
+	return token, err
 }
 
-// adminToken reads the credential for every admin call.
-func (o *options) adminToken() (string, error) {
-	path := o.tokenFile
-	if path == "" {
-		path = filepath.Join(o.dataDir, "admin.token")
-	}
+func readBearer(path string) (string, error) {
 	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", &failure{code: exitUnreachable, err: fmt.Errorf("no admin token at %s", path),
-			hint: "`watchword serve` writes it at its first start; name its folder with --data-dir, or the file with --token-file"}
-	}
 	if err != nil {
-		return "", &failure{code: exitUnreachable, err: fmt.Errorf("reading the admin token: %w", err),
-			hint: "run as the user that runs `watchword serve`, or name a copy that you may read with --token-file"}
+		return "", &failure{code: exitUnreachable, err: fmt.Errorf("reading the token for the admin API: %w", err),
+			hint: "name a file that you may read with --token-file"}
 	}
 	token := strings.TrimSpace(string(text))
 	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", &failure{code: exitUnreachable, err: fmt.Errorf("%s does not hold an admin token: want one line of text", path),
+		return "", &failure{code: exitUnreachable, err: fmt.Errorf("%s does not hold a token: want one line of text", path),
 			hint: "name the right file with --token-file"}
 	}
 	return token, nil
 }
 
-// bearer is the admin token as credentials of each call.
-type bearer string
-
-func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+// bearer is a token as credentials of each call.
+type bearer struct {
+	token string
+	// Refuse to send it without TLS; parseEndpoint and dialLoopback let nothing
+	// else leave the machine.
+	tls bool
 }
 
-// RequireTransportSecurity is false since dialTarget lets no call leave the
-// machine.
-func (bearer) RequireTransportSecurity() bool { return false }
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + b.token}, nil
+}
+
+func (b bearer) RequireTransportSecurity() bool { return b.tls }

@@ -10,18 +10,8 @@ import (
 )
 
 func newClientSecretCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "client-secret",
-		Short: "Manage the secrets that services get tokens with",
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q; there is create", args[0])
-			}
-			return usagef("name what to do: create")
-		},
-	}
-	cmd.AddCommand(newClientSecretCreateCommand(o))
-	return cmd
+	return newGroup("client-secret", "Manage the secrets that services get tokens with",
+		newClientSecretCreateCommand(o), newClientSecretListCommand(o), newClientSecretDeleteCommand(o))
 }
 
 // clientSecret is the JSON form of a new secret, and of --client-secret-file.

@@ -17,20 +17,12 @@ type planeView struct {
 	Since     *time.Time `json:"since,omitempty"`
 	Connected *time.Time `json:"connected,omitempty"`
 	Address   string     `json:"address,omitempty"`
+	Instance  string     `json:"instance,omitempty"`
 }
 
 func planeViewOf(p *adminv1.DataPlane) planeView {
-	v := planeView{Node: p.GetNode(), Service: p.GetService(), Kind: p.GetKind(),
-		Revision: p.GetRevision(), InSync: p.GetInSync(), Reason: p.GetReason(), Address: p.GetAddress()}
-	if t := p.GetSince(); t != nil {
-		at := t.AsTime()
-		v.Since = &at
-	}
-	if t := p.GetConnected(); t != nil {
-		at := t.AsTime()
-		v.Connected = &at
-	}
-	return v
+	return planeView{Node: p.GetNode(), Service: p.GetService(), Kind: p.GetKind(), Revision: p.GetRevision(), InSync: p.GetInSync(), Reason: p.GetReason(),
+		Since: timeOf(p.GetSince()), Connected: timeOf(p.GetConnected()), Address: p.GetAddress(), Instance: p.GetInstance()}
 }
 
 func planeViews(planes []*adminv1.DataPlane) []planeView {

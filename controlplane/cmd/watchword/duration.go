@@ -3,7 +3,18 @@ package main
 import (
 	"fmt"
 	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
+
+// timeOf is nil for a time that is not set.
+func timeOf(t *timestamppb.Timestamp) *time.Time {
+	if t == nil {
+		return nil
+	}
+	at := t.AsTime()
+	return &at
+}
 
 // took prints how long something took: "31 ms", "1.2 s", "2m5s".
 func took(d time.Duration) string {
@@ -33,4 +44,23 @@ func age(since, now time.Time) string {
 		return fmt.Sprintf("%dh", int(d.Hours()))
 	}
 	return fmt.Sprintf("%dd", int(d.Hours())/24)
+}
+
+// ageOf is the age of a time that may not be set.
+func ageOf(since *time.Time, now time.Time) string {
+	if since == nil {
+		return ""
+	}
+	return age(*since, now)
+}
+
+// left prints how long it is until something ends.
+func left(until *time.Time, now time.Time) string {
+	switch {
+	case until == nil:
+		return ""
+	case !until.After(now):
+		return "expired"
+	}
+	return age(now, *until)
 }

@@ -18,6 +18,7 @@ const (
 	exitConflict    = 4
 	exitNotInSync   = 5
 	exitUnreachable = 6
+	exitDenied      = 7
 	exitDifferences = 8
 )
 
@@ -26,12 +27,13 @@ var exitCodes = []struct {
 	meaning string
 }{
 	{exitOK, "done"},
-	{exitFailed, "failed for a reason that is none of the following (test: a test failed)"},
+	{exitFailed, "failed for a reason that is none of the following (test: a test failed; doctor: there is a problem)"},
 	{exitUsage, "wrong usage: unknown command, flag or value; import: no such configuration"},
 	{exitRefused, "the input was refused; nothing was changed (import: not all was carried over)"},
 	{exitConflict, "conflict: the update names an old revision, or does not fit what is stored"},
 	{exitNotInSync, "stored, but not all data planes were in sync in time (--wait)"},
 	{exitUnreachable, "the control plane was not reachable, or refused the credential"},
+	{exitDenied, "the control plane knows who calls, but no role allows the call"},
 	{exitDifferences, "there are differences (diff --exit-code)"},
 }
 

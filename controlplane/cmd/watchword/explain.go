@@ -34,7 +34,7 @@ The token is taken to be where each rule of the service looks first. Without
 token goes to the control plane only, which neither keeps nor shows it.
 
 The exit code is 0 whatever the verdict is. On this command --token-file is the
-token to explain; the admin token is named by --admin-token-file.`,
+token to explain; one for the admin API is named by --admin-token-file.`,
 		Example: `  watchword explain --service orders --token-file token.txt --path /orders/1
   watchword token --service web --audience orders | watchword explain --service orders --token-file -
   watchword explain --service orders --method POST --header "x-request-id: 1" --form a=b`,
@@ -44,10 +44,10 @@ token to explain; the admin token is named by --admin-token-file.`,
 	o.addServiceFlag(cmd, &flags.service, "`SERVICE` that gets the request")
 	f := cmd.Flags()
 	f.StringVar(&flags.tokenFile, "token-file", "", "`FILE` with the token to explain, or - for standard input (default no token)")
-	// The variable of the name is that of the admin token, which must not be sent
+	// The variable of the name is that of the admin API's token, which must not be sent
 	// as a token to explain.
 	must(f.SetAnnotation("token-file", ownVariable, []string{""}))
-	f.StringVar(&o.tokenFile, "admin-token-file", "", "`FILE` with the admin token (default DATA-DIR/admin.token)")
+	f.StringVar(&o.tokenFile, "admin-token-file", "", "`FILE` with a token for the admin API, which is --token-file of other commands")
 	must(f.SetAnnotation("admin-token-file", ownVariable, []string{"WATCHWORD_TOKEN_FILE"}))
 	f.StringVar(&flags.method, "method", "", "`METHOD` of the request (default GET, or POST with --form)")
 	f.StringVar(&flags.host, "host", "", "`HOST` of the request (default SERVICE)")

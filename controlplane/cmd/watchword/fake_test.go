@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -18,7 +19,9 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -49,15 +52,26 @@ func newFakeAdmin(dir string) *fakeAdmin {
 	return &fakeAdmin{hanging: filepath.Join(dir, "hanging"), revision: 41, items: map[resourceName]item{}}
 }
 
-// serve answers on all listeners until the returned function is called.
-func (f *fakeAdmin) serve(listeners ...net.Listener) (stop func()) {
-	server := grpc.NewServer(grpc.UnaryInterceptor(f.unary), grpc.StreamInterceptor(f.stream))
-	adminv1.RegisterAdminServiceServer(server, f)
+// serve answers on the listeners until the returned function is called; on
+// secure with TLS.
+func (f *fakeAdmin) serve(config *tls.Config, secure net.Listener, plain ...net.Listener) (stop func()) {
 	var running sync.WaitGroup
-	for _, l := range listeners {
+	start := func(l net.Listener, options ...grpc.ServerOption) *grpc.Server {
+		server := grpc.NewServer(append(options, grpc.UnaryInterceptor(f.unary), grpc.StreamInterceptor(f.stream))...)
+		adminv1.RegisterAdminServiceServer(server, f)
 		running.Go(func() { _ = server.Serve(l) })
+		return server
 	}
-	return func() { server.Stop(); running.Wait() }
+	servers := []*grpc.Server{start(secure, grpc.Creds(credentials.NewTLS(config)))}
+	for _, l := range plain {
+		servers = append(servers, start(l))
+	}
+	return func() {
+		for _, s := range servers {
+			s.Stop()
+		}
+		running.Wait()
+	}
 }
 
 func (f *fakeAdmin) unary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
@@ -76,11 +90,12 @@ func (f *fakeAdmin) stream(server any, stream grpc.ServerStream, _ *grpc.StreamS
 
 // admit checks the credential of a call; some modes refuse every call.
 func (f *fakeAdmin) admit(ctx context.Context) error {
-	md, _ := metadata.FromIncomingContext(ctx)
-	if !slices.Equal(md.Get("authorization"), []string{"Bearer " + fakeToken}) {
-		return status.Error(codes.Unauthenticated, "the token is not the admin token")
+	if _, err := fakeActor(ctx); err != nil {
+		return err
 	}
 	switch f.is() {
+	case "denied":
+		return status.Error(codes.PermissionDenied, "this needs the role SECURITY_OFFICER")
 	case "unimplemented":
 		return status.Error(codes.Unimplemented, "unknown method")
 	case "internal":
@@ -95,6 +110,31 @@ func (f *fakeAdmin) admit(ctx context.Context) error {
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	return nil
+}
+
+// fakeActor is who calls, by the one credential that there may be.
+func fakeActor(ctx context.Context) (string, error) {
+	var actors []string
+	md, _ := metadata.FromIncomingContext(ctx)
+	for _, given := range md.Get("authorization") {
+		if given != "Bearer "+fakeToken {
+			return "", status.Error(codes.Unauthenticated, "the credential is not valid")
+		}
+		actors = append(actors, "admin-token")
+	}
+	p, _ := peer.FromContext(ctx)
+	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
+		actors = append(actors, "certificate:dns:"+info.State.PeerCertificates[0].DNSNames[0])
+	}
+	switch {
+	case len(actors) > 1:
+		return "", status.Error(codes.Unauthenticated, "two credentials of different owners: give one of them")
+	case len(actors) == 1:
+		return actors[0], nil
+	case p.Addr.Network() == "unix":
+		return "unix:root", nil
+	}
+	return "", status.Error(codes.Unauthenticated, "no credential")
 }
 
 func (f *fakeAdmin) is() string {
@@ -282,7 +322,7 @@ func (f *fakeAdmin) Delete(_ context.Context, r *adminv1.DeleteRequest) (*adminv
 func fakePlanes() []*adminv1.DataPlane {
 	now := time.Now()
 	return []*adminv1.DataPlane{
-		{Node: "orders-1", Service: "orders", Kind: "envoy", Revision: 57, InSync: true, Since: timestamppb.New(now.Add(-5*time.Minute - time.Second)), Address: "127.0.0.1:5000"},
+		{Node: "orders-1", Service: "orders", Kind: "envoy", Revision: 57, InSync: true, Since: timestamppb.New(now.Add(-5*time.Minute - time.Second)), Address: "127.0.0.1:5000", Instance: "kq3v6c7dwyzaevb5mz2ggqzlxi"},
 		{Node: "node-7", Service: "payments", Kind: "envoy", Revision: 40, Reason: "refused mesh.inbound/payments: \x1b[31mno such\nfield", Since: timestamppb.New(now.Add(-50 * time.Hour))},
 	}
 }

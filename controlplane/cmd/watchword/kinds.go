@@ -27,6 +27,8 @@ var kinds = []kind{
 		[]string{"NAME", "REVISION", "TARGET", "MODE", "ISSUERS"}, authenticationRow},
 	{"AuthorizationPolicy", "authorizationpolicy", "authorizationpolicies", "authz",
 		[]string{"NAME", "REVISION", "TARGET", "ACTION", "RULES"}, authorizationRow},
+	{"RoleBinding", "rolebinding", "rolebindings", "rb",
+		[]string{"NAME", "REVISION", "ROLE", "SERVICES", "SUBJECTS"}, roleBindingRow},
 }
 
 // parseKind accepts a kind's singular, plural and short name in any case.

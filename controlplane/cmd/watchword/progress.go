@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/grpc"
+
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
 
@@ -19,10 +21,11 @@ const (
 	lineWidth = 79
 )
 
-// showProgress shows the updates until there are no more, and returns what
-// the last one said.
-func showProgress(p *progress, revision int64, updates <-chan *adminv1.WaitInSyncResponse) *syncReport {
-	started, last := time.Now(), &syncReport{}
+// follow shows the updates until there are no more, and returns the last one; nil
+// if there was none.
+func follow[T any](p *progress, updates <-chan *T, text func(last *T, elapsed time.Duration) string) *T {
+	var last *T
+	started := time.Now()
 	tick := time.NewTicker(p.interval())
 	defer tick.Stop()
 	defer p.clear()
@@ -32,11 +35,35 @@ func showProgress(p *progress, revision int64, updates <-chan *adminv1.WaitInSyn
 			if !ok {
 				return last
 			}
-			last = syncReportOf(u)
+			last = u
 		case <-tick.C:
-			p.show(progressText(revision, last, time.Since(started)))
+			p.show(text(last, time.Since(started)))
 		}
 	}
+}
+
+// receive reads a stream; the channels end with it, and ended has its error.
+func receive[T any](open func() (grpc.ServerStreamingClient[T], error)) (<-chan *T, <-chan error) {
+	updates, ended := make(chan *T), make(chan error, 1)
+	go func() {
+		defer close(updates)
+		stream, err := open()
+		for err == nil {
+			var update *T
+			if update, err = stream.Recv(); err == nil {
+				updates <- update
+			}
+		}
+		ended <- err
+	}()
+	return updates, ended
+}
+
+// showProgress shows how a revision spreads, and returns what was said last.
+func showProgress(p *progress, revision int64, updates <-chan *adminv1.WaitInSyncResponse) *syncReport {
+	return syncReportOf(follow(p, updates, func(last *adminv1.WaitInSyncResponse, elapsed time.Duration) string {
+		return progressText(revision, syncReportOf(last), elapsed)
+	}))
 }
 
 func syncReportOf(u *adminv1.WaitInSyncResponse) *syncReport {

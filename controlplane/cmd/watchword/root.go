@@ -13,6 +13,7 @@ const (
 	groupPolicies = "policies"
 	groupPlanes   = "planes"
 	groupTokens   = "tokens"
+	groupAccess   = "access"
 	groupServer   = "server"
 )
 
@@ -45,7 +46,8 @@ tokens that services call each other with, and tells every Envoy what to accept.
 	root.AddGroup(
 		&cobra.Group{ID: groupPolicies, Title: "Resources:"},
 		&cobra.Group{ID: groupPlanes, Title: "Data planes:"},
-		&cobra.Group{ID: groupTokens, Title: "Tokens:"},
+		&cobra.Group{ID: groupTokens, Title: "Instances and tokens:"},
+		&cobra.Group{ID: groupAccess, Title: "Access and keys:"},
 		&cobra.Group{ID: groupServer, Title: "This program:"},
 	)
 	root.SetHelpCommandGroupID(groupServer)
@@ -53,7 +55,8 @@ tokens that services call each other with, and tells every Envoy what to accept.
 	o.addFlags(root)
 	addCommands(root, groupPolicies, newApplyCommand(o), newDiffCommand(o), newGetCommand(o), newDeleteCommand(o), newImportCommand(o), newTestCommand(o))
 	addCommands(root, groupPlanes, newStatusCommand(o), newRefusalsCommand(o), newExplainCommand(o), newXDSCommand(o), newEnvoyCommand(o), newEnrolCommand(o))
-	addCommands(root, groupTokens, newClientSecretCommand(o), newTokenCommand(o))
+	addCommands(root, groupTokens, newJoinTokenCommand(o), newInstanceCommand(o), newClientSecretCommand(o), newTokenCommand(o))
+	addCommands(root, groupAccess, newWhoamiCommand(o), newDoctorCommand(o), newAuditCommand(o), newKEKCommand(o), newAdminTokenCommand(o))
 	addCommands(root, groupServer, newServeCommand(), newVersionCommand(o))
 	root.AddCommand(newExitCodesTopic())
 	root.InitDefaultHelpCmd()
@@ -109,22 +112,34 @@ type options struct {
 	server    string
 	dataDir   string
 	tokenFile string
-	output    format
-	noColor   bool
-	timeout   time.Duration
+	caFile    string
+	// A client certificate and its key; both or none.
+	clientCertFile, clientKeyFile string
+	output                        format
+	noColor                       bool
+	timeout                       time.Duration
+
+	// proved says whether a call had a token or a client certificate.
+	proved bool
 }
 
 func (o *options) addFlags(root *cobra.Command) {
 	o.output = formatTable
 	flags := root.PersistentFlags()
-	flags.StringVar(&o.server, "server", "", "admin API of the control plane: unix:`ADDRESS`, or HOST:PORT on loopback (default unix:DATA-DIR/admin.sock)")
-	flags.StringVar(&o.dataDir, "data-dir", "watchword-data", "`DIR` where serve keeps its data, the admin token and the admin socket")
-	flags.StringVar(&o.tokenFile, "token-file", "", "`FILE` with the admin token (default DATA-DIR/admin.token)")
+	flags.StringVar(&o.server, "server", "", "`ADDRESS` of the admin API: HOST:PORT with TLS, http://HOST:PORT of loopback without, or unix:PATH (default unix:DATA-DIR/admin.sock)")
+	flags.StringVar(&o.dataDir, "data-dir", "watchword-data", "`DIR` where serve keeps its data, the admin socket, the admin token and the certificate of its CA")
+	flags.StringVar(&o.tokenFile, "token-file", "", "`FILE` with a token for the admin API (default DATA-DIR/admin.token if it is there, but none at a Unix socket or with a client certificate)")
+	flags.StringVar(&o.caFile, "ca-file", "", "`FILE` with the CA of the control plane's certificate (default DATA-DIR/ca.pem if it is there, else the system's CAs)")
+	flags.StringVar(&o.clientCertFile, "client-cert-file", "", "`FILE` with a client certificate for the admin API")
+	flags.StringVar(&o.clientKeyFile, "client-key-file", "", "`FILE` with the private key of that certificate")
 	flags.VarP(&o.output, "output", "o", "`FORMAT` of what is printed: "+strings.Join(formatNames(), ", "))
 	flags.BoolVar(&o.noColor, "no-color", false, "no colours on a terminal (NO_COLOR does the same)")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "longest wait for one answer of the control plane")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formatNames(), cobra.ShellCompDirectiveNoFileComp)))
 	must(root.MarkPersistentFlagDirname("data-dir"))
+	for _, name := range []string{"token-file", "ca-file", "client-cert-file", "client-key-file"} {
+		must(root.MarkPersistentFlagFilename(name))
+	}
 }
 
 // noArguments refuses arguments, with the way out for those that users expect

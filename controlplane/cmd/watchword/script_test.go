@@ -47,7 +47,8 @@ func TestScripts(t *testing.T) {
 type fakeKey struct{}
 
 // startFakes gives each script a control plane in its watchword-data, which
-// listens on $ADDR too, a token endpoint at $TOKEN_URL, and startEnrolment.
+// listens on $ADDR too, and with TLS on $TLS_ADDR, a token endpoint at $TOKEN_URL,
+// and startEnrolment. What [fakeAdmin.tlsConfig] writes is in $WORK.
 func startFakes(env *testscript.Env) error {
 	dir := filepath.Join(env.WorkDir, "watchword-data")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -64,12 +65,23 @@ func startFakes(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	secure, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
 	fake := newFakeAdmin(env.WorkDir)
-	env.Defer(fake.serve(socket, loopback))
+	config, err := fake.tlsConfig(env.WorkDir)
+	if err != nil {
+		return err
+	}
+	env.Defer(fake.serve(config, secure, socket, loopback))
 	env.Values[fakeKey{}] = fake
 	endpoint := httptest.NewServer(http.HandlerFunc(fakeTokenEndpoint))
 	env.Defer(endpoint.Close)
 	env.Setenv("ADDR", loopback.Addr().String())
+	env.Setenv("TLS_ADDR", secure.Addr().String())
+	_, port, _ := net.SplitHostPort(secure.Addr().String())
+	env.Setenv("TLS_PORT", port)
 	env.Setenv("TOKEN_URL", endpoint.URL)
 	env.Setenv("TERM", "xterm")
 	return startEnrolment(env)

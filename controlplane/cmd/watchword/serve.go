@@ -28,8 +28,13 @@ and metrics. It keeps everything in an etcd inside the process, in --data-dir,
 or in the etcd cluster that --etcd-endpoints names.
 
 The first start makes the signing key, the key-encryption key (DATA-DIR/kek,
-unless --kek-file or WATCHWORD_KEK gives another: keep a copy, without it
-nothing can be read) and the admin token (DATA-DIR/admin.token).`,
+unless --kek-file, WATCHWORD_KEK or --kek-exec gives another: keep a copy,
+without it nothing can be read), the CA of the mesh (its certificate is in
+DATA-DIR/ca.pem) and the admin token (DATA-DIR/admin.token), which is there
+until roles replace it.
+
+Every listener has TLS, with a certificate of that CA or the one of
+--tls-cert-file. Only a loopback address may go without: http://HOST:PORT.`,
 		Example: `  watchword serve
   watchword serve --data-dir /var/lib/watchword --etcd-endpoints https://etcd-0:2379,https://etcd-1:2379`,
 		Args: noArguments(""),
@@ -37,13 +42,19 @@ nothing can be read) and the admin token (DATA-DIR/admin.token).`,
 	}
 	c, flags := &f.config, cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVar(&c.AdminListen, "admin-listen", controlplane.DefaultAdminListen, "`HOST:PORT` of the admin API (loopback)")
-	flags.StringVar(&c.XDSListen, "xds-listen", controlplane.DefaultXDSListen, "`HOST:PORT` of ADS for data planes (loopback)")
-	flags.StringVar(&c.STSListen, "sts-listen", controlplane.DefaultSTSListen, "`HOST:PORT` of the token service (loopback)")
-	flags.StringVar(&c.OpsListen, "ops-listen", controlplane.DefaultOpsListen, "`HOST:PORT` of /livez, /readyz and /metrics (loopback)")
-	flags.StringVar(&c.IssuerURL, "issuer-url", "", "`URL` in the iss of issued tokens, fixed at the first start (default http://STS-LISTEN)")
+	flags.StringVar(&c.AdminListen, "admin-listen", controlplane.DefaultAdminListen, "`HOST:PORT` of the admin API")
+	flags.StringVar(&c.XDSListen, "xds-listen", controlplane.DefaultXDSListen, "`HOST:PORT` of ADS and enrolment, for data planes")
+	flags.StringVar(&c.STSListen, "sts-listen", controlplane.DefaultSTSListen, "`HOST:PORT` of the token service")
+	flags.StringVar(&c.OpsListen, "ops-listen", controlplane.DefaultOpsListen, "`HOST:PORT` of /livez, /readyz and /metrics")
+	flags.StringVar(&c.AdminSocket, "admin-socket", "", "`PATH` of a Unix socket of the admin API for all users of this machine, whose names decide (default DATA-DIR/admin.sock, for the user of the control plane and root)")
+	flags.StringVar(&c.TLSCertFile, "tls-cert-file", "", "`FILE` with the certificate of admin API, token service and health, read again when it changes (default one of the mesh's CA)")
+	flags.StringVar(&c.TLSKeyFile, "tls-key-file", "", "`FILE` with the key of that certificate")
+	flags.StringSliceVar(&c.TLSNames, "tls-names", nil, "more `NAMES` and addresses for certificates of the mesh's CA, with commas")
+	flags.StringVar(&c.AdminClientCAFile, "admin-client-ca-file", "", "`FILE` with the CA of client certificates that RoleBindings name")
+	flags.StringVar(&c.IssuerURL, "issuer-url", "", "`URL` in the iss of issued tokens, fixed at the first start (default https://STS-LISTEN)")
 	flags.StringVar(&c.TrustDomain, "trust-domain", "", "trust domain of the SPIFFE IDs in sub, fixed at the first start (default "+controlplane.DefaultTrustDomain+")")
 	flags.StringVar(&c.KEKFile, "kek-file", "", "`FILE` with the key-encryption key, 32 random bytes in base64 (default DATA-DIR/kek, or WATCHWORD_KEK)")
+	flags.StringVar(&c.KEKExec, "kek-exec", "", "`COMMAND` that wraps and unwraps the key-encryption key, such as by a KMS")
 	flags.StringSliceVar(&c.Etcd.Endpoints, "etcd-endpoints", nil, "`URLS` of an etcd cluster, with commas; none: etcd runs inside this process")
 	flags.StringVar(&c.Etcd.Prefix, "etcd-prefix", "/watchword/", "`PREFIX` of all keys in etcd")
 	flags.StringVar(&c.Etcd.CAFile, "etcd-ca-file", "", "`FILE` with the CA of etcd's certificates")
@@ -51,6 +62,7 @@ nothing can be read) and the admin token (DATA-DIR/admin.token).`,
 	flags.StringVar(&c.Etcd.KeyFile, "etcd-key-file", "", "`FILE` with the key of that certificate")
 	flags.StringVar(&c.Etcd.Username, "etcd-username", "", "user name for etcd")
 	flags.StringVar(&c.Etcd.PasswordFile, "etcd-password-file", "", "`FILE` with the password for etcd")
+	flags.BoolVar(&c.KongSecretIsBase64, "kong-secret-is-base64", false, "secrets that come through Kong's admin API are base64, unless a request says")
 	flags.StringVar(&f.logLevel, "log-level", "info", "least `LEVEL` that is logged: trace, debug, info, warn, error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log on stderr: text or json")
 	return cmd

@@ -125,7 +125,7 @@ func (c *console) printStatus(r *statusReport, now time.Time) error {
 		return nil
 	}
 	if len(r.DataPlanes) > 0 {
-		c.table([]string{"NODE", "SERVICE", "KIND", "REVISION", "IN-SYNC", "SINCE", "REASON"}, planeRows(r.DataPlanes, now))
+		c.table([]string{"NODE", "SERVICE", "INSTANCE", "KIND", "REVISION", "IN-SYNC", "SINCE", "REASON"}, planeRows(r.DataPlanes, now))
 		fmt.Fprintln(c.out)
 	}
 	fmt.Fprintf(c.out, "%s, %d in sync at revision %d\n", count(len(r.DataPlanes), "data plane"), r.inSync(), r.Revision)
@@ -152,12 +152,11 @@ func planeRows(planes []planeView, now time.Time) [][]cell {
 			// It has what there is, which is nothing: the name may be wrong.
 			inSync = cell{"empty", []color.Attribute{color.FgYellow}}
 		}
-		since := ""
-		if p.Since != nil {
-			since = age(*p.Since, now)
-		}
-		row := plain(p.Node, p.Service, p.Kind, fmt.Sprint(p.Revision))
-		rows = append(rows, append(append(row, inSync), plain(since, p.Reason)...))
+		row := plain(p.Node, p.Service, shortInstance(p.Instance), p.Kind, fmt.Sprint(p.Revision))
+		rows = append(rows, append(append(row, inSync), plain(ageOf(p.Since, now), p.Reason)...))
 	}
 	return rows
 }
+
+// shortInstance is enough of an instance's ID to tell those of a service apart.
+func shortInstance(id string) string { return id[:min(len(id), 8)] }

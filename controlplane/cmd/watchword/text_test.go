@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -52,30 +53,56 @@ func TestTextOfLargeRevision(t *testing.T) {
 	}
 }
 
-// The admin token must not leave the machine.
-func TestDialTarget(t *testing.T) {
-	for address, want := range map[string]string{
-		"unix:/run/w/admin.sock":   "unix:///run/w/admin.sock",
-		"unix:///run/w/admin.sock": "unix:///run/w/admin.sock",
-		"127.0.0.1:7400":           "passthrough:///127.0.0.1:7400",
-		"127.9.9.9:7400":           "passthrough:///127.9.9.9:7400",
-		"[::1]:7400":               "passthrough:///[::1]:7400",
-		"localhost:7400":           "passthrough:///localhost:7400",
-		"[::ffff:127.0.0.1]:7400":  "passthrough:///[::ffff:127.0.0.1]:7400",
-		"0.0.0.0:7400":             "",
-		":7400":                    "",
-		"[::]:7400":                "",
-		"10.0.0.1:7400":            "",
-		"localhost.evil:7400":      "",
-		"127.0.0.1.evil:7400":      "",
-		"dns:///localhost:7400":    "",
-		"http://127.0.0.1:7400":    "",
-		"xds:///w":                 "",
-		"":                         "",
+// Without TLS nothing leaves the machine, and nothing but an address is one.
+func TestParseEndpoint(t *testing.T) {
+	for text, want := range map[string]string{
+		"unix:/run/w/admin.sock":        "unix:///run/w/admin.sock",
+		"unix:///run/w/admin.sock":      "unix:///run/w/admin.sock",
+		"127.0.0.1:7400":                "tls passthrough:///127.0.0.1:7400",
+		"mesh.example:7400":             "tls passthrough:///mesh.example:7400",
+		"https://mesh.example:7400":     "tls passthrough:///mesh.example:7400",
+		"[2001:db8::1]:7400":            "tls passthrough:///[2001:db8::1]:7400",
+		"http://127.9.9.9:7400":         "passthrough:///127.9.9.9:7400",
+		"http://[::1]:7400":             "passthrough:///[::1]:7400",
+		"http://localhost:7400":         "passthrough:///localhost:7400",
+		"http://[::ffff:127.0.0.1]:740": "passthrough:///[::ffff:127.0.0.1]:740",
+		"http://0.0.0.0:7400":           "",
+		"http://:7400":                  "",
+		"http://10.0.0.1:7400":          "",
+		"http://localhost.evil:7400":    "",
+		"http://127.0.0.1.evil:7400":    "",
+		"http://127.0.0.1:7400/":        "",
+		"http://https://127.0.0.1:7400": "",
+		":7400":                         "",
+		"mesh.example":                  "",
+		"mesh.example:":                 "",
+		"mesh.example:0":                "",
+		"mesh.example:99999":            "",
+		"mesh.example:7400/v1":          "",
+		"user@mesh.example:7400":        "",
+		"dns:///localhost:7400":         "",
+		"xds:///w":                      "",
+		"":                              "",
 	} {
-		got, err := dialTarget(address)
-		if got != want || (err == nil) != (want != "") {
-			t.Errorf("dialTarget(%q) = %q, %v, want %q", address, got, err, want)
+		got := ""
+		e, err := parseEndpoint(text)
+		if err == nil {
+			got = e.target()
+		}
+		if err == nil && e.tls() {
+			got = "tls " + got
+		}
+		if got != want {
+			t.Errorf("parseEndpoint(%q) = %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+// A name that turns out to be another machine's is not connected to without TLS.
+func TestDialLoopback(t *testing.T) {
+	for _, address := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
+		if _, err := dialLoopback(t.Context(), address); err == nil || !strings.Contains(err.Error(), "is not loopback") {
+			t.Errorf("dialLoopback(%s) = %v, want a refusal", address, err)
 		}
 	}
 }
@@ -106,6 +133,28 @@ func TestLongSocketPath(t *testing.T) {
 	f, ok := o.notReachable("connection error: desc = \"transport: Error while dialing: dial unix: invalid argument\"").(*failure)
 	if !ok || !strings.Contains(f.hint, "shorter --data-dir") {
 		t.Errorf("notReachable = %+v, want a hint at the length of the path", f)
+	}
+}
+
+// Each way in which a connection fails has its own way out.
+func TestWayThere(t *testing.T) {
+	handshake := `connection error: desc = "transport: authentication handshake failed: %s"`
+	preface := `connection error: desc = "error reading server preface: %s"`
+	for _, c := range []struct{ server, message, text, hint string }{
+		{"m:1", fmt.Sprintf(handshake, "tls: failed to verify certificate: x509: certificate signed by unknown authority"), "at m:1: tls: failed to verify certificate: x509: certificate signed by unknown authority", "--ca-file"},
+		{"m:1", fmt.Sprintf(handshake, "x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"), "IP SANs", "--tls-names"},
+		{"m:1", fmt.Sprintf(handshake, "x509: certificate has expired or is not yet valid"), "at m:1: x509: certificate has expired", "clocks"},
+		{"m:1", fmt.Sprintf(preface, "remote error: tls: certificate required"), "at m:1: remote error: tls: certificate required", "--client-cert-file"},
+		{"m:1", "write tcp 127.0.0.1:2->127.0.0.1:1: write: broken pipe", "not reachable at m:1: write tcp", "--client-cert-file"},
+		{"http://localhost:1", fmt.Sprintf(preface, "EOF"), "at http://localhost:1: EOF", "leave http:// out"},
+		{"unix:/s", `connection error: desc = "transport: Error while dialing: dial unix /s: connect: permission denied"`, "at unix:/s: dial unix /s: connect: permission denied", "root"},
+		{"m:1", "reading etcd: no leader", "can't do this now: reading etcd: no leader", "try again"},
+	} {
+		o := &options{server: c.server}
+		f, ok := o.notReachable(c.message).(*failure)
+		if !ok || f.code != exitUnreachable || !strings.Contains(f.Error(), c.text) || !strings.Contains(f.hint, c.hint) {
+			t.Errorf("notReachable(%q) at %s = %+v, want %q and a hint at %q", c.message, c.server, f, c.text, c.hint)
+		}
 	}
 }
 

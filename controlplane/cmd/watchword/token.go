@@ -29,9 +29,9 @@ func newTokenCommand(o *options) *cobra.Command {
 		Use:   "token --service SERVICE --audience AUDIENCE",
 		Short: "Print a token as the service would get it",
 		Long: `Prints an access token of the service for the audience, and nothing else. The
-admin API issues it, to whoever has the admin token; with --client-secret-file
-and --token-url it comes from the token endpoint, by the way that the service
-itself takes (client_credentials).
+admin API issues it, to security officers and to the owners of the service; with
+--client-secret-file and --token-url it comes from the token endpoint, by the way
+that the service itself takes (client_credentials).
 
 The client secret file holds what ` + "`watchword client-secret create -o json`" + ` printed,
 or the secret alone; the client ID is then the name of the service.`,
@@ -81,7 +81,7 @@ func runToken(cmd *cobra.Command, o *options, flags *tokenFlags) error {
 		response, err := c.IssueToken(ctx, &adminv1.IssueTokenRequest{Service: flags.service, Audience: flags.audience, Scope: flags.scope})
 		switch status.Code(err) {
 		case codes.OK:
-		case codes.FailedPrecondition, codes.PermissionDenied:
+		case codes.FailedPrecondition:
 			// The code that the token endpoint's refusal has too.
 			return &failure{code: exitRefused, err: errors.New(oneLine(status.Convert(err).Message())),
 				hint: "`watchword get service " + flags.service + "` shows whether it is there, and in spec.calls which services and scopes it may ask for"}

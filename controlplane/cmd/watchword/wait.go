@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -71,7 +72,9 @@ func (c *client) waitInSync(ctx context.Context, con *console, r *changeReport, 
 	revision := r.Revision
 	ctx, cancel := context.WithTimeout(ctx, timeout+waitSlack)
 	defer cancel()
-	updates, ended := c.followSync(ctx, &adminv1.WaitInSyncRequest{Revision: revision, Services: r.services, Timeout: durationpb.New(timeout)})
+	updates, ended := receive(func() (grpc.ServerStreamingClient[adminv1.WaitInSyncResponse], error) {
+		return c.WaitInSync(ctx, &adminv1.WaitInSyncRequest{Revision: revision, Services: r.services, Timeout: durationpb.New(timeout)})
+	})
 	p := &progress{w: con.err, redraw: con.errTerminal}
 	last := showProgress(p, revision, updates)
 	err := <-ended
@@ -85,24 +88,6 @@ func (c *client) waitInSync(ctx context.Context, con *console, r *changeReport, 
 	}
 	fmt.Fprintf(con.err, "revision %d is stored, but the wait for it broke off; see `watchword status`\n", revision)
 	return last, err
-}
-
-// followSync streams the progress; the channels end with the stream, and
-// ended has its error.
-func (c *client) followSync(ctx context.Context, request *adminv1.WaitInSyncRequest) (<-chan *adminv1.WaitInSyncResponse, <-chan error) {
-	updates, ended := make(chan *adminv1.WaitInSyncResponse), make(chan error, 1)
-	go func() {
-		defer close(updates)
-		stream, err := c.WaitInSync(ctx, request)
-		for err == nil {
-			var update *adminv1.WaitInSyncResponse
-			if update, err = stream.Recv(); err == nil {
-				updates <- update
-			}
-		}
-		ended <- err
-	}()
-	return updates, ended
 }
 
 // notInSync names those that are not in sync, and why.

@@ -365,7 +365,7 @@ type ApplyResponse struct {
 	// when nothing changed.
 	Revision int64     `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Changes  []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
-	// How many transactions were needed: more than one above 128 changes.
+	// How many transactions were needed: more than one above 126 changes.
 	Transactions int32    `protobuf:"varint,3,opt,name=transactions,proto3" json:"transactions,omitempty"`
 	Warnings     []string `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// The services that the documents concern, changed or not: those to name in

@@ -3080,7 +3080,10 @@ type ConsumerSpec struct {
 	Tags        []string      `protobuf:"bytes,4,rep,name=tags,proto3" json:"tags,omitempty"`
 	Credentials []*Credential `protobuf:"bytes,5,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	// Tokens of an Issuer that are this consumer's.
-	Match         *ConsumerMatch `protobuf:"bytes,6,opt,name=match,proto3" json:"match,omitempty"`
+	Match *ConsumerMatch `protobuf:"bytes,6,opt,name=match,proto3" json:"match,omitempty"`
+	// When it was made, in seconds since 1970 (Unix time), for who asks by Kong's
+	// API. Zero is not known; what is stored stays.
+	CreatedAt     int64 `protobuf:"varint,7,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3157,6 +3160,13 @@ func (x *ConsumerSpec) GetMatch() *ConsumerMatch {
 	return nil
 }
 
+func (x *ConsumerSpec) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
 // Credential is a key that a consumer signs with.
 type Credential struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3169,7 +3179,11 @@ type Credential struct {
 	KeySet *KeySet `protobuf:"bytes,3,opt,name=key_set,json=keySet,proto3" json:"key_set,omitempty"`
 	// The algorithm of a key that does not name its own. Default: the usual one of
 	// its type.
-	Algorithm     string `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Algorithm string `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	// For those who look after credentials; no policy selects by them.
+	Tags []string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty"`
+	// As created_at of the consumer.
+	CreatedAt     int64 `protobuf:"varint,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3230,6 +3244,20 @@ func (x *Credential) GetAlgorithm() string {
 		return x.Algorithm
 	}
 	return ""
+}
+
+func (x *Credential) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *Credential) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
 }
 
 type ConsumerMatch struct {
@@ -3959,20 +3987,25 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\x06cookie\x18\x04 \x01(\tR\x06cookie\x12\x12\n" +
 	"\x04form\x18\x05 \x01(\tR\x04form\x12\x1f\n" +
 	"\boverride\x18\x06 \x01(\bH\x00R\boverride\x88\x01\x01B\v\n" +
-	"\t_override\"\xe8\x01\n" +
+	"\t_override\"\x87\x02\n" +
 	"\fConsumerSpec\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1b\n" +
 	"\tcustom_id\x18\x02 \x01(\tR\bcustomId\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\tR\x02id\x12\x12\n" +
 	"\x04tags\x18\x04 \x03(\tR\x04tags\x12A\n" +
 	"\vcredentials\x18\x05 \x03(\v2\x1f.watchword.policy.v1.CredentialR\vcredentials\x128\n" +
-	"\x05match\x18\x06 \x01(\v2\".watchword.policy.v1.ConsumerMatchR\x05match\"\x82\x01\n" +
+	"\x05match\x18\x06 \x01(\v2\".watchword.policy.v1.ConsumerMatchR\x05match\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\a \x01(\x03R\tcreatedAt\"\xb5\x01\n" +
 	"\n" +
 	"Credential\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x124\n" +
 	"\akey_set\x18\x03 \x01(\v2\x1b.watchword.policy.v1.KeySetR\x06keySet\x12\x1c\n" +
-	"\talgorithm\x18\x04 \x01(\tR\talgorithm\"_\n" +
+	"\talgorithm\x18\x04 \x01(\tR\talgorithm\x12\x12\n" +
+	"\x04tags\x18\x05 \x03(\tR\x04tags\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"_\n" +
 	"\rConsumerMatch\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x126\n" +
 	"\x06claims\x18\x02 \x03(\v2\x1e.watchword.policy.v1.ConditionR\x06claims\"\xd4\x02\n" +

@@ -1,0 +1,88 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/watchword-mesh/watchword/controlplane/audit"
+	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
+)
+
+// Enrolments are the instances of services, and what they enrol with. Each entry
+// is written with the change; what was made, such as an ID, may be added to its
+// subjects.
+type Enrolments interface {
+	// CreateJoinToken returns the text of the token, which is shown once. ErrUnknown
+	// says that the service is gone.
+	CreateJoinToken(ctx context.Context, t NewJoinToken, e audit.Entry) (token string, kept *adminv1.JoinToken, err error)
+	// ListJoinTokens lists those of a service, or of all.
+	ListJoinTokens(ctx context.Context, service string) ([]*adminv1.JoinToken, error)
+	// JoinTokenService is the service of a join token, or ErrUnknown.
+	JoinTokenService(ctx context.Context, id string) (string, error)
+	// RevokeJoinToken ends a join token; ErrUnknown says that there is none.
+	RevokeJoinToken(ctx context.Context, id string, e audit.Entry) error
+	// ListInstances lists those of a service, or of all.
+	ListInstances(ctx context.Context, service string) ([]*adminv1.Instance, error)
+	// RevokeInstances ends the enrolments that are named, or without names all of
+	// the service with its join tokens. An instance that is not there is ErrUnknown,
+	// and none is revoked then.
+	RevokeInstances(ctx context.Context, service string, instances []string, e audit.Entry) (*adminv1.RevokeInstancesResponse, error)
+}
+
+// NewJoinToken is a join token to make.
+type NewJoinToken struct {
+	Service string
+	Uses    int32
+	TTL     time.Duration
+	// CreatedBy is the name of the actor.
+	CreatedBy string
+}
+
+// Secrets are the client secrets of services, without what is secret of them.
+type Secrets interface {
+	// ListClientSecrets lists those of a service, or of all.
+	ListClientSecrets(ctx context.Context, service string) ([]*adminv1.ClientSecret, error)
+	// DeleteClientSecret returns when the secret is good no more; ErrUnknown says
+	// that there is none.
+	DeleteClientSecret(ctx context.Context, service, id string, e audit.Entry) error
+}
+
+// AuditLog is what was written down.
+type AuditLog interface {
+	// ListAudit returns entries, the newest first.
+	ListAudit(ctx context.Context, q AuditQuery) ([]audit.Entry, error)
+}
+
+// AuditQuery selects entries.
+type AuditQuery struct {
+	// Limit is how many at most.
+	Limit int
+	// Before is an ID: only older ones. Empty begins with the newest.
+	Before string
+	// Actor is a name; empty is all.
+	Actor string
+	// Refused is only refused attempts.
+	Refused bool
+}
+
+// KEK is the key-encryption key.
+type KEK interface {
+	// RotateKEK reads the key anew and seals everything with it. It reports how far
+	// it is; the last report has Finished. An error of progress ends the reports,
+	// not the work.
+	RotateKEK(ctx context.Context, e audit.Entry, progress func(*adminv1.RotateKEKResponse) error) error
+}
+
+// AdminTokens is the admin token of the first start, or a later one.
+type AdminTokens interface {
+	// RevokeAdminToken returns when the token is good no more, here.
+	RevokeAdminToken(ctx context.Context, e audit.Entry) error
+	// CreateAdminToken returns the file that holds the new one.
+	CreateAdminToken(ctx context.Context, e audit.Entry) (path string, err error)
+}
+
+// Diagnosis looks at the control plane's own setup.
+type Diagnosis interface {
+	// Diagnose returns what it found, what is sound as well.
+	Diagnose(ctx context.Context) ([]*adminv1.Finding, error)
+}

@@ -1,0 +1,87 @@
+package enrolment
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+	"unicode"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/watchword-mesh/watchword/controlplane/audit"
+	"github.com/watchword-mesh/watchword/controlplane/bearer"
+	"github.com/watchword-mesh/watchword/controlplane/store"
+	"github.com/watchword-mesh/watchword/internal/identity"
+	"github.com/watchword-mesh/watchword/issuer/ca"
+	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
+)
+
+// maxNode is the longest name that an instance may give itself, in bytes.
+const maxNode = 256
+
+// read checks what of a request is checked before the credential.
+func read(req *enrolmentv1.EnrolRequest, source string) (request, error) {
+	r := request{source: source, service: req.GetService(), node: req.GetNode()}
+	if _, err := identity.Parse(identity.ID{TrustDomain: "x", Service: r.service}.String()); err != nil {
+		r.service = ""
+		return r, refusef("what it asks for can't be the name of a service")
+	}
+	if len(r.node) > maxNode || strings.ContainsFunc(r.node, unicode.IsControl) {
+		return r, refusef("the name that it gives itself is too long, or has control characters")
+	}
+	key, spki, err := ca.ParseRequest(req.GetCertificateRequest())
+	if err != nil {
+		return r, refusef("%v", err)
+	}
+	public, err := ca.InstanceKey(spki)
+	if err != nil {
+		return r, refusef("%v", err)
+	}
+	r.key, r.jwk, r.instance = key, public.JWK(), identity.InstanceOf(spki)
+	return r, nil
+}
+
+func verifyKubernetes(text string, issuers []bearer.Issuer, now time.Time) (bearer.Token, error) {
+	token, err := bearer.Verify(text, issuers, now)
+	if err == nil && token.IssuedAt.IsZero() {
+		err = errors.New("the token has no iat")
+	}
+	return token, err
+}
+
+// refuse turns an error into what the caller hears, and has it written down.
+func (s *Server) refuse(r request, err error) error {
+	var refused *refusal
+	switch {
+	case errors.As(err, &refused), errors.Is(err, store.ErrNoService), errors.Is(err, store.ErrUsedUp):
+		return s.refused(r, err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return status.FromContextError(err).Err()
+	case status.Code(err) != codes.Unknown:
+		return err
+	}
+	return s.fault("enrolling an instance", err)
+}
+
+// refused is one of two sentences. A source that keeps failing hears the second,
+// and is written down no more.
+func (s *Server) refused(r request, err error) error {
+	s.metrics.refused.Inc()
+	wait, first := s.failed.Add(r.source, s.Now())
+	if wait == 0 || first {
+		s.Logger.Warn("enrolment refused", "service", r.service, "instance", r.instance, "source", r.source, "reason", err)
+		s.Refused(audit.Entry{Actor: "stranger", Source: r.source, Method: "Enrol", Outcome: audit.Refused,
+			Subjects: []string{"service " + r.service}, Reason: err.Error()})
+	}
+	if wait > 0 {
+		return status.Error(codes.ResourceExhausted, "too many failed enrolments from this address; check the credential")
+	}
+	return status.Errorf(codes.PermissionDenied, "the credential does not enrol an instance of service %q: it may be wrong, used up, expired or for another service; the control plane's log says which", r.service)
+}
+
+func (s *Server) fault(what string, err error) error {
+	s.Logger.Error(what, "error", err)
+	return status.Error(codes.Unavailable, "the control plane can't do this now; try again")
+}

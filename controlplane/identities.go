@@ -1,0 +1,103 @@
+package controlplane
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/watchword-mesh/watchword/controlplane/xds"
+	"github.com/watchword-mesh/watchword/internal/identity"
+	"github.com/watchword-mesh/watchword/issuer/ca"
+)
+
+// identities says who is at the other end of a connection, by its certificate: an
+// instance that is enrolled now, whatever it was when the certificate was made.
+type identities struct {
+	loop *loop
+}
+
+var errStranger = status.Error(codes.Unauthenticated,
+	"a data plane needs the certificate of an enrolled instance: start it with `watchword envoy`, or enrol it with `watchword enrol`")
+
+// ofCall is the instance that a gRPC call comes from, and its key.
+func (i identities) ofCall(ctx context.Context) (identity.ID, crypto.PublicKey, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return identity.ID{}, nil, errStranger
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return identity.ID{}, nil, errStranger
+	}
+	leaf, ours := verifiedBy(info.State.VerifiedChains, i.loop.authority())
+	if leaf == nil || !ours {
+		return identity.ID{}, nil, errStranger
+	}
+	id, err := i.ofLeaf(leaf)
+	return id, leaf.PublicKey, err
+}
+
+// ofLeaf is the instance of a certificate that our own CA has signed.
+func (i identities) ofLeaf(leaf *x509.Certificate) (identity.ID, error) {
+	id, err := i.loop.authority().Instance(leaf)
+	if err != nil {
+		return identity.ID{}, status.Error(codes.Unauthenticated, "the certificate is not that of an instance")
+	}
+	if _, ok := i.loop.instance(id.Service, id.Instance); !ok {
+		return identity.ID{}, status.Error(codes.PermissionDenied, "this instance is not enrolled any more; enrol with a new key")
+	}
+	return id, nil
+}
+
+// ofStream and ofReport are ofCall in the words of others.
+func (i identities) ofStream(ctx context.Context) (xds.Identity, error) {
+	id, _, err := i.ofCall(ctx)
+	return xds.Identity{Service: id.Service, Instance: id.Instance}, err
+}
+
+func (i identities) ofReport(ctx context.Context) (string, error) {
+	id, _, err := i.ofCall(ctx)
+	return id.Service, err
+}
+
+// verifiedBy is the certificate of a client that TLS has verified, and whether it
+// was our own CA that signed it: the CA of people could sign what looks like one
+// of an instance.
+func verifiedBy(chains [][]*x509.Certificate, own *ca.Authority) (leaf *x509.Certificate, ours bool) {
+	for _, chain := range chains {
+		leaf = chain[0]
+		if slices.ContainsFunc(own.Certificates(), chain[len(chain)-1].Equal) {
+			return leaf, true
+		}
+	}
+	return leaf, false
+}
+
+// errRevoked is for tokens of an instance that is not enrolled any more.
+var errRevoked = errors.New("the token is of an instance that is not enrolled any more")
+
+// ofToken is the service that a verified token of the built-in issuer is of, if it
+// was made by this mesh's own rules.
+func (i identities) ofToken(claims map[string]any) (string, error) {
+	service, _ := claims["client_id"].(string)
+	if i.loop.current.Load().Config.Service(service) == nil {
+		return "", fmt.Errorf("the token is of %.100q, which is not a service", service)
+	}
+	instance, has := claims["instance"]
+	if !has {
+		return service, nil
+	}
+	id, _ := instance.(string)
+	if _, ok := i.loop.instance(service, id); !ok {
+		return "", errRevoked
+	}
+	return service, nil
+}

@@ -1,0 +1,131 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/watchword-mesh/watchword/controlplane/audit"
+)
+
+// kekRecord is the stored form of a key that a plug-in has wrapped.
+type kekRecord struct {
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+	// Plugin is the plug-in's own name of the key that it wrapped with.
+	Plugin string `json:"plugin"`
+	Key    []byte `json:"key"`
+}
+
+func (r kekRecord) binding(prefix string) string { return prefix + keksPrefix + r.ID }
+
+// PluginKeyring returns the keys that are stored wrapped by a plug-in, the newest
+// first. If there are none, or if fresh is set for a rotation, it makes one.
+func (s *Store) PluginKeyring(ctx context.Context, p Plugin, fresh bool, entry audit.Entry) (Keyring, error) {
+	records, err := s.keks(ctx)
+	if err != nil {
+		return Keyring{}, err
+	}
+	if len(records) == 0 || fresh {
+		err := s.addKEK(ctx, p, len(records), entry)
+		if err != nil {
+			return Keyring{}, err
+		}
+		if records, err = s.keks(ctx); err != nil {
+			return Keyring{}, err
+		}
+	}
+	var keys []KEK
+	for _, r := range records {
+		k, err := s.unwrapKEK(ctx, p, r)
+		if err != nil {
+			return Keyring{}, err
+		}
+		keys = append(keys, k)
+	}
+	return NewKeyring(keys[0], keys[1:]...), nil
+}
+
+// keks reads the wrapped keys, the newest first.
+func (s *Store) keks(ctx context.Context) ([]kekRecord, error) {
+	type stored struct {
+		kekRecord
+		revision int64
+	}
+	var all []stored
+	err := s.pages(ctx, keksPrefix, func(name string, kv *mvccpb.KeyValue) error {
+		var r kekRecord
+		err := json.Unmarshal(kv.Value, &r)
+		if err == nil && name != keksPrefix+r.ID {
+			err = fmt.Errorf("it holds %s%s", keksPrefix, r.ID)
+		}
+		if err != nil {
+			return unreadable(kv, err)
+		}
+		all = append(all, stored{r, kv.CreateRevision})
+		return nil
+	})
+	slices.SortFunc(all, func(a, b stored) int { return cmp.Compare(b.revision, a.revision) })
+	var records []kekRecord
+	for _, r := range all {
+		records = append(records, r.kekRecord)
+	}
+	return records, err
+}
+
+// addKEK makes a key and stores it wrapped, beside the known number of others.
+// If another was faster with the first one, that is the first.
+func (s *Store) addKEK(ctx context.Context, p Plugin, known int, entry audit.Entry) error {
+	raw := make([]byte, kekBytes)
+	if _, err := rand.Read(raw); err != nil {
+		return err
+	}
+	k, err := newKEK(raw)
+	if err != nil {
+		return err
+	}
+	r := kekRecord{ID: k.ID(), Created: time.Now().UTC()}
+	answer, err := p.ask(ctx, pluginRequest{Op: "wrap", Key: raw, Binding: r.binding(s.prefix)})
+	if err != nil {
+		return err
+	}
+	r.Plugin, r.Key = answer.ID, answer.Key
+	// What can't be unwrapped again must not seal anything.
+	if _, err := s.unwrapKEK(ctx, p, r); err != nil {
+		return err
+	}
+	value, err := encodeJSON(r)
+	if err != nil {
+		return err
+	}
+	var conditions []clientv3.Cmp
+	if known == 0 {
+		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(s.prefix+keksPrefix).WithPrefix(), "=", 0))
+	}
+	_, err = s.write(ctx, entry, conditions, clientv3.OpPut(s.prefix+keksPrefix+r.ID, value))
+	if errors.Is(err, ErrConflict) {
+		return nil
+	}
+	return err
+}
+
+func (s *Store) unwrapKEK(ctx context.Context, p Plugin, r kekRecord) (KEK, error) {
+	answer, err := p.ask(ctx, pluginRequest{Op: "unwrap", Key: r.Key, Binding: r.binding(s.prefix), ID: r.Plugin})
+	if err != nil {
+		return nil, err
+	}
+	if len(answer.Key) == kekBytes {
+		if k, err := newKEK(answer.Key); err == nil && k.ID() == r.ID {
+			return k, nil
+		}
+	}
+	return nil, fmt.Errorf("the key-encryption program %s (--kek-exec) unwrapped %s%s%s to another key than it had wrapped: is it set up as it was then?", p.name(), s.prefix, keksPrefix, r.ID)
+}

@@ -1,0 +1,86 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/watchword-mesh/watchword/controlplane/audit"
+)
+
+// enrolmentsRecord is kept of a service whose enrolments were all revoked.
+type enrolmentsRecord struct {
+	RevokedBefore time.Time `json:"revoked_before"`
+}
+
+func decodeEnrolments(value []byte) (time.Time, error) {
+	var r enrolmentsRecord
+	err := json.Unmarshal(value, &r)
+	return r.RevokedBefore, err
+}
+
+// RevokeInstances ends the enrolments of some instances of a service, or of all:
+// then its join tokens end in the same transaction, and what proves an instance
+// from elsewhere must be younger than the entry's time (default now), see
+// Snapshot.RevokedBefore. It returns what there was to end. More instances than
+// fit into one transaction are ended by several, each with an audit entry.
+//
+// It compares nothing and can't be held up by others that write.
+func (s *Store) RevokeInstances(ctx context.Context, service string, ids []string, entry audit.Entry) (revoked, tokens []string, revision int64, err error) {
+	if len(ids) == 0 {
+		return s.revokeAll(ctx, service, entry)
+	}
+	for batch := range slices.Chunk(ids, maxBatch) {
+		var ops []clientv3.Op
+		for _, id := range slices.Compact(slices.Sorted(slices.Values(batch))) {
+			ops = append(ops, clientv3.OpDelete(s.prefix+instancesPrefix+service+"/"+id, clientv3.WithPrevKV()))
+		}
+		resp, err := s.transact(ctx, entry, nil, ops...)
+		if err != nil {
+			return revoked, nil, revision, err
+		}
+		revision = resp.Header.Revision
+		for n := range ops {
+			revoked = append(revoked, s.deleted(resp, n, instancesPrefix+service+"/")...)
+		}
+	}
+	return revoked, nil, revision, nil
+}
+
+func (s *Store) revokeAll(ctx context.Context, service string, entry audit.Entry) (revoked, tokens []string, revision int64, err error) {
+	now := entry.Time
+	if now.IsZero() {
+		now = time.Now()
+	}
+	value, err := encodeJSON(enrolmentsRecord{RevokedBefore: now.UTC()})
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	instances, joinTokens := instancesPrefix+service+"/", joinTokensPrefix+service+"/"
+	// However many there are: a range is one operation.
+	resp, err := s.transact(ctx, entry, []clientv3.Cmp{exists(s.serviceKey(service))},
+		clientv3.OpDelete(s.prefix+instances, clientv3.WithPrefix(), clientv3.WithPrevKV()),
+		clientv3.OpDelete(s.prefix+joinTokens, clientv3.WithPrefix(), clientv3.WithPrevKV()),
+		clientv3.OpPut(s.prefix+enrolmentsPrefix+service, value))
+	if errors.Is(err, ErrConflict) {
+		err = ErrNoService
+	}
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	return s.deleted(resp, 0, instances), s.deleted(resp, 1, joinTokens), resp.Header.Revision, nil
+}
+
+// deleted are the names, without a prefix, that the nth operation deleted.
+func (s *Store) deleted(resp *clientv3.TxnResponse, n int, prefix string) []string {
+	var names []string
+	for _, kv := range resp.Responses[n].GetResponseDeleteRange().PrevKvs {
+		names = append(names, strings.TrimPrefix(string(kv.Key), s.prefix+prefix))
+	}
+	return names
+}

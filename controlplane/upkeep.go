@@ -1,0 +1,87 @@
+package controlplane
+
+import (
+	"context"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watchword-mesh/watchword/controlplane/audit"
+	"github.com/watchword-mesh/watchword/controlplane/store"
+)
+
+// What is kept of the audit, and how often the rest is swept out.
+const (
+	auditEntries = 100_000
+	auditAge     = 365 * 24 * time.Hour
+	sweepEvery   = 10 * time.Minute
+	// refusalsPerMinute bounds what strangers can have written down.
+	refusalsPerMinute = 60
+)
+
+// sweep removes what has ended: join tokens, instances that have not renewed for
+// long, old entries of the audit.
+func (r *replica) sweep(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		removed, err := r.store.Sweep(ctx, time.Now(), store.Retention{AuditEntries: auditEntries, AuditAge: auditAge})
+		if err != nil && ctx.Err() == nil {
+			r.Logger.Warn("what has ended could not be swept out; trying again later", "error", err)
+		} else if removed > 0 {
+			r.Logger.Debug("swept out what has ended", "records", removed)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// noteRefusal writes a refused attempt down.
+func (r *replica) noteRefusal(e audit.Entry) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := r.store.Record(ctx, e); err != nil {
+		r.Logger.Warn("a refused attempt could not be written down", "actor", e.Actor, "source", e.Source, "method", e.Method, "reason", e.Reason, "error", err)
+	}
+}
+
+// caFile in the data folder has the CA certificates, for clients on this machine.
+const caFile = "ca.pem"
+
+// openDoors makes the TLS configurations, and shows the CA to clients here.
+func (r *replica) openDoors(l *listeners) error {
+	names, err := l.names(r.Config)
+	if err != nil {
+		return err
+	}
+	if r.doors, err = newDoors(r.Config, r.loop.authority, names); err != nil {
+		return err
+	}
+	r.diagnosis.doors, r.diagnosis.at = r.doors, l
+	var text []byte
+	for _, c := range r.loop.authority().Certificates() {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	path := filepath.Join(r.DataDir, caFile)
+	if err := os.WriteFile(path+".new", text, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// full counts connections that a listener had no place for.
+func (r *replica) full(listener string) func() {
+	if r.overload == nil {
+		r.overload = prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "watchword_connections_refused_total", Help: "Connections beyond the limits of a listener.",
+		}, []string{"listener"})
+		r.registry.MustRegister(r.overload)
+	}
+	return r.overload.WithLabelValues(listener).Inc
+}
