@@ -90,6 +90,7 @@ func TestNodeIsALabel(t *testing.T) {
 	for _, tt := range []struct{ node, want string }{
 		{"", "one"},
 		{"a\nb\x00c", "a bc"},
+		{"\x00\x1b", "one"},
 		{strings.Repeat("x", 300), strings.Repeat("x", 256)},
 	} {
 		p := f.connectAs(t, orders1, &core.Node{Id: tt.node})
