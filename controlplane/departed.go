@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"sync"
 	"time"
 
 	"github.com/watchword-mesh/watchword/controlplane/store"
@@ -18,12 +19,17 @@ type departures struct {
 	xds *xds.Server
 	// ending are those of deleted services, by SERVICE/ID.
 	ending map[string]*time.Timer
+	// left are those that the current snapshot may still have, by SERVICE/ID.
+	left sync.Map
 }
 
+// settled is when the current snapshot has none of those that left.
+func (d *departures) settled() { d.left.Clear() }
+
 // cut ends the streams of those that left by an event, and of those that were
-// leaving a service that is there again: what it gets now is none of theirs. The
-// loop calls it twice: before it publishes, so that nothing of the event is sent to
-// them, and when they are not let in again, for those that came back in between.
+// leaving a service that is there again: what it gets now is none of theirs. It comes
+// before the event is published, so that nothing of that is sent to them; until the
+// event's snapshot is the current one, left keeps them from coming back.
 func (d *departures) cut(e store.Event) {
 	for key, timer := range d.ending {
 		if service, instance := instanceName(key); e.Snapshot.Config.Service(service) != nil {
@@ -34,6 +40,7 @@ func (d *departures) cut(e store.Event) {
 	}
 	for _, key := range e.Instances {
 		if _, enrolled := e.Snapshot.Instances.Get(key); !enrolled {
+			d.left.Store(key, true)
 			d.leave(key, e)
 		}
 	}

@@ -146,7 +146,7 @@ func (l *loop) apply(e store.Event) {
 	l.tellIssuer(e, signing)
 	l.tellFetcher(e)
 	l.current.Store(e.Snapshot)
-	l.departures.cut(e)
+	l.departures.settled()
 	l.forgetRefusals(e.Snapshot.Config, services)
 	l.mu.Lock()
 	close(l.moved)
