@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -88,14 +90,14 @@ func TestManagedEnvoyStartsFirst(t *testing.T) {
 	wantStatus(t, "without", meshtest.Call{}, m.send(t, "orders", meshtest.Call{}), 401)
 }
 
-// While a service is gone its Envoy denies, and its tokens are those of
-// nobody; made again under the same name it takes requests again, without a
-// restart.
+// While a service is gone its Envoy denies, and its tokens are those of nobody. Made
+// again under the same name it is another service: who was enrolled for the old one
+// stays out until it enrols anew, which it can without a restart.
 func TestServiceDeletedAndMadeAgain(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t)
+	m.Apply(t, shopAndOrders(t, m))
 	e := startOwnEnvoy(t, m, "envoy.yaml")
-	m.ApplyWait(t, shopAndOrders(t, m))
 	call := meshtest.Call{Token: m.Token(t, "shop", "orders")}
 	conn := &meshtest.Conn{Address: e.address}
 	wantStatus(t, "before", call, conn.Do(t, call), 200)
@@ -106,6 +108,16 @@ func TestServiceDeletedAndMadeAgain(t *testing.T) {
 	wantStatus(t, "deleted, new connection", call, meshtest.Send(t, e.address, call), 403)
 
 	m.ApplyWait(t, shopAndOrders(t, m))
-	wantStatus(t, "made again", call, conn.Do(t, call), 200)
+	wantStatus(t, "made again, and not enrolled", call, conn.Do(t, call), 403)
+	if err := os.Remove(filepath.Join(e.identity, "key.pem")); err != nil {
+		t.Fatal(err)
+	}
+	enrolOrders(t, m, e.identity)
+	meshtest.Eventually(t, func() error {
+		if got := conn.Do(t, call); got.Status != 200 {
+			return fmt.Errorf("enrolled anew: got %d %q, want 200", got.Status, got.Body)
+		}
+		return nil
+	})
 	wantStatus(t, "made again, no token", meshtest.Call{}, conn.Do(t, meshtest.Call{}), 401)
 }

@@ -15,7 +15,8 @@ import (
 // ownEnvoy is an Envoy with a listener of its own and our two filters in it.
 type ownEnvoy struct {
 	meshtest.Envoy
-	address string
+	address  string
+	identity string // where `watchword enrol` keeps its certificate
 }
 
 // newOwnEnvoy prepares one of the configs of deployments/envoy, which are for the
@@ -28,7 +29,9 @@ func newOwnEnvoy(t *testing.T, m *mesh, file string) *ownEnvoy {
 	}
 	e := &ownEnvoy{address: meshtest.FreeAddress(t)}
 	e.Service, e.Admin = file, meshtest.FreeAddress(t)
-	replace := []string{"/var/lib/watchword/identity", enrolOrders(t, m)}
+	e.identity = meshtest.ShortDir(t)
+	enrolOrders(t, m, e.identity)
+	replace := []string{"/var/lib/watchword/identity", e.identity}
 	for _, p := range []struct{ port, address string }{
 		{"8080", e.address}, {"8081", m.echo.Address}, {"9901", e.Admin}, {"7401", m.Config.XDSListen}, {"7470", m.Config.XDSListen},
 	} {
@@ -42,10 +45,9 @@ func newOwnEnvoy(t *testing.T, m *mesh, file string) *ownEnvoy {
 	return e
 }
 
-// enrolOrders runs `watchword enrol` for the service orders and returns its folder.
-func enrolOrders(t *testing.T, m *mesh) string {
+// enrolOrders runs `watchword enrol` for the service orders.
+func enrolOrders(t *testing.T, m *mesh, dir string) {
 	t.Helper()
-	dir := meshtest.ShortDir(t)
 	token := filepath.Join(meshtest.ShortDir(t), "join-token")
 	if err := os.WriteFile(token, []byte(m.JoinToken(t, "orders")), 0o600); err != nil {
 		t.Fatal(err)
@@ -54,7 +56,6 @@ func enrolOrders(t *testing.T, m *mesh) string {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", cmd, err, out)
 	}
-	return dir
 }
 
 // startOwnEnvoy starts one of them, for a service that is there.
