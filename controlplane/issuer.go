@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/api"
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
@@ -21,7 +22,7 @@ import (
 func (l *loop) tellIssuer(e store.Event, signing *keyset.Set) {
 	touched := e.SigningKeys || e.ClientSecrets
 	for _, k := range e.Changed {
-		touched = touched || k.Kind == policy.KindService || k.Name == policy.BuiltinIssuer
+		touched = touched || k.Kind == policy.KindService || k.Kind == policy.KindRoleBinding || k.Name == policy.BuiltinIssuer
 	}
 	if signing != nil {
 		l.signing = signing
@@ -41,6 +42,7 @@ func (l *loop) tellIssuer(e store.Event, signing *keyset.Set) {
 }
 
 // clients turns the calls of services into the audiences that they may ask for.
+// Who has a role may ask for that of the admin API.
 func clients(state policy.State) map[string]sts.Service {
 	out := map[string]sts.Service{}
 	for _, name := range state.Services() {
@@ -53,6 +55,9 @@ func clients(state policy.State) map[string]sts.Service {
 					calls[aud] = c.GetScopes()
 				}
 			}
+		}
+		if len(access.RolesOfService(state, name)) > 0 {
+			calls[policy.AdminAudience] = nil
 		}
 		out[name] = sts.Service{Calls: calls}
 	}
