@@ -230,7 +230,7 @@ func (r *replica) assemble(pepper []byte) {
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},
-		Issuer:        &tokens{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
+		Issuer:        &tokens{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper, log: r.Logger.Named("audit")},
 		Identify:      (&admission{loop: r.loop, identities: who, pepper: pepper, log: r.Logger.Named("api"), now: time.Now}).identify,
 		Refused:       r.refused.Note,
 		Enrolments:    &enrolments{store: r.store, loop: r.loop, xds: r.xds, pepper: pepper},
