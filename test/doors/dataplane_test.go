@@ -2,7 +2,7 @@ package doors
 
 import (
 	"context"
-	"crypto/ecdsa"
+	"crypto"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -132,8 +132,8 @@ func wantHandshake(t *testing.T, m *mesh, who string, cert *tls.Certificate, tak
 	}
 }
 
-// request is that of a certificate for a new key.
-func request(t *testing.T, key *ecdsa.PrivateKey) []byte {
+// request is that of a certificate for a key.
+func request(t *testing.T, key crypto.Signer) []byte {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
@@ -143,7 +143,7 @@ func request(t *testing.T, key *ecdsa.PrivateKey) []byte {
 }
 
 // enrolRequest is what `watchword envoy` would send, with any text for a token.
-func enrolRequest(t *testing.T, service, token string, key *ecdsa.PrivateKey) *enrolmentv1.EnrolRequest {
+func enrolRequest(t *testing.T, service, token string, key crypto.Signer) *enrolmentv1.EnrolRequest {
 	t.Helper()
 	return &enrolmentv1.EnrolRequest{Service: service, CertificateRequest: request(t, key), Credential: &enrolmentv1.EnrolRequest_JoinToken{JoinToken: token}}
 }

@@ -12,7 +12,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -84,6 +86,21 @@ func (v vault) authority(t *testing.T) *ca.Authority {
 // stopped.
 func (m *mesh) openVault(t *testing.T) vault {
 	t.Helper()
+	var v vault
+	m.atRest(t, func(s *store.Store, pepper []byte) {
+		v.pepper = pepper
+		snap, err := s.Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.cas, v.keys = slices.Collect(maps.Values(snap.CAs)), slices.Collect(maps.Values(snap.Keys))
+	})
+	return v
+}
+
+// atRest does something with the store while the control plane is stopped.
+func (m *mesh) atRest(t *testing.T, do func(s *store.Store, pepper []byte)) {
+	t.Helper()
 	m.Stop(t)
 	s, err := store.Open(t.Context(), store.Config{DataDir: m.Config.DataDir})
 	if err != nil {
@@ -94,26 +111,15 @@ func (m *mesh) openVault(t *testing.T) vault {
 		t.Fatal(err)
 	}
 	s.UseKeyring(ring)
-	var v vault
-	v.pepper, _, err = s.Init(t.Context(), store.Setup{Issuer: &policyv1.Resource{Metadata: &policyv1.Metadata{Name: "watchword"}}})
+	pepper, _, err := s.Init(t.Context(), store.Setup{Issuer: &policyv1.Resource{Metadata: &policyv1.Metadata{Name: "watchword"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	snap, err := s.Load(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range snap.CAs {
-		v.cas = append(v.cas, c)
-	}
-	for _, k := range snap.Keys {
-		v.keys = append(v.keys, k)
-	}
+	do(s, pepper)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	m.Start(t)
-	return v
 }
 
 // enrol makes an instance of a service.
