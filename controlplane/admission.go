@@ -65,11 +65,7 @@ func (a *admission) certificate(r *http.Request, ev *access.Evidence) error {
 		return access.BadCredential
 	}
 	if !ours {
-		c := &access.Certificate{DNSNames: leaf.DNSNames, Emails: leaf.EmailAddresses}
-		for _, u := range leaf.URIs {
-			c.URIs = append(c.URIs, u.String())
-		}
-		ev.Certificate = c
+		ev.Certificate = access.CertificateOf(leaf)
 		return nil
 	}
 	id, err := a.identities.ofLeaf(leaf)
@@ -97,12 +93,8 @@ func (a *admission) authorization(r *http.Request, state policy.State, ev *acces
 
 func (a *admission) token(credential string, state policy.State, ev *access.Evidence) error {
 	issuers := []bearer.Issuer{a.loop.issuer(state, policy.BuiltinIssuer)}
-	for _, name := range state.RoleBindings() {
-		for _, s := range state.RoleBinding(name).GetSubjects() {
-			if t := s.GetToken(); t != nil {
-				issuers = append(issuers, a.loop.issuer(state, t.GetIssuer()))
-			}
-		}
+	for _, name := range access.TokenIssuers(state) {
+		issuers = append(issuers, a.loop.issuer(state, name))
 	}
 	t, err := bearer.Verify(credential, issuers, a.now())
 	if err != nil {

@@ -75,6 +75,11 @@ func (e *enrolments) ListInstances(_ context.Context, service string) ([]*adminv
 
 // RevokeInstances returns when the streams are cut.
 func (e *enrolments) RevokeInstances(ctx context.Context, service string, instances []string, entry audit.Entry) (*adminv1.RevokeInstancesResponse, error) {
+	for _, id := range instances {
+		if _, err := e.store.Instance(ctx, service, id); err != nil {
+			return nil, unknown(err)
+		}
+	}
 	revoked, tokens, revision, err := e.store.RevokeInstances(ctx, service, instances, entry)
 	if err != nil {
 		return nil, unknown(err)

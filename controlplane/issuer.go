@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/watchword-mesh/watchword/controlplane/access"
@@ -43,7 +42,6 @@ func (l *loop) tellIssuer(e store.Event, signing *keyset.Set) {
 }
 
 // clients turns the calls of services into the audiences that they may ask for.
-// Who has a role may ask for that of the admin API.
 func clients(state policy.State) map[string]sts.Service {
 	out := map[string]sts.Service{}
 	for _, name := range state.Services() {
@@ -79,7 +77,6 @@ type tokens struct {
 	loop   *loop
 	sts    *sts.Server
 	pepper []byte
-	log    hclog.Logger
 }
 
 func (c *tokens) CreateClientSecret(ctx context.Context, service string, e audit.Entry) (string, string, error) {
@@ -87,6 +84,7 @@ func (c *tokens) CreateClientSecret(ctx context.Context, service string, e audit
 	if err != nil {
 		return "", "", err
 	}
+	e.Subjects = append(e.Subjects, "client-secret "+service+"/"+secret.ID)
 	revision, err := c.store.AddSecret(ctx, secret, e)
 	if errors.Is(err, store.ErrNoService) {
 		return "", "", api.ErrUnknown
@@ -98,8 +96,7 @@ func (c *tokens) CreateClientSecret(ctx context.Context, service string, e audit
 	return service, plain, c.loop.reached(ctx, revision)
 }
 
-// IssueToken goes on without etcd, as the token endpoint does: the log has what the
-// audit could not take then.
+// IssueToken has it written down before anybody has the token.
 func (c *tokens) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest, e audit.Entry) (*adminv1.IssueTokenResponse, error) {
 	resp, refused := c.sts.Issue(ctx, sts.Request{Service: req.GetService(), Audience: req.GetAudience(), Scope: req.GetScope()})
 	if refused != nil && refused.Status >= 500 {
@@ -108,8 +105,9 @@ func (c *tokens) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest,
 	if refused != nil {
 		return nil, &api.Refusal{Code: refused.Code, Description: refused.Description}
 	}
+	e.Outcome = audit.Done
 	if err := c.store.Record(ctx, e); err != nil {
-		c.log.Warn("a token that an operator got could not be written down", "actor", e.Actor, "source", e.Source, "subjects", e.Subjects, "error", err)
+		return nil, err
 	}
 	return &adminv1.IssueTokenResponse{AccessToken: resp.AccessToken, Scope: resp.Scope, ExpiresIn: durationpb.New(resp.ExpiresIn)}, nil
 }

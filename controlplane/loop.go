@@ -55,6 +55,8 @@ type loop struct {
 	keys     verificationKeys // replaced, never changed
 	rulesets map[string]*dataplanev1.Ruleset
 	signing  *keyset.Set
+	// departures knows who is about to be cut off.
+	departures departures
 
 	// instanceKeys has the parsed keys of instances (jose.Key), by SERVICE/ID.
 	instanceKeys sync.Map
@@ -139,11 +141,12 @@ func (l *loop) apply(e store.Event) {
 	rekeyed, all := l.refreshKeys(e, signing)
 	changed := append(l.changed(e), rekeyed...)
 	services := compile.Affected(before, e.Snapshot.Config, changed, l.uses(e.Snapshot.Config, all))
+	l.departures.cut(e)
 	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: l.translate(e.Snapshot.Config, services)})
 	l.tellIssuer(e, signing)
 	l.tellFetcher(e)
 	l.current.Store(e.Snapshot)
-	l.disconnect(e)
+	l.departures.settled()
 	l.forgetRefusals(e.Snapshot.Config, services)
 	l.mu.Lock()
 	close(l.moved)
@@ -151,17 +154,6 @@ func (l *loop) apply(e store.Event) {
 	l.mu.Unlock()
 	l.metrics.applied(e.Snapshot.Revision, time.Since(began), len(services))
 	l.log.Debug("published", "revision", e.Snapshot.Revision, "services", len(services), "took", time.Since(began))
-}
-
-// disconnect ends the streams of instances that are not enrolled any more. By now
-// they are not let in again.
-func (l *loop) disconnect(e store.Event) {
-	for _, key := range e.Instances {
-		if _, ok := e.Snapshot.Instances.Get(key); !ok {
-			l.instanceKeys.Delete(key)
-			l.xds.Disconnect(instanceName(key))
-		}
-	}
 }
 
 // changed adds the built-in issuer when its keys have changed.

@@ -121,7 +121,7 @@ func asService(ctx context.Context, name string) context.Context {
 
 func loopOf(log hclog.Logger, x *xds.Server, s *sts.Server, m *loopMetrics) *loop {
 	l := newLoop(log, m)
-	l.xds, l.sts = x, s
+	l.xds, l.sts, l.departures.xds = x, s, x
 	return l
 }
 

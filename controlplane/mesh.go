@@ -50,7 +50,11 @@ func (l *loop) authority() *ca.Authority { return l.ca.Load() }
 
 // instance is one that is enrolled now.
 func (l *loop) instance(service, id string) (store.Instance, bool) {
-	return l.current.Load().Instances.Get(service + "/" + id)
+	key := service + "/" + id
+	if _, left := l.departures.left.Load(key); left {
+		return store.Instance{}, false
+	}
+	return l.current.Load().Instances.Get(key)
 }
 
 // issuer is one whose tokens the control plane itself takes, with the keys that

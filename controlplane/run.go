@@ -56,7 +56,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer l.close()
-	if c.IssuerURL == "" {
+	if c.IssuerURL == "" && !l.sts.open() {
 		c.IssuerURL = l.sts.url()
 	}
 	if c.TrustDomain == "" {
@@ -150,6 +150,9 @@ func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	r.store.UseKeyring(ring)
+	if !initialized && r.IssuerURL == "" {
+		return nil, &ConfigError{fmt.Errorf("--sts-listen %s is no address that callers can have: give theirs with --issuer-url, such as https://tokens.example:7402", r.STSListen)}
+	}
 	now := time.Now().UTC()
 	pepper, first, err := r.store.Init(ctx, store.Setup{Issuer: builtinIssuer(r.IssuerURL, r.TrustDomain), Created: now})
 	if err != nil {
@@ -201,10 +204,11 @@ func (r *replica) firstCA(ctx context.Context, now time.Time) error {
 func (r *replica) assemble(pepper []byte) {
 	r.loop = newLoop(r.Logger.Named("loop"), newLoopMetrics(r.registry))
 	who := identities{loop: r.loop}
+	r.overload = newOverload(r.registry)
 	r.refused = audit.NewRefusals(refusalsPerMinute, r.noteRefusal)
 	r.xds = xds.New(xds.Config{Identify: who.ofStream, VersionKey: versionKey(pepper), Logger: r.Logger.Named("xds"), Registerer: r.registry})
 	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, Audit: r.auditTokens()})
-	r.loop.xds, r.loop.sts = r.xds, r.sts
+	r.loop.xds, r.loop.sts, r.loop.departures.xds = r.xds, r.sts, r.xds
 	r.fetcher = bundle.New(bundle.Config{Keeper: r.store, Logger: r.Logger.Named("bundle"), Registerer: r.registry})
 	r.loop.fetcher = r.fetcher
 	r.refusals = accesslog.New(accesslog.Config{
@@ -230,7 +234,7 @@ func (r *replica) assemble(pepper []byte) {
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},
-		Issuer:        &tokens{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper, log: r.Logger.Named("audit")},
+		Issuer:        &tokens{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
 		Identify:      (&admission{loop: r.loop, identities: who, pepper: pepper, log: r.Logger.Named("api"), now: time.Now}).identify,
 		Refused:       r.refused.Note,
 		Enrolments:    &enrolments{store: r.store, loop: r.loop, xds: r.xds, pepper: pepper},
@@ -276,7 +280,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	}
 	defer stopAdmin()
 	g, ctx := errgroup.WithContext(ctx)
-	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(credentials.NewTLS(r.doors.dataPlanes())), grpc.ConnectionTimeout(headerTimeout))...)
+	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(transport.Closable(credentials.NewTLS(r.doors.dataPlanes()))), grpc.ConnectionTimeout(headerTimeout))...)
 	r.xds.Register(ads)
 	r.refusals.Register(ads)
 	r.enrol.Register(ads)

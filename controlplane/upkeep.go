@@ -56,7 +56,7 @@ const caFile = "ca.pem"
 
 // openDoors makes the TLS configurations, and shows the CA to clients here.
 func (r *replica) openDoors(l *listeners) error {
-	names, err := l.names(r.Config)
+	names, err := l.names(r.Config, mesh{loop: r.loop}.Issuer())
 	if err != nil {
 		return err
 	}
@@ -75,13 +75,15 @@ func (r *replica) openDoors(l *listeners) error {
 	return os.Rename(path+".new", path)
 }
 
+func newOverload(r prometheus.Registerer) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "watchword_connections_refused_total", Help: "Connections beyond the limits of a listener.",
+	}, []string{"listener"})
+	r.MustRegister(v)
+	return v
+}
+
 // full counts connections that a listener had no place for.
 func (r *replica) full(listener string) func() {
-	if r.overload == nil {
-		r.overload = prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "watchword_connections_refused_total", Help: "Connections beyond the limits of a listener.",
-		}, []string{"listener"})
-		r.registry.MustRegister(r.overload)
-	}
 	return r.overload.WithLabelValues(listener).Inc
 }

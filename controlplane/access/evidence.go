@@ -2,6 +2,7 @@ package access
 
 import (
 	"cmp"
+	"crypto/x509"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,6 +57,30 @@ type Token struct {
 // verified client certificate of the CA for people and machines.
 type Certificate struct {
 	URIs, DNSNames, Emails []string
+}
+
+// CertificateOf takes the names out of a verified certificate.
+func CertificateOf(c *x509.Certificate) *Certificate {
+	out := &Certificate{DNSNames: c.DNSNames, Emails: c.EmailAddresses}
+	for _, u := range c.URIs {
+		out.URIs = append(out.URIs, u.String())
+	}
+	return out
+}
+
+// TokenIssuers are the names of the Issuers whose tokens RoleBindings are about,
+// in order: no other's need to be verified.
+func TokenIssuers(state policy.State) []string {
+	var out []string
+	for _, b := range bindings(state) {
+		for _, s := range b.GetSubjects() {
+			if s.GetToken() != nil {
+				out = append(out, s.GetToken().GetIssuer())
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Unproven says why it is not known who calls. It may be shown to the caller.

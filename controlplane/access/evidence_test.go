@@ -1,7 +1,10 @@
 package access
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -146,6 +149,37 @@ func TestAt(t *testing.T) {
 	}
 	if got := (Actor{}).At(with); got.Name != "" || len(got.Roles) > 0 {
 		t.Errorf("nobody is %+v", got)
+	}
+}
+
+// The names of a certificate are all of its subject alternative names, and not its
+// common name.
+func TestCertificateOf(t *testing.T) {
+	uri, err := url.Parse("spiffe://x/ci")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := CertificateOf(&x509.Certificate{Subject: pkix.Name{CommonName: "root"}, URIs: []*url.URL{uri}, DNSNames: []string{"ci.test"}, EmailAddresses: []string{"a@b"}})
+	want := &Certificate{URIs: []string{"spiffe://x/ci"}, DNSNames: []string{"ci.test"}, Emails: []string{"a@b"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("CertificateOf -want +got:\n%s", diff)
+	}
+}
+
+// Tokens of the issuers that bindings are about are verified, and no others'.
+func TestTokenIssuers(t *testing.T) {
+	other := header + `kind: Issuer
+metadata: {name: alpha}
+spec: {issuer: "https://alpha.test", keySet: {jwksUri: {uri: "https://alpha.test/jwks"}}}
+`
+	s := state(t, mesh, other,
+		binding("b", `{role: VIEWER, subjects: [{unixUser: a}, {token: {issuer: corp, subjects: [a]}}, {token: {issuer: corp, subjects: [b]}}]}`),
+		binding("c", `{role: VIEWER, subjects: [{token: {issuer: alpha, subjects: [a]}}]}`))
+	if diff := cmp.Diff([]string{"alpha", "corp"}, TokenIssuers(s)); diff != "" {
+		t.Errorf("TokenIssuers -want +got:\n%s", diff)
+	}
+	if got := TokenIssuers(state(t, mesh)); len(got) > 0 {
+		t.Errorf("TokenIssuers without bindings = %v", got)
 	}
 }
 

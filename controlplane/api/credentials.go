@@ -51,7 +51,7 @@ func (s *Server) DeleteClientSecret(ctx context.Context, req *adminv1.DeleteClie
 	if s.Secrets == nil {
 		return nil, notThere
 	}
-	err := s.Secrets.DeleteClientSecret(ctx, req.GetService(), req.GetId(), entry(ctx, method, "deleted client secret "+req.GetService()+"/"+req.GetId()))
+	err := s.Secrets.DeleteClientSecret(ctx, req.GetService(), req.GetId(), entry(ctx, method, "deleted client secret "+req.GetService()+"/"+clip(req.GetId())))
 	if errors.Is(err, ErrUnknown) {
 		return nil, status.Errorf(codes.NotFound, "Service %q has no client secret %q", req.GetService(), req.GetId())
 	}

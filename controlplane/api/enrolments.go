@@ -145,33 +145,40 @@ func (s *Server) RevokeInstances(ctx context.Context, req *adminv1.RevokeInstanc
 	if err := s.allow(ctx, method, req.GetService()); err != nil {
 		return nil, err
 	}
-	names := req.GetInstances()
 	if s.Enrolments == nil {
 		return nil, notThere
 	}
-	if len(names) > mostInstances {
-		return nil, status.Errorf(codes.InvalidArgument, "%d instances in one call; at most %d, or none for all", len(names), mostInstances)
-	}
-	subjects := []string{"revoked all instances of Service/" + req.GetService()}
-	for i, name := range names {
-		if !instanceName.MatchString(name) || slices.Contains(names[:i], name) {
-			return nil, status.Errorf(codes.InvalidArgument, "instances[%d]: %q is not the name of an instance, or is given twice", i, clip(name))
-		}
-		subjects = append(subjects, fmt.Sprintf("revoked instance %s/%s", req.GetService(), name))
-	}
-	if len(names) > 0 {
-		subjects = subjects[1:]
+	subjects, err := revoked(req.GetService(), req.GetInstances())
+	if err != nil {
+		return nil, err
 	}
 	if state, _ := s.Configuration.Current(); state.Service(req.GetService()) == nil {
 		return nil, noService(req.GetService())
 	}
-	resp, err := s.Enrolments.RevokeInstances(ctx, req.GetService(), names, entry(ctx, method, subjects...))
+	resp, err := s.Enrolments.RevokeInstances(ctx, req.GetService(), req.GetInstances(), entry(ctx, method, subjects...))
 	if errors.Is(err, ErrUnknown) {
-		return nil, status.Errorf(codes.NotFound, "Service %q has no such instance, and none was revoked; `watchword instances` lists those that there are", req.GetService())
+		return nil, status.Errorf(codes.NotFound, "Service %q has no such instance, and none was revoked; `watchword instance list` lists those that there are", req.GetService())
 	}
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	s.Logger.Info("instances revoked", "service", req.GetService(), "instances", resp.GetInstances(), "join_tokens", resp.GetJoinTokens())
 	return resp, nil
+}
+
+// revoked checks the names of instances, and says it for the audit.
+func revoked(service string, names []string) (subjects []string, err error) {
+	if len(names) > mostInstances {
+		return nil, status.Errorf(codes.InvalidArgument, "%d instances in one call; at most %d, or none for all", len(names), mostInstances)
+	}
+	if len(names) == 0 {
+		return []string{"revoked all instances of Service/" + service}, nil
+	}
+	for i, name := range names {
+		if !instanceName.MatchString(name) || slices.Contains(names[:i], name) {
+			return nil, status.Errorf(codes.InvalidArgument, "instances[%d]: %q is not the name of an instance, or is given twice", i, clip(name))
+		}
+		subjects = append(subjects, fmt.Sprintf("revoked instance %s/%s", service, name))
+	}
+	return subjects, nil
 }

@@ -76,6 +76,8 @@ type checker struct {
 	targets map[place]string
 	// The services that sign with each key, by its thumbprint, once one asks.
 	signers map[string][]string
+	// The service of each audience, whenever it is checked; made when one asks.
+	callees map[string]string
 	// What is wrong with an Issuer that vouches for instances or people, by its
 	// name, as far as it was asked for; "" if nothing is.
 	vouching map[string]string

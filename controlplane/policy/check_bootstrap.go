@@ -36,6 +36,9 @@ func (c *checker) kubernetes(field string, w *policyv1.KubernetesWorkload) {
 		c.ownAudience(index(field+".audiences", i), aud)
 		c.once(field+".audiences", w.GetAudiences(), i)
 	}
+	if iss := c.state.Issuer(BuiltinIssuer).GetIssuer(); len(w.GetAudiences()) == 0 && iss != "" {
+		c.ownAudience(field, iss) // the default
+	}
 	at := workload{w.GetIssuer(), w.GetNamespace(), w.GetServiceAccount()}
 	switch owner := c.workloads[at]; owner {
 	case "":

@@ -81,13 +81,18 @@ func (c *checker) tokenSubject(field string, t *policyv1.TokenSubject) {
 // refuses those of services: what one is sent, it could use here.
 func (c *checker) ownAudience(field, aud string) {
 	c.audience(field, aud)
-	for _, name := range c.services {
-		for _, theirs := range Audiences(name, c.state.Service(name)) {
-			if sameAudience(theirs) == sameAudience(aud) {
-				c.fault(field, "%q is the audience of Service %q, which could use the tokens that it is sent here: choose another", clip(aud), name)
-				return
+	if c.callees == nil {
+		c.callees = map[string]string{}
+		for _, name := range c.services {
+			for _, theirs := range Audiences(name, c.state.Service(name)) {
+				if c.callees[sameAudience(theirs)] == "" {
+					c.callees[sameAudience(theirs)] = name
+				}
 			}
 		}
+	}
+	if name := c.callees[sameAudience(aud)]; name != "" {
+		c.fault(field, "%q is the audience of Service %q, which could use the tokens that it is sent here: choose another", clip(aud), name)
 	}
 }
 

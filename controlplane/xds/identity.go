@@ -156,18 +156,3 @@ func claimed(req *discovery.DeltaDiscoveryRequest) string {
 	}
 	return req.GetNode().GetCluster()
 }
-
-// maxLabel bounds what is kept of a data plane's name for itself, in bytes.
-const maxLabel = 256
-
-// label makes what a data plane calls itself fit for a log line and a table.
-func label(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	text = printable(text)
-	for len(text) > maxLabel {
-		text = strings.ToValidUTF8(text[:maxLabel], "")
-	}
-	return text
-}

@@ -90,6 +90,7 @@ func TestNodeIsALabel(t *testing.T) {
 	for _, tt := range []struct{ node, want string }{
 		{"", "one"},
 		{"a\nb\x00c", "a bc"},
+		{"\x00\x1b", "one"},
 		{strings.Repeat("x", 300), strings.Repeat("x", 256)},
 	} {
 		p := f.connectAs(t, orders1, &core.Node{Id: tt.node})
@@ -275,7 +276,7 @@ func TestStreamsOfAnInstanceAreBounded(t *testing.T) {
 		last = open(orders1)
 		last.want(one(inbound1))
 	}
-	if err := open(orders1).ended(); status.Code(err) != codes.ResourceExhausted {
+	if err := f.connectAs(t, orders1, envoyNode("n", "orders")).ended(); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("stream %d ended with %v, want ResourceExhausted", maxInstanceStreams+1, err)
 	}
 	open(orders2).want(one(inbound1))

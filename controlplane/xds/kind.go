@@ -62,12 +62,22 @@ func (s *Server) kind(typeURL string) *kind {
 	return newKind(typeURL, s.metrics)
 }
 
-// maxRefusal bounds what is kept of a NACK's text, in bytes.
-const maxRefusal = 1 << 10
+const (
+	// maxRefusal bounds what is kept of a NACK's text, in bytes.
+	maxRefusal = 1 << 10
+	// maxLabel bounds what is kept of a data plane's name for itself, in bytes.
+	maxLabel = 256
+)
 
-// printable makes a data plane's own words fit for a log line and a table: no
-// control characters, at most maxRefusal bytes, never empty.
-func printable(text string) string {
+// printable is the reason in a NACK.
+func printable(text string) string { return tame(text, maxRefusal, "no reason given") }
+
+// label is what a data plane calls itself.
+func label(text, otherwise string) string { return tame(text, maxLabel, otherwise) }
+
+// tame makes a data plane's own words fit for a log line and a table: no control
+// characters, at most some bytes, and something else if nothing is left.
+func tame(text string, most int, otherwise string) string {
 	text = strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t' || r == '\r':
@@ -76,12 +86,12 @@ func printable(text string) string {
 			return -1
 		}
 		return r
-	}, text[:min(len(text), 8*maxRefusal)])
-	for len(text) > maxRefusal {
-		text = strings.ToValidUTF8(text[:maxRefusal], "")
+	}, text[:min(len(text), 8*most)])
+	for len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "")
 	}
 	if text = strings.TrimSpace(text); text == "" {
-		return "no reason given"
+		return otherwise
 	}
 	return text
 }

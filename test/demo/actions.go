@@ -91,14 +91,14 @@ type startEnvoys []string
 func (a startEnvoys) commands(*mesh) []string {
 	var out []string
 	for _, service := range a {
-		out = append(out, "watchword envoy --service "+service)
+		out = append(out, "WATCHWORD_JOIN_TOKEN=$(watchword join-token create --service "+service+") watchword envoy --service "+service)
 	}
 	return append(out, "watchword status")
 }
 
 func (a startEnvoys) run(ctx context.Context, m *mesh) (string, error) {
 	for _, service := range a {
-		if err := m.startEnvoy(service); err != nil {
+		if err := m.startEnvoy(ctx, service); err != nil {
 			return "", err
 		}
 	}
@@ -108,6 +108,17 @@ func (a startEnvoys) run(ctx context.Context, m *mesh) (string, error) {
 		}
 	}
 	return m.inSync(ctx, len(a))
+}
+
+// enrolOwnEnvoy gets a certificate for an Envoy that somebody else owns.
+type enrolOwnEnvoy struct{}
+
+func (enrolOwnEnvoy) commands(*mesh) []string {
+	return []string{"watchword join-token create --service orders > join-token", "watchword enrol --service orders --dir own-identity --join-token-file join-token"}
+}
+
+func (enrolOwnEnvoy) run(ctx context.Context, m *mesh) (string, error) {
+	return "enrolled", m.enrolOwnEnvoy(ctx)
 }
 
 // startOwnEnvoy starts an Envoy that somebody else owns, and asks it.
@@ -134,8 +145,8 @@ type askToken struct{ token token }
 
 func (a askToken) commands(m *mesh) []string {
 	return []string{
-		fmt.Sprintf("watchword client-secret create --service %s   # printed once: $SECRET", a.token.caller),
-		fmt.Sprintf("curl -u %s:$SECRET -d grant_type=client_credentials -d audience=%s %s", a.token.caller, a.token.audience, m.tokenURL()),
+		fmt.Sprintf("curl --cacert ca.pem -d grant_type=client_credentials -d audience=%s -d client_assertion=$ASSERTION ... %s   # signed with the key that %s enrolled",
+			a.token.audience, m.tokenURL(), a.token.caller),
 	}
 }
 

@@ -143,7 +143,25 @@ func render(name string, p ports, more map[string]string) (string, error) {
 	return out, unknown
 }
 
-const ownEnvoyFile = "own-envoy.yaml"
+const (
+	ownEnvoyFile = "own-envoy.yaml"
+	// ownIdentity is the folder where `watchword enrol` keeps its certificate.
+	ownIdentity = "own-identity"
+)
+
+// enrolOwnEnvoy is what the owner of the other Envoy does beforehand.
+func (m *mesh) enrolOwnEnvoy(ctx context.Context) error {
+	joinToken, err := m.joinToken(ctx, "orders")
+	if err != nil {
+		return err
+	}
+	file := m.path("join-token")
+	if err := os.WriteFile(file, []byte(joinToken), 0o600); err != nil {
+		return err
+	}
+	_, err = m.cli(ctx, "enrol", "--service", "orders", "--dir", m.path(ownIdentity), "--ads", m.ports.address("xds"), "--join-token-file", file)
+	return err
+}
 
 // startOwnEnvoy puts the filters that the product prints into a config.
 func (m *mesh) startOwnEnvoy(ctx context.Context) error {
@@ -152,23 +170,29 @@ func (m *mesh) startOwnEnvoy(ctx context.Context) error {
 		return err
 	}
 	indented := strings.ReplaceAll(strings.TrimSpace(filters), "\n", "\n          ")
-	if err := m.writeManifest(ownEnvoyFile, map[string]string{"FILTERS": indented}); err != nil {
+	if err := m.writeManifest(ownEnvoyFile, map[string]string{"FILTERS": indented, "IDENTITY": m.path(ownIdentity)}); err != nil {
 		return err
 	}
-	return m.start("envoy-own", m.envoy, "-c", m.path(ownEnvoyFile), "--disable-hot-restart", "--concurrency", "2", "--log-level", "warn")
+	return m.start("envoy-own", nil, m.envoy, "-c", m.path(ownEnvoyFile), "--disable-hot-restart", "--concurrency", "2", "--log-level", "warn")
 }
 
-func (m *mesh) startEnvoy(service string) error {
-	return m.start("envoy-"+service, m.watchword, "envoy", "--service", service,
+// startEnvoy gives the Envoy of a service its join token where nobody can see it:
+// in the environment.
+func (m *mesh) startEnvoy(ctx context.Context, service string) error {
+	joinToken, err := m.joinToken(ctx, service)
+	if err != nil {
+		return err
+	}
+	return m.start("envoy-"+service, []string{"WATCHWORD_JOIN_TOKEN=" + joinToken}, m.watchword, "envoy", "--service", service,
 		"--ads", m.ports.address("xds"), "--envoy", m.envoy, "--concurrency", "2", "--", "--log-level", "warn")
 }
 
 // serve starts the control plane and waits until it is ready.
 func (m *mesh) serve(ctx context.Context) error {
 	const name = "control-plane"
-	err := m.start(name, m.watchword, "serve", "--data-dir", m.dataDir(),
+	err := m.start(name, nil, m.watchword, "serve", "--data-dir", m.dataDir(),
 		"--admin-listen", m.ports.address("admin"), "--xds-listen", m.ports.address("xds"),
-		"--sts-listen", m.ports.address("sts"), "--ops-listen", m.ports.address("ops"))
+		"--sts-listen", m.ports.address("sts"), "--ops-listen", "http://"+m.ports.address("ops"))
 	if err != nil {
 		return err
 	}

@@ -28,8 +28,9 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 // processes by name.
 type processes map[string]*process
 
-// start starts a program that writes to logs/NAME.log.
-func (m *mesh) start(name, program string, args ...string) error {
+// start starts a program that writes to logs/NAME.log, with more variables in its
+// environment.
+func (m *mesh) start(name string, variables []string, program string, args ...string) error {
 	if err := os.MkdirAll(m.logs(), 0o700); err != nil {
 		return err
 	}
@@ -40,7 +41,7 @@ func (m *mesh) start(name, program string, args ...string) error {
 	}
 	defer log.Close() // the process has its own
 	p.cmd = exec.Command(program, args...)
-	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = log, log, environment()
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = log, log, append(environment(), variables...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)

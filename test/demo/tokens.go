@@ -10,6 +10,9 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/watchword-mesh/watchword/dataplane/enrolment"
 )
 
 // token says which token: of whom, for whom.
@@ -26,16 +29,16 @@ type token struct {
 type tokens struct {
 	m *mesh
 
-	mu      sync.Mutex
-	held    map[token]string
-	secrets map[string]string // client secret of each service
+	mu        sync.Mutex
+	held      map[token]string
+	instances map[string]*enrolment.Identity // by the service that has enrolled
 }
 
 func newTokens(m *mesh) *tokens {
-	return &tokens{m: m, held: make(map[token]string), secrets: make(map[string]string)}
+	return &tokens{m: m, held: make(map[token]string), instances: make(map[string]*enrolment.Identity)}
 }
 
-func (m *mesh) tokenURL() string { return "http://" + m.ports.address("sts") + "/token" }
+func (m *mesh) tokenURL() string { return "https://" + m.ports.address("sts") + "/token" }
 
 // get returns the text of a token.
 func (t *tokens) get(ctx context.Context, which token) (string, error) {
@@ -70,21 +73,29 @@ type grant struct {
 
 func (g *grant) refusal() string { return fmt.Sprintf("%d %s: %s", g.status, g.Error, g.Description) }
 
-// ask asks the token endpoint as the caller (client_credentials, RFC 6749
-// section 4.4).
+// ask asks the token endpoint as the caller, which proves that it has the key that
+// it enrolled (private_key_jwt, RFC 7523 section 2.2).
 func (t *tokens) ask(ctx context.Context, which token) (*grant, error) {
-	secret, err := t.secret(ctx, which.caller)
+	instance, err := t.instance(ctx, which.caller)
 	if err != nil {
 		return nil, err
 	}
-	form := url.Values{"grant_type": {"client_credentials"}, "audience": {which.audience}}
+	assertion, err := instance.Assertion(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	form := url.Values{"grant_type": {"client_credentials"}, "audience": {which.audience},
+		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {assertion}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.m.tokenURL(), strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.SetBasicAuth(url.QueryEscape(which.caller), url.QueryEscape(secret))
-	response, err := http.DefaultClient.Do(req)
+	client, err := t.m.https()
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -101,26 +112,28 @@ func (t *tokens) ask(ctx context.Context, which token) (*grant, error) {
 	return g, nil
 }
 
-// secret is created when a service needs it for the first time.
-func (t *tokens) secret(ctx context.Context, service string) (string, error) {
+// forget lets a service enrol anew, with another key.
+func (t *tokens) forget(service string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s := t.secrets[service]; s != "" {
-		return s, nil
+	delete(t.instances, service)
+}
+
+// instance is what a service became when it enrolled, which it does when it needs
+// it for the first time.
+func (t *tokens) instance(ctx context.Context, service string) (*enrolment.Identity, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := t.instances[service]; i != nil {
+		return i, nil
 	}
-	text, err := t.m.cli(ctx, "client-secret", "create", "--service", service, "-o", "json")
+	joinToken, err := t.m.joinToken(ctx, service)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	var created struct {
-		Secret string `json:"client_secret"`
+	i, err := t.m.enrol(ctx, service, joinToken)
+	if err == nil {
+		t.instances[service] = i
 	}
-	if err := json.Unmarshal([]byte(text), &created); err != nil {
-		return "", fmt.Errorf("reading the client secret of %s: %w", service, err)
-	}
-	if created.Secret == "" {
-		return "", errors.New("client-secret create printed no client_secret")
-	}
-	t.secrets[service] = created.Secret
-	return created.Secret, nil
+	return i, err
 }

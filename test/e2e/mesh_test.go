@@ -68,9 +68,14 @@ func (m *mesh) service(t *testing.T, name string, spec ...string) string {
 // startEnvoy starts the managed Envoy of a service.
 func (m *mesh) startEnvoy(t *testing.T, service string) *meshtest.Envoy {
 	t.Helper()
-	e := &meshtest.Envoy{Service: service, ADS: m.Config.XDSListen, Join: func() string { return m.JoinToken(t, service) }}
+	e := m.newEnvoy(t, service)
 	e.Start(t)
 	return e
+}
+
+func (m *mesh) newEnvoy(t *testing.T, service string) *meshtest.Envoy {
+	t.Helper()
+	return &meshtest.Envoy{Service: service, ADS: m.Config.XDSListen, Join: func() string { return m.JoinToken(t, service) }}
 }
 
 // send makes a request to the Envoy of a service.

@@ -2,11 +2,12 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
-	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	"github.com/watchword-mesh/watchword/test/meshtest"
 )
 
@@ -69,40 +70,34 @@ func connected(t *testing.T, e *meshtest.Envoy, want int64) error {
 	return nil
 }
 
-// An Envoy that starts first has no listener of ours and lets nobody in; it
-// comes right by itself when the control plane and its policy are there.
+// An Envoy that has enrolled, and starts while the control plane is away, has no
+// listener of ours and lets nobody in; it comes right by itself.
 func TestManagedEnvoyStartsFirst(t *testing.T) {
 	t.Parallel()
-	m := &mesh{inbound: map[string]string{}}
-	m.echo.Start(t)
-	m.Config.XDSListen = meshtest.FreeAddress(t)
-	services := shopAndOrders(t, m)
-	e := m.startEnvoy(t, "orders")
+	m := startMesh(t)
+	m.Apply(t, shopAndOrders(t, m))
+	e := m.newEnvoy(t, "orders")
+	e.Enrol(t)
+	m.Stop(t)
+	e.Start(t)
 	if got := e.Get(t, "/listeners"); got != "" {
 		t.Errorf("without a control plane Envoy listens on %q, want nothing", got)
 	}
-	m.Start(t)
-	meshtest.Eventually(t, func() error { // connected, and with nothing to enforce yet
-		resp, err := m.Admin.ListDataPlanes(t.Context(), &adminv1.ListDataPlanesRequest{Service: "orders"})
-		if err == nil && (len(resp.GetDataPlanes()) != 1 || resp.GetDataPlanes()[0].GetInSync()) {
-			err = fmt.Errorf("want one data plane that is not in sync, there are %v", resp.GetDataPlanes())
-		}
-		return err
-	})
-	m.ApplyWait(t, services)
+	m.ControlPlane.Start(t)
+	m.WaitConnected(t, "orders", 1)
 	call := meshtest.Call{Token: m.Token(t, "shop", "orders")}
 	wantStatus(t, "with a token", call, m.send(t, "orders", call), 200)
 	wantStatus(t, "without", meshtest.Call{}, m.send(t, "orders", meshtest.Call{}), 401)
 }
 
-// While a service is gone its Envoy denies, and its tokens are those of
-// nobody; made again under the same name it takes requests again, without a
-// restart.
+// While a service is gone its Envoy denies, and its tokens are those of nobody. Made
+// again under the same name it is another service: who was enrolled for the old one
+// stays out until it enrols anew, which it can without a restart.
 func TestServiceDeletedAndMadeAgain(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t)
+	m.Apply(t, shopAndOrders(t, m))
 	e := startOwnEnvoy(t, m, "envoy.yaml")
-	m.ApplyWait(t, shopAndOrders(t, m))
 	call := meshtest.Call{Token: m.Token(t, "shop", "orders")}
 	conn := &meshtest.Conn{Address: e.address}
 	wantStatus(t, "before", call, conn.Do(t, call), 200)
@@ -113,6 +108,16 @@ func TestServiceDeletedAndMadeAgain(t *testing.T) {
 	wantStatus(t, "deleted, new connection", call, meshtest.Send(t, e.address, call), 403)
 
 	m.ApplyWait(t, shopAndOrders(t, m))
-	wantStatus(t, "made again", call, conn.Do(t, call), 200)
+	wantStatus(t, "made again, and not enrolled", call, conn.Do(t, call), 403)
+	if err := os.Remove(filepath.Join(e.identity, "key.pem")); err != nil {
+		t.Fatal(err)
+	}
+	enrolOrders(t, m, e.identity)
+	meshtest.Eventually(t, func() error {
+		if got := conn.Do(t, call); got.Status != 200 {
+			return fmt.Errorf("enrolled anew: got %d %q, want 200", got.Status, got.Body)
+		}
+		return nil
+	})
 	wantStatus(t, "made again, no token", meshtest.Call{}, conn.Do(t, meshtest.Call{}), 401)
 }

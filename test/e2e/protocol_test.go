@@ -32,6 +32,7 @@ func TestServiceOfOneProtocol(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			m.Apply(t, resource("Service", name, "{}"))
 			m.startEnvoy(t, name)
 			m.ApplyWait(t, resource("Service", name, fmt.Sprintf("inbound: {port: %s, localAddress: %q, protocol: %s}", port, upstream.Listener.Addr(), protocol))+
 				resource("AuthenticationPolicy", name+"-open", "target: {services: ["+name+"]}", `mode: "OFF"`))

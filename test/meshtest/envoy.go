@@ -85,7 +85,7 @@ func (e *Envoy) config(t testing.TB) []byte {
 		return []byte(e.YAML)
 	}
 	if e.Identity == nil {
-		e.enrol(t)
+		e.Enrol(t)
 	}
 	text, err := envoy.Bootstrap(envoy.BootstrapOptions{
 		Node: e.Node, Service: e.Service, ADSAddress: e.ADS, AdminAddress: e.Admin,
@@ -97,9 +97,10 @@ func (e *Envoy) config(t testing.TB) []byte {
 	return text
 }
 
-// enrol does what `watchword envoy` does: it enrols, renews, and hands the Envoy
-// its certificate over a Unix socket, until the test ends.
-func (e *Envoy) enrol(t testing.TB) {
+// Enrol does what `watchword envoy` does: it enrols, renews, and hands the Envoy its
+// certificate over a Unix socket, until the test ends. Start does it if it was not
+// done.
+func (e *Envoy) Enrol(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	e.Identity = Enrol(t, e.ADS, e.Service, e.Join())

@@ -21,10 +21,16 @@ import (
 // paths, with GET alone, and no secret.
 type adminDoor struct {
 	client *http.Client
+	// dumps has a place for one dump at a time: each is in memory as a whole, and
+	// keeps Envoy's main thread busy.
+	dumps chan struct{}
 }
 
 // maxDump is the largest dump that is read, in bytes: it is in memory as a whole.
 const maxDump = 256 << 20
+
+// answerTimeout is the longest that an answer may take.
+const answerTimeout = time.Minute
 
 const configDump = "/config_dump"
 
@@ -37,8 +43,8 @@ var adminPaths = map[string]bool{
 // newAdminDoor goes to the Unix socket where Envoy serves the real one.
 func newAdminDoor(socket string) *adminDoor {
 	var d net.Dialer
-	return &adminDoor{client: &http.Client{
-		Timeout: time.Minute,
+	return &adminDoor{dumps: make(chan struct{}, 1), client: &http.Client{
+		Timeout: answerTimeout,
 		Transport: &http.Transport{
 			DisableCompression: true,
 			DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) },
@@ -49,7 +55,7 @@ func newAdminDoor(socket string) *adminDoor {
 
 // serve serves l until ctx ends.
 func (d *adminDoor) serve(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: d, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10}
+	srv := &http.Server{Handler: d, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: answerTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	defer d.client.CloseIdleConnections()
@@ -87,6 +93,14 @@ func isLoopbackHost(host string) bool {
 }
 
 func (d *adminDoor) pass(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == configDump {
+		select {
+		case d.dumps <- struct{}{}:
+			defer func() { <-d.dumps }()
+		case <-r.Context().Done():
+			return
+		}
+	}
 	to := *r.URL
 	to.Scheme, to.Host, to.RawPath = "http", "envoy", "" // in one spelling, which was looked at
 	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, to.String(), nil)

@@ -40,7 +40,7 @@ func (o *options) explain(err error) error {
 		return o.notKnown(message)
 	case codes.PermissionDenied:
 		return &failure{code: exitDenied, err: message,
-			hint: "`watchword whoami` shows who you are to the control plane, and your roles; docs/roles.md says which role each call needs"}
+			hint: "`watchword whoami` shows who you are to the control plane, and your roles; docs/roles.md says which role each call needs, and how a SECURITY_OFFICER gives it"}
 	case codes.Unimplemented:
 		return &failure{code: exitFailed, err: fmt.Errorf("%s does not know this call: %w", o.address(), message),
 			hint: "it is another version; this is watchword " + buildVersion().Version}

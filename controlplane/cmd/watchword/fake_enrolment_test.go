@@ -6,9 +6,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/watchword-mesh/watchword/controlplane/xds"
 	"github.com/watchword-mesh/watchword/internal/identity"
 	"github.com/watchword-mesh/watchword/internal/jointoken"
 	"github.com/watchword-mesh/watchword/issuer/ca"
@@ -33,43 +36,77 @@ type fakeEnrolment struct {
 	enrolmentv1.UnimplementedEnrolmentServiceServer
 	authority *ca.Authority
 	token     string
+	renewals  atomic.Int64
+	revoked   atomic.Bool
+}
+
+// newFakeEnrolment is served by the gRPC server.
+func newFakeEnrolment() (*fakeEnrolment, *grpc.Server, error) {
+	record, err := ca.First(fakeTrustDomain, time.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	f := new(fakeEnrolment)
+	if f.authority, err = ca.NewAuthority([]ca.Record{record}); err != nil {
+		return nil, nil, err
+	}
+	f.token = jointoken.New(f.authority.Pin()).Text()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	chain, err := f.authority.IssueServer(ca.Server{TrustDomain: fakeTrustDomain}, key.Public(), time.Now(), time.Hour)
+	if err != nil {
+		return nil, nil, err
+	}
+	g := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{{Certificate: chain, PrivateKey: key}},
+		ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: f.authority.Pool(),
+	})))...)
+	enrolmentv1.RegisterEnrolmentServiceServer(g, f)
+	return f, g, nil
+}
+
+// serveGRPC serves on a free port until the end of a test.
+func serveGRPC(g *grpc.Server, atEnd func(func())) (address string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = g.Serve(l) }()
+	atEnd(func() { g.Stop(); <-done })
+	return l.Addr().String(), nil
 }
 
 // startEnrolment serves at $ADS, for the join token $JOIN_TOKEN, which is in the
 // file join.token too.
 func startEnrolment(env *testscript.Env) error {
-	record, err := ca.First(fakeTrustDomain, time.Now())
+	f, g, err := newFakeEnrolment()
 	if err != nil {
 		return err
 	}
-	f := new(fakeEnrolment)
-	if f.authority, err = ca.NewAuthority([]ca.Record{record}); err != nil {
-		return err
-	}
-	f.token = jointoken.New(f.authority.Pin()).Text()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	address, err := serveGRPC(g, env.Defer)
 	if err != nil {
 		return err
 	}
-	chain, err := f.authority.IssueServer(ca.Server{TrustDomain: fakeTrustDomain}, key.Public(), time.Now(), time.Hour)
-	if err != nil {
-		return err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{{Certificate: chain, PrivateKey: key}},
-		ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: f.authority.Pool(),
-	})))
-	enrolmentv1.RegisterEnrolmentServiceServer(g, f)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = g.Serve(l) }()
-	env.Defer(func() { g.Stop(); <-done })
-	env.Setenv("ADS", l.Addr().String())
+	env.Setenv("ADS", address)
 	env.Setenv("JOIN_TOKEN", f.token)
 	return os.WriteFile(filepath.Join(env.WorkDir, "join.token"), []byte(f.token+"\n"), 0o600)
+}
+
+// instance is who calls, by its certificate.
+func (f *fakeEnrolment) instance(ctx context.Context) (identity.ID, *x509.Certificate, error) {
+	from, _ := peer.FromContext(ctx)
+	shown := from.AuthInfo.(credentials.TLSInfo).State.PeerCertificates
+	if f.revoked.Load() {
+		return identity.ID{}, nil, status.Error(codes.PermissionDenied, "this instance was revoked")
+	}
+	if len(shown) == 0 {
+		return identity.ID{}, nil, status.Error(codes.Unauthenticated, "no certificate")
+	}
+	id, err := f.authority.Instance(shown[0])
+	return id, shown[0], err
 }
 
 func (f *fakeEnrolment) Enrol(_ context.Context, req *enrolmentv1.EnrolRequest) (*enrolmentv1.EnrolResponse, error) {
@@ -86,16 +123,12 @@ func (f *fakeEnrolment) Enrol(_ context.Context, req *enrolmentv1.EnrolRequest) 
 }
 
 func (f *fakeEnrolment) Renew(ctx context.Context, _ *enrolmentv1.RenewRequest) (*enrolmentv1.RenewResponse, error) {
-	from, _ := peer.FromContext(ctx)
-	shown := from.AuthInfo.(credentials.TLSInfo).State.PeerCertificates
-	if len(shown) == 0 {
-		return nil, status.Error(codes.Unauthenticated, "no certificate")
-	}
-	id, err := f.authority.Instance(shown[0])
+	id, shown, err := f.instance(ctx)
 	if err != nil {
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
-	m, err := f.give(id, shown[0].PublicKey)
+	f.renewals.Add(1)
+	m, err := f.give(id, shown.PublicKey)
 	return &enrolmentv1.RenewResponse{Identity: m}, err
 }
 

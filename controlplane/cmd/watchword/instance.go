@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/pflag"
@@ -77,7 +78,7 @@ func instanceLog() hclog.Logger {
 func withoutJoinToken(env []string) []string {
 	var out []string
 	for _, e := range env {
-		if len(e) <= len(joinTokenVariable) || e[:len(joinTokenVariable)+1] != joinTokenVariable+"=" {
+		if !strings.HasPrefix(e, joinTokenVariable+"=") {
 			out = append(out, e)
 		}
 	}

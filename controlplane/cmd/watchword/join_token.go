@@ -83,8 +83,8 @@ func runJoinTokenCreate(ctx context.Context, c *client, con *console, request *a
 		return fmt.Errorf("the join token was created but could not be printed; revoke it (`watchword join-token revoke %s`) and create another one: %w", oneLine(made.ID), err)
 	}
 	fmt.Fprintf(con.err, "keep the token now, in a file that only its user can read: it can't be shown again\n"+
-		"it enrols %s of %s in the next %s; `watchword join-token revoke %s` ends it before\n",
-		count(int(request.GetUses()), "instance"), request.GetService(), request.GetTtl().AsDuration(), oneLine(made.ID))
+		"`watchword envoy` and `watchword enrol` take the file with --join-token-file; it is good for %s of %s in the next %s\n",
+		count(int(request.GetUses()), "instance"), request.GetService(), request.GetTtl().AsDuration())
 	return nil
 }
 

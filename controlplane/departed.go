@@ -1,0 +1,61 @@
+package controlplane
+
+import (
+	"sync"
+	"time"
+
+	"github.com/watchword-mesh/watchword/controlplane/store"
+	"github.com/watchword-mesh/watchword/controlplane/xds"
+)
+
+// farewell is how long data planes of a service that was deleted keep their
+// streams, to be told that there is nothing for them any more: an Envoy that is cut
+// off goes on with what it has.
+const farewell = 5 * time.Second
+
+// departures ends the streams of instances that are not enrolled any more. Only
+// the loop's goroutine calls it.
+type departures struct {
+	xds *xds.Server
+	// ending are those of deleted services, by SERVICE/ID.
+	ending map[string]*time.Timer
+	// left are those that the current snapshot may still have, by SERVICE/ID.
+	left sync.Map
+}
+
+// settled is when the current snapshot has none of those that left.
+func (d *departures) settled() { d.left.Clear() }
+
+// cut ends the streams of those that left by an event, and of those that were
+// leaving a service that is there again: what it gets now is none of theirs. It comes
+// before the event is published, so that nothing of that is sent to them; until the
+// event's snapshot is the current one, left keeps them from coming back.
+func (d *departures) cut(e store.Event) {
+	for key, timer := range d.ending {
+		if service, instance := instanceName(key); e.Snapshot.Config.Service(service) != nil {
+			timer.Stop()
+			delete(d.ending, key)
+			d.xds.Disconnect(service, instance)
+		}
+	}
+	for _, key := range e.Instances {
+		if _, enrolled := e.Snapshot.Instances.Get(key); !enrolled {
+			d.left.Store(key, true)
+			d.leave(key, e)
+		}
+	}
+}
+
+func (d *departures) leave(key string, e store.Event) {
+	service, instance := instanceName(key)
+	if e.Snapshot.Config.Service(service) != nil {
+		d.xds.Disconnect(service, instance)
+		return
+	}
+	if d.ending == nil {
+		d.ending = map[string]*time.Timer{}
+	}
+	if d.ending[key] == nil {
+		d.ending[key] = time.AfterFunc(farewell, func() { d.xds.Disconnect(service, instance) })
+	}
+}
