@@ -135,6 +135,7 @@ func (s *search) useAll(t *testing.T) {
 	s.secrets.token(t, "an access token of an operator", s.tokenFor(t, "shop", "orders"))
 	s.generate(t)
 	s.kubernetes(t)
+	s.addKEK(t, "the key-encryption key of before")
 	if err := drain(s.root.RotateKEK(t.Context(), &adminv1.RotateKEKRequest{})); err != nil {
 		t.Fatal(err)
 	}
@@ -462,23 +463,27 @@ func (s *search) lookAtRest(t *testing.T) {
 	s.addFiles(t, "the data folder", s.Config.DataDir)
 	s.places["the log"] = []byte(s.Log.String())
 	s.places["the log of watchword envoy"] = []byte(s.envoy.log.String())
-	kek, err := os.ReadFile(filepath.Join(s.Config.DataDir, "kek"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, line := range strings.Fields(string(kek)) {
-		raw, err := base64.StdEncoding.DecodeString(line)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.secrets.add(t, fmt.Sprint("key-encryption key ", i), raw)
-	}
+	s.addKEK(t, "the key-encryption key")
 	text, err := os.ReadFile(s.keyFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	block, _ := pem.Decode(text)
 	s.addKey(t, "the key of the Envoy's instance", parsePKCS8(t, block.Bytes))
+}
+
+// addKEK takes what the file has now: one line.
+func (s *search) addKEK(t *testing.T, what string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.Config.DataDir, "kek"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.secrets.add(t, what, raw)
 }
 
 func parsePKCS8(t *testing.T, der []byte) *ecdsa.PrivateKey {
@@ -495,7 +500,7 @@ func parsePKCS8(t *testing.T, der []byte) *ecdsa.PrivateKey {
 func (s *search) wantWhereTheyBelong(t *testing.T) {
 	t.Helper()
 	for file, what := range map[string]string{
-		filepath.Join(s.Config.DataDir, "admin.token"): "the admin token of now", filepath.Join(s.Config.DataDir, "kek"): "key-encryption key 0",
+		filepath.Join(s.Config.DataDir, "admin.token"): "the admin token of now", filepath.Join(s.Config.DataDir, "kek"): "the key-encryption key",
 		s.keyFile: "the key of the Envoy's instance",
 	} {
 		text, err := os.ReadFile(file)
