@@ -35,8 +35,11 @@ type Config struct {
 	Identify func(context.Context) (identity.ID, crypto.PublicKey, error)
 	// Refused is told of each enrolment that was refused, for the audit.
 	Refused func(audit.Entry)
-	Now     func() time.Time
-	Logger  hclog.Logger
+	// CertificateLifetime is that of certificates of instances; 0 means the constant
+	// of this name.
+	CertificateLifetime time.Duration
+	Now                 func() time.Time
+	Logger              hclog.Logger
 	// Registerer takes the metrics; nil means that they are not published.
 	Registerer prometheus.Registerer
 }
@@ -59,6 +62,9 @@ func New(c Config) *Server {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.CertificateLifetime == 0 {
+		c.CertificateLifetime = CertificateLifetime
 	}
 	if c.Refused == nil {
 		c.Refused = func(audit.Entry) {}
@@ -188,13 +194,13 @@ func (s *Server) Renew(ctx context.Context, _ *enrolmentv1.RenewRequest) (*enrol
 func (s *Server) issue(service, instance string, key crypto.PublicKey) (*enrolmentv1.Identity, error) {
 	authority, now := s.Mesh.Authority(), s.Now()
 	id := identity.ID{TrustDomain: authority.TrustDomain(), Service: service, Instance: instance}
-	chain, err := authority.IssueInstance(id, key, now, CertificateLifetime)
+	chain, err := authority.IssueInstance(id, key, now, s.CertificateLifetime)
 	if err != nil {
 		return nil, err
 	}
 	out := &enrolmentv1.Identity{
 		Service: service, Instance: instance, TrustDomain: id.TrustDomain, Issuer: s.Mesh.Issuer(),
-		Certificates: chain, Expires: timestamppb.New(now.Add(CertificateLifetime)), Renew: timestamppb.New(now.Add(CertificateLifetime / 2)),
+		Certificates: chain, Expires: timestamppb.New(now.Add(s.CertificateLifetime)), Renew: timestamppb.New(now.Add(s.CertificateLifetime / 2)),
 	}
 	for _, c := range authority.Certificates() {
 		out.Authorities = append(out.Authorities, c.Raw)

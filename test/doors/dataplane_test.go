@@ -172,10 +172,17 @@ func renews(_ *testing.T, _ *mesh, ctx context.Context, conn *grpc.ClientConn) (
 	return "renewed " + resp.GetIdentity().GetService(), err
 }
 
-// asks for the filters of both services, and says which it gets: the answer has
-// all that the stream may have.
-func asks(g grpc.BidiStreamingClient[discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse]) (string, error) {
-	_ = g.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: filterType, ResourceNamesSubscribe: []string{envoy.InboundName("target"), envoy.InboundName("other")}})
+// asks for the filters of some services, and says whose it gets: the answer has all
+// that the stream may have.
+func asks(g grpc.BidiStreamingClient[discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse], err error, services ...string) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	req := &discovery.DeltaDiscoveryRequest{TypeUrl: filterType}
+	for _, s := range services {
+		req.ResourceNamesSubscribe = append(req.ResourceNamesSubscribe, envoy.InboundName(s))
+	}
+	_ = g.Send(req) // what became of it, Recv says
 	r, err := g.Recv()
 	got := "gets"
 	for _, one := range r.GetResources() {
@@ -186,18 +193,12 @@ func asks(g grpc.BidiStreamingClient[discovery.DeltaDiscoveryRequest, discovery.
 
 func deltaADS(_ *testing.T, _ *mesh, ctx context.Context, conn *grpc.ClientConn) (string, error) {
 	g, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
-	if err != nil {
-		return "", err
-	}
-	return asks(g)
+	return asks(g, err, "target", "other")
 }
 
 func deltaECDS(_ *testing.T, _ *mesh, ctx context.Context, conn *grpc.ClientConn) (string, error) {
 	g, err := extension.NewExtensionConfigDiscoveryServiceClient(conn).DeltaExtensionConfigs(ctx)
-	if err != nil {
-		return "", err
-	}
-	return asks(g)
+	return asks(g, err, "target", "other")
 }
 
 // reports is a report of refusals that names the service.

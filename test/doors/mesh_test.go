@@ -43,13 +43,20 @@ type mesh struct {
 
 func startMesh(t *testing.T, yaml ...string) *mesh {
 	t.Helper()
-	m := &mesh{people: newAuthority(t, "people")}
+	m := &mesh{}
+	m.start(t, yaml...)
+	return m
+}
+
+// start is startMesh with a configuration that was begun.
+func (m *mesh) start(t *testing.T, yaml ...string) {
+	t.Helper()
+	m.people = newAuthority(t, "people")
 	m.Config.AdminClientCAFile = filepath.Join(t.TempDir(), "people.pem")
 	writeFile(t, m.Config.AdminClientCAFile, m.people.pem())
 	m.ControlPlane.Start(t)
 	m.dialRoot(t)
 	m.Apply(t, strings.Join(yaml, ""))
-	return m
 }
 
 func (m *mesh) dialRoot(t *testing.T) {
@@ -60,6 +67,7 @@ func (m *mesh) dialRoot(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	m.root = adminv1.NewAdminServiceClient(conn)
+	m.Admin = m.root // the admin token may be revoked
 }
 
 // name is one that was not used before.
@@ -102,7 +110,11 @@ func (m *mesh) openVault(t *testing.T) vault {
 func (m *mesh) atRest(t *testing.T, do func(s *store.Store, pepper []byte)) {
 	t.Helper()
 	m.Stop(t)
-	s, err := store.Open(t.Context(), store.Config{DataDir: m.Config.DataDir})
+	c := store.Config{DataDir: m.Config.DataDir}
+	if e := m.Config.Etcd; len(e.Endpoints) > 0 {
+		c = store.Config{Endpoints: e.Endpoints, Username: e.Username, Password: etcdPassword}
+	}
+	s, err := store.Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
