@@ -7,12 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/watchword-mesh/watchword/controlplane/transport"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	"github.com/watchword-mesh/watchword/internal/identity"
 	"github.com/watchword-mesh/watchword/issuer/ca"
@@ -33,15 +34,20 @@ func (i identities) ofCall(ctx context.Context) (identity.ID, crypto.PublicKey, 
 	if !ok {
 		return identity.ID{}, nil, errStranger
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	conn, ok := p.AuthInfo.(transport.Connection)
 	if !ok {
 		return identity.ID{}, nil, errStranger
 	}
-	leaf, ours := verifiedBy(info.State.VerifiedChains, i.loop.authority())
+	leaf, ours := verifiedBy(conn.State.VerifiedChains, i.loop.authority())
 	if leaf == nil || !ours {
 		return identity.ID{}, nil, errStranger
 	}
 	id, err := i.ofLeaf(leaf)
+	if err != nil {
+		// Who has enrolled anew shows it on a new connection only. Until then there
+		// is time for the answer.
+		time.AfterFunc(time.Second, conn.Close)
+	}
 	return id, leaf.PublicKey, err
 }
 

@@ -56,7 +56,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer l.close()
-	if c.IssuerURL == "" {
+	if c.IssuerURL == "" && !l.sts.open() {
 		c.IssuerURL = l.sts.url()
 	}
 	if c.TrustDomain == "" {
@@ -150,6 +150,9 @@ func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	r.store.UseKeyring(ring)
+	if !initialized && r.IssuerURL == "" {
+		return nil, &ConfigError{fmt.Errorf("--sts-listen %s is no address that callers can have: give theirs with --issuer-url, such as https://tokens.example:7402", r.STSListen)}
+	}
 	now := time.Now().UTC()
 	pepper, first, err := r.store.Init(ctx, store.Setup{Issuer: builtinIssuer(r.IssuerURL, r.TrustDomain), Created: now})
 	if err != nil {
@@ -277,7 +280,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	}
 	defer stopAdmin()
 	g, ctx := errgroup.WithContext(ctx)
-	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(credentials.NewTLS(r.doors.dataPlanes())), grpc.ConnectionTimeout(headerTimeout))...)
+	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(transport.Closable(credentials.NewTLS(r.doors.dataPlanes()))), grpc.ConnectionTimeout(headerTimeout))...)
 	r.xds.Register(ads)
 	r.refusals.Register(ads)
 	r.enrol.Register(ads)

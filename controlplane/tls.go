@@ -165,7 +165,7 @@ func (n *certificateNames) add(name string) {
 
 // names are those of the listeners, of this host, of the issuer, and those that
 // the operator adds.
-func (l *listeners) names(c Config) (certificateNames, error) {
+func (l *listeners) names(c Config, issuer string) (certificateNames, error) {
 	var n certificateNames
 	for _, name := range append([]string{"localhost", "127.0.0.1", "::1"}, c.TLSNames...) {
 		n.add(name)
@@ -176,9 +176,9 @@ func (l *listeners) names(c Config) (certificateNames, error) {
 	for _, at := range []net.Listener{l.admin, l.xds, l.sts, l.ops} {
 		n.add(at.Addr().(*net.TCPAddr).AddrPort().Addr().Unmap().String())
 	}
-	u, err := url.Parse(c.IssuerURL)
+	u, err := url.Parse(issuer)
 	if err != nil {
-		return n, errors.New("--issuer-url is not a URL")
+		return n, errors.New("the issuer is not a URL")
 	}
 	n.add(u.Hostname())
 	return n, nil

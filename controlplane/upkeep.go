@@ -56,7 +56,7 @@ const caFile = "ca.pem"
 
 // openDoors makes the TLS configurations, and shows the CA to clients here.
 func (r *replica) openDoors(l *listeners) error {
-	names, err := l.names(r.Config)
+	names, err := l.names(r.Config, mesh{loop: r.loop}.Issuer())
 	if err != nil {
 		return err
 	}

@@ -161,7 +161,9 @@ func TestServeRefusals(t *testing.T) {
 		words     []string
 	}{
 		{"port in use", "", []string{"--xds-listen", taken.Addr().String()}, []string{"--xds-listen " + taken.Addr().String(), "in use", "choose another"}},
-		{"address of others", "", []string{"--sts-listen", "0.0.0.0:7402"}, []string{"--sts-listen", "loopback"}},
+		{"no TLS for others", "", []string{"--sts-listen", "http://0.0.0.0:7402"}, []string{"--sts-listen", "no TLS", "loopback"}},
+		{"no address for callers", "", []string{"--sts-listen", "0.0.0.0:0"}, []string{"--sts-listen", "--issuer-url"}},
+		{"ADS without TLS", "", []string{"--xds-listen", "http://127.0.0.1:0"}, []string{"--xds-listen", "certificates"}},
 		{"data folder is a file", file, nil, []string{"data folder", file}},
 		{"data folder below a file", filepath.Join(file, "data"), nil, []string{"data folder", file}},
 		{"data folder where nothing can be made", "/proc/watchword", nil, []string{"data folder", "/proc/watchword"}},
