@@ -35,10 +35,10 @@ type listener struct {
 // Limits on connections. One of ADS stays open as long as a data plane lives; the
 // others are short.
 var (
-	xdsLimits   = transport.Limits{Total: 20000, PerSource: 2000}
-	stsLimits   = transport.Limits{Total: 10000, PerSource: 1000}
-	adminLimits = transport.Limits{Total: 1000, PerSource: 250}
-	opsLimits   = transport.Limits{Total: 250, PerSource: 50}
+	xdsLimits   = transport.Limits{Total: 20000, PerSource: 2000, PerSecond: 200}
+	stsLimits   = transport.Limits{Total: 10000, PerSource: 1000, PerSecond: 200}
+	adminLimits = transport.Limits{Total: 1000, PerSource: 250, PerSecond: 50}
+	opsLimits   = transport.Limits{Total: 250, PerSource: 50, PerSecond: 20}
 )
 
 func listen(c Config) (*listeners, error) {

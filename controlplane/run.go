@@ -21,7 +21,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/accesslog"
@@ -280,10 +279,11 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	}
 	defer stopAdmin()
 	g, ctx := errgroup.WithContext(ctx)
-	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(transport.Closable(credentials.NewTLS(r.doors.dataPlanes()))), grpc.ConnectionTimeout(headerTimeout))...)
-	r.xds.Register(ads)
-	r.refusals.Register(ads)
-	r.enrol.Register(ads)
+	gate := newGate(identities{loop: r.loop}, r.registry, r.full("ads_peer"))
+	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(gate.credentials(r.doors.dataPlanes())), grpc.StreamInterceptor(gate.stream), grpc.ConnectionTimeout(headerTimeout))...)
+	r.xds.Register(transport.UnreadUnary(ads))
+	r.refusals.Register(transport.UnreadUnary(ads))
+	r.enrol.Register(transport.UnreadUnary(ads))
 	g.Go(func() error { return r.loop.run(ctx) })
 	g.Go(func() error { return r.store.Watch(ctx, r.loop.current.Load(), r.loop.mailbox.put) })
 	g.Go(func() error { return r.fetcher.Run(ctx) })

@@ -35,7 +35,7 @@ var layout = []struct {
 	{"deployments/...", []string{"..."}},
 
 	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "controlplane/importer", "controlplane/policytest", "controlplane/transport", "dataplane/enrolment", "dataplane/reason", "dataplane/ruleset", "dataplane/sds", "proto/..."}},
-	{"controlplane", []string{"controlplane/...", "dataplane/ruleset", "issuer/...", "internal/failures", "internal/identity", "internal/jointoken", "internal/jose", "proto/..."}},
+	{"controlplane", []string{"controlplane/...", "dataplane/ruleset", "issuer/...", "internal/failures", "internal/quota", "internal/identity", "internal/jointoken", "internal/jose", "proto/..."}},
 	{"controlplane/policytest", []string{"controlplane/policy", "controlplane/compile", "dataplane/ruleset", "dataplane/reason", "issuer/sts", "issuer/token", "internal/jose", "proto/..."}},
 	{"controlplane/api", []string{"controlplane/access", "controlplane/audit", "controlplane/policy", "controlplane/envoy", "proto/..."}},
 	{"controlplane/kong", []string{"controlplane/policy", "internal/jose", "proto/..."}},
@@ -44,8 +44,8 @@ var layout = []struct {
 	{"controlplane/audit", nil},
 	{"controlplane/bearer", []string{"internal/jose"}},
 	{"controlplane/enrolment", []string{"controlplane/audit", "controlplane/bearer", "controlplane/store", "internal/failures", "internal/identity", "internal/jointoken", "issuer/ca", "proto/..."}},
-	{"controlplane/transport", []string{"internal/failures"}},
-	{"controlplane/xds", nil},
+	{"controlplane/transport", []string{"internal/failures", "internal/quota"}},
+	{"controlplane/xds", []string{"internal/quota"}},
 	{"controlplane/envoy", []string{"dataplane/reason", "internal/identity", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/store", []string{"controlplane/audit", "controlplane/policy", "controlplane/bundle", "issuer/ca", "issuer/keyset", "issuer/clientauth", "proto/..."}},
@@ -66,6 +66,7 @@ var layout = []struct {
 	{"internal/jose", nil},
 	{"internal/failures", nil},
 	{"internal/identity", nil},
+	{"internal/quota", nil},
 	{"internal/jointoken", nil},
 	{"proto/...", []string{"proto/..."}},
 }

@@ -2,9 +2,10 @@ package transport
 
 import (
 	"net"
-	"sync"
+	"time"
 
 	"github.com/watchword-mesh/watchword/internal/failures"
+	"github.com/watchword-mesh/watchword/internal/quota"
 )
 
 // Limits bound the open connections of a listener.
@@ -15,22 +16,26 @@ type Limits struct {
 	// can't take the place of all others. Loopback has Total alone: there, all
 	// come from one address.
 	PerSource int
+	// PerSecond is how many new ones a source may open in a second, after a burst of
+	// PerSource: a handshake costs us more than its client. 0 is no bound.
+	PerSecond int
 }
 
 // Limit closes connections beyond the limits as soon as they are accepted, before
 // anything is read. Refused is told of each; it must not block.
 func Limit(l net.Listener, limits Limits, refused func()) net.Listener {
-	return &limited{Listener: l, limits: limits, refused: refused, open: map[string]int{}}
+	out := &limited{Listener: l, places: quota.NewPlaces(limits.Total, limits.PerSource), refused: refused}
+	if limits.PerSecond > 0 {
+		out.pace = quota.NewPace(float64(limits.PerSecond), limits.PerSource)
+	}
+	return out
 }
 
 type limited struct {
 	net.Listener
-	limits  Limits
+	places  *quota.Places
+	pace    *quota.Pace // nil without a bound
 	refused func()
-
-	mu    sync.Mutex
-	total int
-	open  map[string]int // by source
 }
 
 // Accept returns the next connection within the limits.
@@ -40,33 +45,21 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		source := sourceOf(c.RemoteAddr())
-		if l.take(source) {
-			return &counted{Conn: c, leave: sync.OnceFunc(func() { l.release(source) })}, nil
+		if leave, ok := l.take(SourceOf(c.RemoteAddr())); ok {
+			return &counted{Conn: c, leave: leave}, nil
 		}
 		l.refused()
 		_ = c.Close()
 	}
 }
 
-func (l *limited) take(source string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.total >= l.limits.Total || source != "" && l.open[source] >= l.limits.PerSource {
-		return false
+func (l *limited) take(source string) (leave func(), ok bool) {
+	leave, ok = l.places.Take(source)
+	if ok && source != "" && l.pace != nil && l.pace.Take(source, 1, time.Now()) > 0 {
+		leave()
+		return nil, false
 	}
-	l.total++
-	l.open[source]++
-	return true
-}
-
-func (l *limited) release(source string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.total--
-	if l.open[source]--; l.open[source] == 0 {
-		delete(l.open, source)
-	}
+	return leave, ok
 }
 
 // counted is a connection that gives its place back.
@@ -85,9 +78,9 @@ func (c *counted) Close() error {
 	return err
 }
 
-// sourceOf is what connections are counted by; empty for those that only Total
-// bounds.
-func sourceOf(a net.Addr) string {
+// SourceOf is what connections are counted by: the address, or its /64; empty for
+// loopback and sockets, which only a total bounds.
+func SourceOf(a net.Addr) string {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
 		return ""

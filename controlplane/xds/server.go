@@ -112,7 +112,7 @@ func New(cfg Config) *Server {
 
 // Register adds ADS and the extension config discovery service to a gRPC server,
 // which should be made with [ServerOptions].
-func (s *Server) Register(g *grpc.Server) {
+func (s *Server) Register(g grpc.ServiceRegistrar) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, ads{server: s})
 	extension.RegisterExtensionConfigDiscoveryServiceServer(g, ecds{server: s})
 }
