@@ -53,7 +53,7 @@ var layout = []struct {
 	{"controlplane/importer", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/policy", []string{"dataplane/reason", "internal/jose", "proto/..."}},
 
-	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/failures", "internal/jointoken", "internal/jose"}},
+	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/failures", "internal/quota", "internal/jointoken", "internal/jose"}},
 	{"issuer/token", []string{"issuer/keyset", "internal/jose"}},
 	{"issuer/clientauth", []string{"internal/jose"}},
 	{"issuer/ca", []string{"internal/identity", "internal/jointoken", "internal/jose"}},

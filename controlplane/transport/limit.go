@@ -2,6 +2,7 @@ package transport
 
 import (
 	"net"
+	"sync"
 	"time"
 
 	"github.com/watchword-mesh/watchword/internal/failures"
@@ -46,7 +47,7 @@ func (l *limited) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if leave, ok := l.take(SourceOf(c.RemoteAddr())); ok {
-			return &counted{Conn: c, leave: leave}, nil
+			return &counted{Conn: c, leave: []func(){leave}}, nil
 		}
 		l.refused()
 		_ = c.Close()
@@ -62,32 +63,47 @@ func (l *limited) take(source string) (leave func(), ok bool) {
 	return leave, ok
 }
 
-// counted is a connection that gives its place back.
+// counted is a connection that gives its places back.
 type counted struct {
 	net.Conn
-	leave func()
+
+	mu     sync.Mutex
+	leave  []func()
+	closed bool
 }
 
 // NetConn is the connection itself.
 func (c *counted) NetConn() net.Conn { return c.Conn }
 
-// Close closes the connection and gives its place back, once.
+// Close closes the connection and gives its places back, once.
 func (c *counted) Close() error {
 	err := c.Conn.Close()
-	c.leave()
+	c.mu.Lock()
+	leave := c.leave
+	c.leave, c.closed = nil, true
+	c.mu.Unlock()
+	for _, l := range leave {
+		l()
+	}
 	return err
+}
+
+// hold has a place given back at Close.
+func (c *counted) hold(leave func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		leave()
+		return
+	}
+	c.leave = append(c.leave, leave)
 }
 
 // SourceOf is what connections are counted by: the address, or its /64; empty for
 // loopback and sockets, which only a total bounds.
 func SourceOf(a net.Addr) string {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
+	if _, ok := a.(*net.TCPAddr); !ok {
 		return ""
 	}
-	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
-	if ip.IsLoopback() {
-		return ""
-	}
-	return failures.Key(ip.String())
+	return failures.RemoteKey(a.String())
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -28,9 +27,9 @@ type Peers struct {
 	Refused func()
 }
 
-// ByPeer keeps connections of [Closable] credentials within the limits of their
-// peers. Places of strangers are counted apart, so that they can't take those of
-// who is known.
+// ByPeer keeps connections, of [Closable] credentials on a listener of [Limit],
+// within the limits of their peers. Places of strangers are counted apart, so that
+// they can't take those of who is known.
 func ByPeer(inner credentials.TransportCredentials, p Peers) credentials.TransportCredentials {
 	return &byPeer{TransportCredentials: inner, Peers: p,
 		strangers: quota.NewPlaces(p.Strangers.Total, p.Strangers.PerSource),
@@ -47,33 +46,44 @@ type byPeer struct {
 
 var errNoPlace = errors.New("no place for a connection of this peer")
 
-// ServerHandshake implements credentials.TransportCredentials.
+// ServerHandshake implements credentials.TransportCredentials. The places are held
+// by the connection below: gRPC closes that one alone when a peer is gone before
+// its first frame.
 func (b *byPeer) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	below, ok := raw.(*counted)
+	if !ok {
+		return nil, nil, errors.New("the listener is not one of Limit")
+	}
 	c, info, err := b.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
 		return nil, nil, err
 	}
-	leave, ok := b.admit(c, info)
-	if !ok {
+	if !b.admit(below, info) {
 		b.Refused()
 		_ = c.Close()
 		return nil, nil, errNoPlace
 	}
-	return &counted{Conn: c, leave: leave}, info, nil
+	return c, info, nil
 }
 
-func (b *byPeer) admit(c net.Conn, info credentials.AuthInfo) (leave func(), ok bool) {
+func (b *byPeer) admit(below *counted, info credentials.AuthInfo) bool {
 	if conn, ok := info.(Connection); ok {
 		if name, known := b.Known(conn.State); known {
-			return b.known.Take(name)
+			leave, ok := b.known.Take(name)
+			if ok {
+				below.hold(leave)
+			}
+			return ok
 		}
 	}
-	leave, ok = b.strangers.Take(SourceOf(c.RemoteAddr()))
+	leave, ok := b.strangers.Take(SourceOf(below.RemoteAddr()))
 	if !ok {
-		return nil, false
+		return false
 	}
-	end := time.AfterFunc(b.StrangerLife, func() { _ = c.Close() })
-	return sync.OnceFunc(func() { end.Stop(); leave() }), true
+	below.hold(leave)
+	end := time.AfterFunc(b.StrangerLife, func() { _ = below.Close() })
+	below.hold(func() { end.Stop() })
+	return true
 }
 
 // Clone implements credentials.TransportCredentials. The copy shares the places.
