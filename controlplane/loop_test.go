@@ -141,7 +141,7 @@ func begin(t *testing.T) *replicaInMemory {
 }
 
 // serve lets data planes connect, to more services than ADS if there are.
-func (r *replicaInMemory) serve(more ...func(*grpc.Server)) {
+func (r *replicaInMemory) serve(more ...func(grpc.ServiceRegistrar)) {
 	lis := bufconn.Listen(1 << 20)
 	g := grpc.NewServer(xds.ServerOptions()...)
 	r.xds.Register(g)

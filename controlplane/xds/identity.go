@@ -5,8 +5,6 @@ import (
 	"errors"
 	"strings"
 
-	streamv3 "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
-
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -132,20 +130,6 @@ func (s *Server) eachStream(service, instance string, do func(*stream)) {
 			do(st)
 		}
 	}
-}
-
-// gate lets nothing out over a stream that has been ended, though the engine,
-// which has several things to do, may not have come to see that.
-type gate struct {
-	streamv3.DeltaStream
-	ended context.Context
-}
-
-func (g gate) Send(resp *discovery.DeltaDiscoveryResponse) error {
-	if g.ended.Err() != nil {
-		return context.Cause(g.ended)
-	}
-	return g.DeltaStream.Send(resp)
 }
 
 // claimed is the service that a first request speaks of, empty if of none. It
