@@ -30,7 +30,8 @@ type Config struct {
 	// KEK is the text of the key-encryption key, from the environment.
 	KEK string
 	// KEKExec is a command that wraps and unwraps the key-encryption key, such as
-	// one that asks a KMS; see store.Plugin.
+	// one that asks a KMS; see store.Plugin. Another source beside it only opens what
+	// was sealed before.
 	KEKExec string
 	// Addresses to listen on: HOST:PORT with TLS, or http://HOST:PORT of loopback
 	// without. Port 0 takes a free one. ADS has TLS always.
@@ -137,14 +138,13 @@ func (c Config) check() error {
 	if socket := c.adminSocketPath(); len(socket) > maxSocketPath {
 		errs = append(errs, fmt.Errorf("the name of the admin socket, %s, has %d bytes, sockets can have %d: choose a shorter --admin-socket or --data-dir", socket, len(socket), maxSocketPath))
 	}
-	given := 0
-	for _, source := range []string{c.KEKFile, c.KEK, c.KEKExec} {
-		if source != "" {
-			given++
-		}
+	if c.KEKFile != "" && c.KEK != "" {
+		errs = append(errs, errors.New("--kek-file and WATCHWORD_KEK are both given: which is right?"))
 	}
-	if given > 1 {
-		errs = append(errs, errors.New("the key-encryption key has more than one source, of --kek-file, WATCHWORD_KEK and --kek-exec: which is right?"))
+	for _, name := range c.TLSNames {
+		if !new(certificateNames).add(name) {
+			errs = append(errs, fmt.Errorf("--tls-names %q: want a host name of letters, digits and dashes, or an IP address", name))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -204,7 +204,7 @@ func (c Config) keyring(create bool) (store.Keyring, error) {
 	path := filepath.Join(c.DataDir, kekFile)
 	ring, err := store.KEKFile(path, create)
 	if errors.Is(err, fs.ErrNotExist) {
-		return store.Keyring{}, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it by --kek-file or WATCHWORD_KEK", path)
+		return store.Keyring{}, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it by --kek-file or WATCHWORD_KEK: %w", path, fs.ErrNotExist)
 	}
 	return ring, err
 }

@@ -13,12 +13,18 @@ import (
 // off goes on with what it has.
 const farewell = 5 * time.Second
 
+// farewells is when the streams of an instance end.
+type farewells struct {
+	timer *time.Timer
+	until time.Time
+}
+
 // departures ends the streams of instances that are not enrolled any more. Only
 // the loop's goroutine calls it.
 type departures struct {
 	xds *xds.Server
 	// ending are those of deleted services, by SERVICE/ID.
-	ending map[string]*time.Timer
+	ending map[string]farewells
 	// left are those that the current snapshot may still have, by SERVICE/ID.
 	left sync.Map
 }
@@ -31,12 +37,16 @@ func (d *departures) settled() { d.left.Clear() }
 // before the event is published, so that nothing of that is sent to them; until the
 // event's snapshot is the current one, left keeps them from coming back.
 func (d *departures) cut(e store.Event) {
-	for key, timer := range d.ending {
-		if service, instance := instanceName(key); e.Snapshot.Config.Service(service) != nil {
-			timer.Stop()
-			delete(d.ending, key)
+	for key, last := range d.ending {
+		service, instance := instanceName(key)
+		switch {
+		case e.Snapshot.Config.Service(service) != nil:
+			last.timer.Stop()
 			d.xds.Disconnect(service, instance)
+		case time.Now().Before(last.until):
+			continue
 		}
+		delete(d.ending, key)
 	}
 	for _, key := range e.Instances {
 		if _, enrolled := e.Snapshot.Instances.Get(key); !enrolled {
@@ -53,9 +63,10 @@ func (d *departures) leave(key string, e store.Event) {
 		return
 	}
 	if d.ending == nil {
-		d.ending = map[string]*time.Timer{}
+		d.ending = map[string]farewells{}
 	}
-	if d.ending[key] == nil {
-		d.ending[key] = time.AfterFunc(farewell, func() { d.xds.Disconnect(service, instance) })
+	if last, begun := d.ending[key]; begun {
+		last.timer.Stop()
 	}
+	d.ending[key] = farewells{time.AfterFunc(farewell, func() { d.xds.Disconnect(service, instance) }), time.Now().Add(farewell)}
 }

@@ -5,15 +5,17 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/watchword-mesh/watchword/controlplane/transport"
@@ -127,11 +129,29 @@ func (l *listener) guarded(limits transport.Limits, config *tls.Config, refused 
 	return tls.NewListener(inner, config)
 }
 
+// removeSocket removes a socket that nobody listens at any more, and nothing else.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there, and is no socket: choose another path with --admin-socket", path)
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		_ = conn.Close()
+		return fmt.Errorf("somebody listens at %s (another watchword?): stop it, or choose another path with --admin-socket", path)
+	}
+	return os.Remove(path)
+}
+
 // openAdminSocket listens in the data folder. What an earlier process left is
 // removed; this one owns the data by then.
 func (l *listeners) openAdminSocket(c Config) error {
 	path := c.adminSocketPath()
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeSocket(path); err != nil {
 		return fmt.Errorf("the admin socket: %w", err)
 	}
 	s, err := net.Listen("unix", path)
@@ -174,9 +194,21 @@ const (
 	writeTimeout = 30 * time.Second
 )
 
+// faultsOnly is what net/http says of its own accord, such as of a handler that
+// panicked; failed handshakes are left out, which strangers could write at will.
+type faultsOnly struct{ log hclog.Logger }
+
+// Write implements io.Writer.
+func (f faultsOnly) Write(line []byte) (int, error) {
+	if text := string(line); !strings.Contains(text, "TLS handshake error") {
+		f.log.Error("serving HTTP", "fault", strings.TrimSpace(text))
+	}
+	return len(line), nil
+}
+
 // serveHTTP serves one handler, HTTP/1.1 and HTTP/2, until ctx ends. An answer
 // must be done in time, unless there is none for it (0).
-func serveHTTP(ctx context.Context, g *errgroup.Group, h http.Handler, answer time.Duration, listeners ...net.Listener) {
+func serveHTTP(ctx context.Context, g *errgroup.Group, logger hclog.Logger, h http.Handler, answer time.Duration, listeners ...net.Listener) {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
@@ -187,7 +219,7 @@ func serveHTTP(ctx context.Context, g *errgroup.Group, h http.Handler, answer ti
 		Protocols:         new(http.Protocols),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100, WriteByteTimeout: writeTimeout, SendPingTimeout: idleTimeout},
 		ConnContext:       transport.WithPeer,
-		ErrorLog:          log.New(io.Discard, "", 0), // strangers would write it: failed handshakes
+		ErrorLog:          log.New(faultsOnly{logger}, "", 0),
 	}
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetHTTP2(true)
@@ -211,8 +243,23 @@ func serveHTTP(ctx context.Context, g *errgroup.Group, h http.Handler, answer ti
 	})
 }
 
+// elsewhere says whether tokens name an address of this machine where the token
+// service is not, such as since a version that had no TLS.
+func elsewhere(issuer string, sts *listener) bool {
+	u, err := url.Parse(issuer)
+	if err != nil || !transport.Loopback(u.Hostname()) {
+		return false // a proxy may be in between
+	}
+	at, err := url.Parse(sts.url())
+	return err == nil && (u.Scheme != at.Scheme || u.Port() != at.Port())
+}
+
 // announce says one line for each thing that it listens on.
 func (r *replica) announce(l *listeners) {
+	if issuer := (mesh{loop: r.loop}).Issuer(); elsewhere(issuer, l.sts) {
+		r.Logger.Warn("tokens and metadata name an issuer that is not where the token service listens: give it that address with --sts-listen, with http:// in front if the issuer has it",
+			"issuer", issuer, "listens", l.sts.url())
+	}
 	for _, e := range []struct{ what, at string }{
 		{"admin API", l.admin.url()}, {"admin API", "unix:" + l.socket.Addr().String()}, {"ADS", l.xds.Addr().String()},
 		{"token service", l.sts.url()}, {"health and metrics", l.ops.url()},

@@ -145,6 +145,9 @@ func (l *loop) apply(e store.Event) {
 	changed := append(l.changed(e), rekeyed...)
 	services := compile.Affected(before, e.Snapshot.Config, changed, l.uses(e.Snapshot.Config, all))
 	l.departures.cut(e)
+	for _, key := range e.Instances {
+		l.instanceKeys.Delete(key)
+	}
 	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: l.translate(e.Snapshot.Config, services)})
 	l.tellIssuer(e, signing)
 	l.tellFetcher(e)

@@ -54,7 +54,8 @@ func (l *loop) instance(service, id string) (store.Instance, bool) {
 	if _, left := l.departures.left.Load(key); left {
 		return store.Instance{}, false
 	}
-	return l.current.Load().Instances.Get(key)
+	i, ok := l.current.Load().Instances.Get(key)
+	return i, ok && time.Now().Before(i.Expires) // the sweep comes later
 }
 
 // issuer is one whose tokens the control plane itself takes, with the keys that

@@ -13,8 +13,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,6 +31,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/enrolment"
 	"github.com/watchword-mesh/watchword/controlplane/kong"
+	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/transport"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
@@ -100,7 +103,9 @@ type replica struct {
 	// diagnosis knows of doors and listeners once there are.
 	diagnosis *diagnosis
 	refused   *audit.Refusals
-	overload  *prometheus.CounterVec
+	// stopping is when the end began.
+	stopping atomic.Pointer[time.Time]
+	overload *prometheus.CounterVec
 }
 
 // openReplica prepares the store and everything that is made from it.
@@ -150,10 +155,12 @@ func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	r.store.UseKeyring(ring)
-	if !initialized && r.IssuerURL == "" {
-		return nil, &ConfigError{fmt.Errorf("--sts-listen %s is no address that callers can have: give theirs with --issuer-url, such as https://tokens.example:7402", r.STSListen)}
-	}
 	now := time.Now().UTC()
+	if !initialized {
+		if err := r.checkFirst(now); err != nil {
+			return nil, &ConfigError{err}
+		}
+	}
 	pepper, first, err := r.store.Init(ctx, store.Setup{Issuer: builtinIssuer(r.IssuerURL, r.TrustDomain), Created: now})
 	if err != nil {
 		return nil, err
@@ -178,12 +185,39 @@ func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 	return pepper, (&adminTokens{store: r.store, dir: r.DataDir, pepper: pepper}).first(ctx)
 }
 
-// openKeyring finds the key-encryption key.
-func (r *replica) openKeyring(ctx context.Context, create bool) (store.Keyring, error) {
-	if r.KEKExec != "" {
-		return r.store.PluginKeyring(ctx, r.plugin(), false, audit.Entry{})
+// checkFirst looks at what the first start fixes for ever, before it does.
+func (r *replica) checkFirst(now time.Time) error {
+	if r.IssuerURL == "" {
+		return fmt.Errorf("--sts-listen %s is no address that callers can have: give theirs with --issuer-url, such as https://tokens.example:7402", r.STSListen)
 	}
-	return r.keyring(create)
+	if _, err := ca.First(r.TrustDomain, now); err != nil {
+		return fmt.Errorf("--trust-domain %s: %w", r.TrustDomain, err)
+	}
+	issuer := builtinIssuer(r.IssuerURL, r.TrustDomain)
+	for _, f := range policy.Check(policy.State{policy.KeyOf(issuer): issuer}) {
+		return fmt.Errorf("--issuer-url %s, --trust-domain %s: %s: %s", r.IssuerURL, r.TrustDomain, f.Field, f.Message)
+	}
+	return nil
+}
+
+// openKeyring finds the key-encryption key. With a program for it, a key in a file
+// still opens what was sealed before there was the program.
+func (r *replica) openKeyring(ctx context.Context, create bool) (store.Keyring, error) {
+	if r.KEKExec == "" {
+		return r.keyring(create)
+	}
+	ring, err := r.store.PluginKeyring(ctx, r.plugin(), false, audit.Entry{})
+	if err != nil {
+		return ring, err
+	}
+	older, err := r.keyring(false)
+	switch {
+	case err == nil:
+		return ring.With(older), nil
+	case r.KEKFile != "" || !errors.Is(err, fs.ErrNotExist):
+		return ring, err
+	}
+	return ring, nil
 }
 
 // firstCA makes the CA of the mesh, in the trust domain that the first start has
@@ -195,9 +229,12 @@ func (r *replica) firstCA(ctx context.Context, now time.Time) error {
 	}
 	authority, err := ca.First(trustDomain(snap.Config), now)
 	if err != nil {
-		return err
+		return fmt.Errorf("making the CA of the mesh: %w; an earlier version took this trust domain, so begin anew on empty data or another --etcd-prefix", err)
 	}
-	_, err = r.store.AddFirstCA(ctx, authority)
+	added, err := r.store.AddFirstCA(ctx, authority)
+	if added {
+		r.Logger.Info("CA of the mesh made; join tokens pin it", "id", authority.ID)
+	}
 	return err
 }
 
@@ -294,6 +331,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return r.keepPlace(ctx) })
 	g.Go(func() error { return r.sweep(ctx) })
 	g.Go(func() error { r.refused.Run(ctx); return nil })
+	context.AfterFunc(ctx, func() { now := time.Now(); r.stopping.Store(&now) })
 	g.Go(func() error {
 		if err := ads.Serve(transport.Limit(l.xds, limits.xds, r.full("ads"))); !errors.Is(err, grpc.ErrServerStopped) {
 			return err
@@ -307,9 +345,9 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 		r.refusals.Wait()
 		return nil
 	})
-	serveHTTP(ctx, g, admin, 0, l.admin.guarded(limits.admin, r.doors.admin(), r.full("admin")), transport.Limit(l.socket, limits.socket, r.full("admin_socket")))
-	serveHTTP(ctx, g, r.sts.Handler(), answerTimeout, l.sts.guarded(limits.sts, r.doors.public(), r.full("sts")))
-	serveHTTP(ctx, g, r.opsHandler(), answerTimeout, l.ops.guarded(limits.ops, r.doors.public(), r.full("ops")))
+	serveHTTP(ctx, g, r.Logger.Named("http"), admin, 0, l.admin.guarded(limits.admin, r.doors.admin(), r.full("admin")), transport.Limit(l.socket, limits.socket, r.full("admin_socket")))
+	serveHTTP(ctx, g, r.Logger.Named("http"), r.sts.Handler(), answerTimeout, l.sts.guarded(limits.sts, r.doors.public(), r.full("sts")))
+	serveHTTP(ctx, g, r.Logger.Named("http"), r.opsHandler(), answerTimeout, l.ops.guarded(limits.ops, r.doors.public(), r.full("ops")))
 	r.announce(l)
 	err = g.Wait()
 	if errors.Is(err, http.ErrServerClosed) {

@@ -13,7 +13,9 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/watchword-mesh/watchword/controlplane/transport"
@@ -44,6 +46,12 @@ func newDoors(c Config, authority func() *ca.Authority, names certificateNames) 
 		return issueServer(authority(), names, now)
 	}}
 	var err error
+	// Now rather than at the first handshake.
+	if own, err := d.issued.Certificate(); err != nil {
+		return nil, err
+	} else if _, err := own.Leaf.Verify(x509.VerifyOptions{Roots: authority().Pool()}); err != nil {
+		return nil, fmt.Errorf("the certificate of this replica can't be verified: %w", err)
+	}
 	if c.TLSCertFile != "" {
 		if d.files, err = transport.LoadFiles(c.TLSCertFile, c.TLSKeyFile, c.Logger.Named("tls"), time.Now); err != nil {
 			return nil, err
@@ -64,6 +72,9 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 	}
 	var list []*x509.Certificate
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue // such as its key
+		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -151,16 +162,29 @@ type certificateNames struct {
 	ips []net.IP
 }
 
-func (n *certificateNames) add(name string) {
+// hostName is what a certificate can name (RFC 1123 section 2.1), and what Go can
+// verify against the constraint of the CA.
+var hostName = regexp.MustCompile(`^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// add says whether the name can be in a certificate; "" and an address that stands
+// for all are none, and no fault.
+func (n *certificateNames) add(name string) bool {
+	name = strings.TrimSuffix(strings.ToLower(name), ".")
 	if ip, err := netip.ParseAddr(name); err == nil {
-		if !ip.IsUnspecified() {
-			n.ips = append(n.ips, ip.WithZone("").AsSlice())
+		at := net.IP(ip.WithZone("").AsSlice())
+		if !ip.IsUnspecified() && !slices.ContainsFunc(n.ips, at.Equal) {
+			n.ips = append(n.ips, at)
 		}
-		return
+		return true
 	}
-	if name != "" && !slices.Contains(n.dns, name) {
-		n.dns = append(n.dns, name)
+	if name == "" || slices.Contains(n.dns, name) {
+		return true
 	}
+	if len(name) > 253 || !hostName.MatchString(name) {
+		return false
+	}
+	n.dns = append(n.dns, name)
+	return true
 }
 
 // names are those of the listeners, of this host, of the issuer, and those that
@@ -170,8 +194,8 @@ func (l *listeners) names(c Config, issuer string) (certificateNames, error) {
 	for _, name := range append([]string{"localhost", "127.0.0.1", "::1"}, c.TLSNames...) {
 		n.add(name)
 	}
-	if host, err := os.Hostname(); err == nil {
-		n.add(host)
+	if host, err := os.Hostname(); err == nil && !n.add(host) {
+		c.Logger.Warn("the name of this host can't be in a certificate", "name", host)
 	}
 	for _, at := range []net.Listener{l.admin, l.xds, l.sts, l.ops} {
 		n.add(at.Addr().(*net.TCPAddr).AddrPort().Addr().Unmap().String())
@@ -180,6 +204,8 @@ func (l *listeners) names(c Config, issuer string) (certificateNames, error) {
 	if err != nil {
 		return n, errors.New("the issuer is not a URL")
 	}
-	n.add(u.Hostname())
+	if !n.add(u.Hostname()) {
+		c.Logger.Warn("the host of the issuer can't be in a certificate", "issuer", issuer)
+	}
 	return n, nil
 }

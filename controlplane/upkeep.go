@@ -20,6 +20,8 @@ const (
 	sweepEvery   = 10 * time.Minute
 	// refusalsPerMinute bounds what strangers can have written down.
 	refusalsPerMinute = 60
+	// lastWords is how long a stop may take for those that are not written yet.
+	lastWords = 5 * time.Second
 )
 
 // sweep removes what has ended: join tokens, instances that have not renewed for
@@ -46,6 +48,9 @@ func (r *replica) sweep(ctx context.Context) error {
 func (r *replica) noteRefusal(e audit.Entry) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	if at := r.stopping.Load(); at != nil && time.Since(*at) > lastWords {
+		return // etcd is away, and others wait for the end
+	}
 	if err := r.store.Record(ctx, e); err != nil {
 		r.Logger.Warn("a refused attempt could not be written down", "actor", e.Actor, "source", e.Source, "method", e.Method, "reason", e.Reason, "error", err)
 	}

@@ -26,13 +26,14 @@ func ParseAddress(text string) (Address, error) {
 	if err != nil {
 		return a, fmt.Errorf("%q is not HOST:PORT: %w", text, err)
 	}
-	if plain && !loopback(host) {
+	if plain && !Loopback(host) {
 		return a, fmt.Errorf("%q has no TLS, which only a loopback address may go without, such as http://127.0.0.1:7402; leave http:// out to have TLS", text)
 	}
 	return a, nil
 }
 
-func loopback(host string) bool {
+// Loopback says whether a host, as a name or an address, is this machine alone.
+func Loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }

@@ -25,6 +25,16 @@ const attemptTimeout = 10 * time.Second
 // answers of a control plane that has understood it.
 var again = []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Aborted}
 
+// errKey says that the key is enrolled no more.
+var errKey = fmt.Errorf("%w: the key is not enrolled, it was revoked maybe", ErrRefused)
+
+// outOfTime says whether a certificate is of another time than now, which is the
+// case while the clock of a machine that has just started is not set.
+func outOfTime(err error) bool {
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &invalid) && invalid.Reason == x509.Expired
+}
+
 // call is one request to the control plane at one moment.
 type call struct {
 	trust trust
@@ -87,8 +97,14 @@ func (c call) to(ctx context.Context, address string) (answer, error) {
 	if err == nil {
 		return answer{got, *trustDomain.Load()}, nil
 	}
+	if bad := fault.Load(); bad != nil && outOfTime(*bad) {
+		return answer{}, fmt.Errorf("the clock of this host or of the control plane is wrong: %w", *bad)
+	}
 	if bad := fault.Load(); bad != nil {
 		return answer{}, fmt.Errorf("%w: the server is not the control plane: %w", ErrRefused, *bad)
+	}
+	if c.client != nil && (status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unauthenticated) {
+		return answer{}, fmt.Errorf("%w: %s", errKey, status.Convert(err).Message())
 	}
 	if !slices.Contains(again, status.Code(err)) {
 		return answer{}, fmt.Errorf("%w: %s (%s)", ErrRefused, status.Convert(err).Message(), status.Code(err))

@@ -4,15 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
 )
 
-// Enrol gives the identity of this process. With a key file that holds a valid
-// certificate it asks nobody; with one whose certificate has ended it proves the
-// key; else it uses the credential. It tries until it has an answer or ctx ends.
-// Each try is for the same key, so that an answer that was lost costs no second
-// use of a join token. The error wraps [ErrRefused] if the answer is no.
+// Enrol gives the identity of this process. With a key file it proves that key: a
+// valid certificate in it is renewed, and does if nobody answers. If the key is
+// refused, as it was revoked, the credential gets a new one in; else it uses the
+// credential from the first. It tries until it has an answer or ctx ends, each time
+// for the same key, so that an answer that was lost costs no second use of a join
+// token. The error wraps [ErrRefused] if the answer is no.
 func Enrol(ctx context.Context, c Config) (*Identity, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -22,12 +24,33 @@ func Enrol(ctx context.Context, c Config) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("enrolling service %q: %w", c.Service, err)
 	}
-	if g == nil || !g.valid(i.config.Now()) {
-		if err := i.enrolUntil(ctx, g); err != nil {
-			return nil, fmt.Errorf("enrolling service %q: %w", c.Service, err)
-		}
+	if g != nil && g.valid(i.config.Now()) && !i.revoked(ctx, g) {
+		return i, nil
+	}
+	if err := i.enrolUntil(ctx, g); err != nil {
+		return nil, fmt.Errorf("enrolling service %q: %w", c.Service, err)
 	}
 	return i, nil
+}
+
+// lookTimeout is how long a start waits to hear that its key is still enrolled.
+const lookTimeout = 5 * time.Second
+
+// revoked renews a certificate that is valid, and says whether the key is enrolled
+// no more. While nobody answers it is taken to be.
+func (i *Identity) revoked(ctx context.Context, last *granted) bool {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	g, err := i.ask(ctx, i.renewCall(last))
+	switch {
+	case err == nil:
+		i.take(g)
+	case errors.Is(err, errKey):
+		return true
+	default:
+		i.log().Warn("can't renew the certificate of the key file now; going on with it", "service", i.config.Service, "expires", last.leaf.NotAfter, "error", err)
+	}
+	return false
 }
 
 // load takes the key from the file, or makes one and keeps it there.
@@ -59,6 +82,9 @@ func (i *Identity) load() (*granted, error) {
 // enrolUntil tries until there is an answer. last is what the key had before.
 func (i *Identity) enrolUntil(ctx context.Context, last *granted) error {
 	for failures := 0; ; failures++ {
+		if last != nil && i.key.instance != last.instance() {
+			last = nil // a new key has never been enrolled
+		}
 		g, err := i.enrolBy(ctx, last)
 		if err == nil {
 			i.log().Info("enrolled", "service", g.service, "instance", i.key.instance, "expires", g.leaf.NotAfter)
@@ -76,8 +102,8 @@ func (i *Identity) enrolUntil(ctx context.Context, last *granted) error {
 	}
 }
 
-// enrolBy proves the key if it was enrolled before. If that is refused, or it
-// was not, the credential is presented.
+// enrolBy proves the key if it was enrolled before. If that is refused, or it was
+// not, the credential is presented: for a new key, since the old one was revoked.
 func (i *Identity) enrolBy(ctx context.Context, last *granted) (*granted, error) {
 	if last == nil {
 		return i.enrol(ctx, i.config.Credential)
@@ -86,8 +112,23 @@ func (i *Identity) enrolBy(ctx context.Context, last *granted) (*granted, error)
 	if err == nil || !errors.Is(err, ErrRefused) || i.config.Credential == nil {
 		return g, err
 	}
-	i.log().Warn("the key that was enrolled is refused; using the credential", "service", i.config.Service, "instance", i.key.instance, "error", err)
+	i.log().Warn("the key that was enrolled is refused; enrolling a new one with the credential", "service", i.config.Service, "instance", i.key.instance, "error", err)
+	if err := i.replaceKey(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
 	return i.enrol(ctx, i.config.Credential)
+}
+
+// replaceKey makes a new key, and keeps it as the last one was kept.
+func (i *Identity) replaceKey() error {
+	key, err := newKeyPair()
+	if err == nil && i.config.KeyFile != "" {
+		err = writeKeyFile(i.config.KeyFile, key, nil)
+	}
+	if err == nil {
+		i.key = key
+	}
+	return err
 }
 
 // enrol asks each address once.

@@ -21,6 +21,9 @@ type granted struct {
 	renew       time.Time
 }
 
+// instance is the name of the instance that it was given to.
+func (g *granted) instance() string { return identity.InstanceOf(g.leaf.RawSubjectPublicKeyInfo) }
+
 // newGranted reads what the control plane gave for a key. A fault in it is found
 // here, where it can be named, and not when the next connection fails.
 func newGranted(m *enrolmentv1.Identity, service string, key *keyPair) (*granted, error) {

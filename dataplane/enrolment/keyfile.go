@@ -39,6 +39,9 @@ func readKeyFile(path, service string) (*keyPair, *granted, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, nil, fmt.Errorf("key file %s has mode %#o, so others may have read the key; remove it and enrol anew", path, info.Mode().Perm())
 	}
+	if err := checkOwner(path, info); err != nil {
+		return nil, nil, err
+	}
 	text, err := readSmall(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("key file: %w", err)

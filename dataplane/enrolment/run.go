@@ -11,7 +11,8 @@ import (
 // Run keeps the certificate valid until ctx ends, and then gives its cause. It
 // renews when the control plane has said to, and tries again whatever the answer
 // is: who is refused now may not be when a mistake has been undone. Once the
-// certificate has ended, the key is what it proves itself by, as after a stop.
+// certificate has ended, the key is what it proves itself by, as after a stop. The
+// credential is for a start alone: who was revoked does not come back by itself.
 func (i *Identity) Run(ctx context.Context) error {
 	return run(ctx, i.renewal, i.renew, i.config.Now)
 }
@@ -54,7 +55,7 @@ func (i *Identity) renew(ctx context.Context, failures int) error {
 	if last.valid(i.config.Now()) {
 		g, err = i.ask(ctx, i.renewCall(last))
 	} else {
-		g, err = i.enrolBy(ctx, last)
+		g, err = i.enrol(ctx, keyAssertion{i, last})
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()

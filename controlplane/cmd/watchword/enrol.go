@@ -61,7 +61,7 @@ func runEnrol(cmd *cobra.Command, f *enrolFlags) error {
 	}
 	dir, err := filepath.Abs(f.dir)
 	if err == nil {
-		err = os.MkdirAll(dir, 0o700)
+		err = makePrivateDir(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("--dir %s: %w", f.dir, err)
@@ -83,6 +83,18 @@ func runEnrol(cmd *cobra.Command, f *enrolFlags) error {
 		return nil
 	}
 	return keepIdentity(ctx, dir, id)
+}
+
+// makePrivateDir makes a folder, or takes one in which nobody else can put files.
+func makePrivateDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err == nil && info.Mode().Perm()&0o022 != 0 {
+		err = fmt.Errorf("others can put files there (mode %04o): chmod 700 it", info.Mode().Perm())
+	}
+	return err
 }
 
 // keepIdentity puts each new certificate in place, until ctx ends.

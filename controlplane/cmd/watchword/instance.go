@@ -63,10 +63,20 @@ func (f *instanceFlags) enrol(ctx context.Context, service, node, address string
 	id, err := enrolment.Enrol(ctx, enrolment.Config{Addresses: []string{address}, Service: service, Node: node,
 		Credential: credential, KeyFile: f.keyFile, Logger: instanceLog()})
 	if errors.Is(err, enrolment.ErrRefused) {
-		return nil, &failure{code: exitUnreachable, err: err,
-			hint: "a join token is for one service, a number of uses and a time; `watchword join-token create` makes a new one"}
+		return nil, &failure{code: exitUnreachable, err: err, hint: refusedHint(credential)}
 	}
 	return id, err
+}
+
+// refusedHint is the way out for who is not let in with a credential.
+func refusedHint(credential enrolment.Credential) string {
+	switch credential.(type) {
+	case enrolment.KubernetesTokenFile:
+		return "spec.bootstrap.kubernetes of the Service must name issuer, namespace and service account, and the token must be for its audience; see docs/enrolment.md"
+	case nil:
+		return "the key of the file is not enrolled any more: remove the file, and give a join token (`watchword join-token create` makes one)"
+	}
+	return "a join token is for one service and one mesh, a number of uses and a time; `watchword join-token create` makes a new one"
 }
 
 // instanceLog says on standard error what an operator has to know.
