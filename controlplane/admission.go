@@ -27,6 +27,8 @@ type admission struct {
 	pepper     []byte
 	log        hclog.Logger
 	now        func() time.Time
+	// noise bounds the log lines about each source.
+	noise *failures.Counter
 }
 
 // identify returns the actor. An error is an access.Unproven.
@@ -37,14 +39,20 @@ func (a *admission) identify(r *http.Request) (access.Actor, error) {
 		ev.Unix = access.UnixPeer(userName(p.UID), p.UID, uint32(os.Geteuid()))
 	}
 	if err := a.certificate(r, &ev); err != nil {
-		a.log.Warn("a client certificate is refused", "source", ev.Source, "reason", err)
+		a.warn("a client certificate is refused", ev.Source, err)
 		return access.Actor{Source: ev.Source}, access.BadCredential
 	}
 	if err := a.authorization(r, state, &ev); err != nil {
-		a.log.Warn("a credential is refused", "source", ev.Source, "reason", err)
+		a.warn("a credential is refused", ev.Source, err)
 		return access.Actor{Source: ev.Source}, access.BadCredential
 	}
 	return access.Resolve(state, ev)
+}
+
+func (a *admission) warn(what, source string, reason error) {
+	if wait, first := a.noise.Add(source, a.now()); wait == 0 || first {
+		a.log.Warn(what, "source", source, "reason", reason)
+	}
 }
 
 func userName(uid uint32) string {

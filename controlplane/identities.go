@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -38,16 +39,23 @@ func (i identities) ofCall(ctx context.Context) (identity.ID, crypto.PublicKey, 
 	if !ok {
 		return identity.ID{}, nil, errStranger
 	}
-	leaf, ours := verifiedBy(conn.State.VerifiedChains, i.loop.authority())
-	if leaf == nil || !ours {
-		return identity.ID{}, nil, errStranger
-	}
-	id, err := i.ofLeaf(leaf)
-	if err != nil {
+	id, key, err := i.ofPeer(conn.State)
+	if err != nil && key != nil {
 		// Who has enrolled anew shows it on a new connection only. Until then there
 		// is time for the answer.
 		time.AfterFunc(time.Second, conn.Close)
 	}
+	return id, key, err
+}
+
+// ofPeer is the instance at the other end of a TLS connection. There is a key, too,
+// of one that is not enrolled any more.
+func (i identities) ofPeer(state tls.ConnectionState) (identity.ID, crypto.PublicKey, error) {
+	leaf, ours := verifiedBy(state.VerifiedChains, i.loop.authority())
+	if leaf == nil || !ours {
+		return identity.ID{}, nil, errStranger
+	}
+	id, err := i.ofLeaf(leaf)
 	return id, leaf.PublicKey, err
 }
 

@@ -35,11 +35,48 @@ type listener struct {
 // Limits on connections. One of ADS stays open as long as a data plane lives; the
 // others are short.
 var (
-	xdsLimits   = transport.Limits{Total: 20000, PerSource: 2000}
-	stsLimits   = transport.Limits{Total: 10000, PerSource: 1000}
-	adminLimits = transport.Limits{Total: 1000, PerSource: 250}
-	opsLimits   = transport.Limits{Total: 250, PerSource: 50}
+	xdsLimits   = transport.Limits{Total: 20000, PerSource: 2000, PerSecond: 200}
+	stsLimits   = transport.Limits{Total: 10000, PerSource: 1000, PerSecond: 200}
+	adminLimits = transport.Limits{Total: 1000, PerSource: 250, PerSecond: 50}
+	opsLimits   = transport.Limits{Total: 250, PerSource: 50, PerSecond: 20}
 )
+
+// ownDescriptors is how many files the process needs beside its connections: for
+// etcd, its own connections, files.
+const ownDescriptors = 512
+
+// shares are the limits of the listeners, within the open files that the system lets
+// the process have. Without that a flood of one listener would leave the others,
+// and etcd, without any.
+type shares struct{ admin, socket, xds, sts, ops transport.Limits }
+
+func sharesOf(descriptors uint64) shares {
+	s := shares{adminLimits, adminLimits, xdsLimits, stsLimits, opsLimits}
+	all := []*transport.Limits{&s.admin, &s.socket, &s.xds, &s.sts, &s.ops}
+	want := uint64(ownDescriptors)
+	for _, l := range all {
+		want += uint64(l.Total)
+	}
+	if descriptors >= want {
+		return s
+	}
+	have := max(descriptors, 2*ownDescriptors) - ownDescriptors
+	for _, l := range all {
+		l.Total = max(int(uint64(l.Total)*have/(want-ownDescriptors)), 1)
+		l.PerSource = min(l.PerSource, max(l.Total/2, 1))
+	}
+	return s
+}
+
+// descriptors is how many files the process may have open. Go has raised the soft
+// limit to the hard one.
+func descriptors() uint64 {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return 1024
+	}
+	return r.Cur
+}
 
 func listen(c Config) (*listeners, error) {
 	l := &listeners{}

@@ -77,7 +77,7 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-func signingKey(t *testing.T) keyset.Record {
+func signingKey(t testing.TB) keyset.Record {
 	t.Helper()
 	k, err := keyset.First("ES256", time.Unix(1, 0).UTC())
 	if err != nil {
@@ -86,7 +86,7 @@ func signingKey(t *testing.T) keyset.Record {
 	return k
 }
 
-func parse(t *testing.T, text string) policy.State {
+func parse(t testing.TB, text string) policy.State {
 	t.Helper()
 	objects, faults := policy.Parse([]policy.Document{{Source: "mesh.yaml", Content: text}})
 	if len(faults) > 0 {
@@ -141,7 +141,7 @@ func begin(t *testing.T) *replicaInMemory {
 }
 
 // serve lets data planes connect, to more services than ADS if there are.
-func (r *replicaInMemory) serve(more ...func(*grpc.Server)) {
+func (r *replicaInMemory) serve(more ...func(grpc.ServiceRegistrar)) {
 	lis := bufconn.Listen(1 << 20)
 	g := grpc.NewServer(xds.ServerOptions()...)
 	r.xds.Register(g)

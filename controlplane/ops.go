@@ -3,8 +3,10 @@ package controlplane
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -18,11 +20,9 @@ func (r *replica) opsHandler() http.Handler {
 	r.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, req *http.Request) {
-		ctx, cancel := context.WithTimeout(req.Context(), 2*time.Second)
-		defer cancel()
-		if err := r.store.Ping(ctx); err != nil {
-			r.Logger.Warn("not ready", "error", err)
+	ready := &readiness{ping: r.store.Ping, now: time.Now, log: r.Logger}
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if ready.ask() != nil {
 			answer(w, http.StatusServiceUnavailable, "etcd does not answer")
 			return
 		}
@@ -33,8 +33,42 @@ func (r *replica) opsHandler() http.Handler {
 	}, func() float64 { return float64(r.store.Unreadable()) }))
 	// etcd's own metrics are in the default registry.
 	all := prometheus.Gatherers{r.registry, withoutProcess{prometheus.DefaultGatherer}}
-	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
 	return mux
+}
+
+// maxScrapes is how many readers of /metrics are answered at the same time: each
+// costs milliseconds, and nobody has to prove anything for it.
+const maxScrapes = 4
+
+// readyFor is how long an answer about etcd is given again. However often anybody
+// asks, etcd is asked once in that time, and the log has one line.
+const readyFor = time.Second
+
+// readiness knows whether etcd answers.
+type readiness struct {
+	ping func(context.Context) error
+	now  func() time.Time
+	log  hclog.Logger
+
+	mu    sync.Mutex // held while etcd is asked: others wait for the answer
+	asked time.Time
+	err   error
+}
+
+func (r *readiness) ask() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := r.now(); !r.asked.IsZero() && now.Sub(r.asked) < readyFor {
+		return r.err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if r.err = r.ping(ctx); r.err != nil {
+		r.log.Warn("not ready", "error", r.err)
+	}
+	r.asked = r.now()
+	return r.err
 }
 
 func answer(w http.ResponseWriter, status int, text string) {

@@ -21,7 +21,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/accesslog"
@@ -33,6 +32,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/transport"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
+	"github.com/watchword-mesh/watchword/internal/failures"
 	"github.com/watchword-mesh/watchword/issuer/ca"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
 	"github.com/watchword-mesh/watchword/issuer/sts"
@@ -237,7 +237,7 @@ func (r *replica) assemble(pepper []byte) {
 		Configuration: configuration{loop: r.loop, store: r.store},
 		DataPlanes:    dataPlanes{xds: r.xds},
 		Issuer:        &tokens{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
-		Identify:      (&admission{loop: r.loop, identities: who, pepper: pepper, log: r.Logger.Named("api"), now: time.Now}).identify,
+		Identify:      (&admission{loop: r.loop, identities: who, pepper: pepper, log: r.Logger.Named("api"), now: time.Now, noise: failures.New()}).identify,
 		Refused:       r.refused.Note,
 		Enrolments:    &enrolments{store: r.store, loop: r.loop, xds: r.xds, pepper: pepper},
 		Secrets:       &clientSecrets{store: r.store, loop: r.loop},
@@ -282,10 +282,12 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	}
 	defer stopAdmin()
 	g, ctx := errgroup.WithContext(ctx)
-	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(transport.Closable(credentials.NewTLS(r.doors.dataPlanes()))), grpc.ConnectionTimeout(headerTimeout))...)
-	r.xds.Register(ads)
-	r.refusals.Register(ads)
-	r.enrol.Register(ads)
+	limits := r.limits()
+	gate := newGate(identities{loop: r.loop}, r.registry, r.full("ads_peer"))
+	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(gate.credentials(r.doors.dataPlanes())), grpc.StreamInterceptor(gate.stream), grpc.ConnectionTimeout(headerTimeout))...)
+	r.xds.Register(transport.UnreadUnary(ads))
+	r.refusals.Register(transport.UnreadUnary(ads))
+	r.enrol.Register(transport.UnreadUnary(ads))
 	g.Go(func() error { return r.loop.run(ctx) })
 	g.Go(func() error { return r.store.Watch(ctx, r.loop.current.Load(), r.loop.mailbox.put) })
 	g.Go(func() error { return r.fetcher.Run(ctx) })
@@ -293,7 +295,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return r.sweep(ctx) })
 	g.Go(func() error { r.refused.Run(ctx); return nil })
 	g.Go(func() error {
-		if err := ads.Serve(transport.Limit(l.xds, xdsLimits, r.full("ads"))); !errors.Is(err, grpc.ErrServerStopped) {
+		if err := ads.Serve(transport.Limit(l.xds, limits.xds, r.full("ads"))); !errors.Is(err, grpc.ErrServerStopped) {
 			return err
 		}
 		return nil
@@ -305,9 +307,9 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 		r.refusals.Wait()
 		return nil
 	})
-	serveHTTP(ctx, g, admin, 0, l.admin.guarded(adminLimits, r.doors.admin(), r.full("admin")), transport.Limit(l.socket, adminLimits, r.full("admin_socket")))
-	serveHTTP(ctx, g, r.sts.Handler(), answerTimeout, l.sts.guarded(stsLimits, r.doors.public(), r.full("sts")))
-	serveHTTP(ctx, g, r.opsHandler(), answerTimeout, l.ops.guarded(opsLimits, r.doors.public(), r.full("ops")))
+	serveHTTP(ctx, g, admin, 0, l.admin.guarded(limits.admin, r.doors.admin(), r.full("admin")), transport.Limit(l.socket, limits.socket, r.full("admin_socket")))
+	serveHTTP(ctx, g, r.sts.Handler(), answerTimeout, l.sts.guarded(limits.sts, r.doors.public(), r.full("sts")))
+	serveHTTP(ctx, g, r.opsHandler(), answerTimeout, l.ops.guarded(limits.ops, r.doors.public(), r.full("ops")))
 	r.announce(l)
 	err = g.Wait()
 	if errors.Is(err, http.ErrServerClosed) {

@@ -75,6 +75,18 @@ func (r *replica) openDoors(l *listeners) error {
 	return os.Rename(path+".new", path)
 }
 
+// limits of the listeners, and a word about them if the system allows less than we
+// would.
+func (r *replica) limits() shares {
+	n := descriptors()
+	s := sharesOf(n)
+	if s.xds.Total < xdsLimits.Total {
+		r.Logger.Warn("the limit of open files is too low for all connections that there might be; raise it for a large mesh (ulimit -n, LimitNOFILE)",
+			"open_files", n, "data_planes", s.xds.Total, "token_service", s.sts.Total)
+	}
+	return s
+}
+
 func newOverload(r prometheus.Registerer) *prometheus.CounterVec {
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "watchword_connections_refused_total", Help: "Connections beyond the limits of a listener.",

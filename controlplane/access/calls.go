@@ -2,6 +2,7 @@ package access
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/watchword-mesh/watchword/controlplane/policy"
@@ -74,6 +75,13 @@ func NeedOf(method string) Need { return needs[method] }
 
 // Known says whether there is such a method.
 func Known(method string) bool { _, ok := needs[method]; return ok }
+
+// Writes says whether a call of a method writes something, if only to the audit. One
+// that is not known does.
+func Writes(method string) bool {
+	n := needs[method]
+	return !n.Anybody && !slices.Contains(n.Roles, Viewer)
+}
 
 // Meets says whether the actor may make such a call at all. The error is a
 // Denial; nil leaves it to the request.

@@ -105,7 +105,7 @@ func New(c Config) *Server {
 }
 
 // Register adds the service to a gRPC server, whose Stop ends all calls.
-func (s *Server) Register(g *grpc.Server) { logsv1.RegisterLogsServiceServer(g, s) }
+func (s *Server) Register(g grpc.ServiceRegistrar) { logsv1.RegisterLogsServiceServer(g, s) }
 
 // Wait returns when all calls have ended: use it after the gRPC server was
 // stopped, which does not wait for them.

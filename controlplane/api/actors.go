@@ -62,6 +62,9 @@ func (s *Server) grpcServer(actorOf func(context.Context) access.Actor) *grpc.Se
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 			ctx = access.With(ctx, actorOf(ctx))
 			resp, err := any(nil), s.meets(ctx, info.FullMethod)
+			if err == nil && access.Writes(info.FullMethod) {
+				err = s.load.mayWrite(access.From(ctx))
+			}
 			if err == nil {
 				resp, err = next(ctx, req)
 			}
@@ -120,7 +123,9 @@ func (s *Server) noteDenied(ctx context.Context, method string, err error) {
 
 // refused hands an attempt on, and logs it.
 func (s *Server) refused(actor, source, method, reason string) {
-	s.Logger.Warn("admin call refused", "method", method, "actor", actor, "source", source, "reason", reason)
+	if s.load.mayLog(actor, source) { // the audit counts them all
+		s.Logger.Warn("admin call refused", "method", method, "actor", actor, "source", source, "reason", reason)
+	}
 	s.Refused(audit.Entry{Time: time.Now().UTC(), Actor: actor, Source: source, Method: method, Outcome: audit.Refused, Reason: reason})
 }
 

@@ -136,6 +136,7 @@ type Server struct {
 	Config
 	written written
 	mounted map[string]http.Handler
+	load    load
 	// inside are the actors of JSON calls on their way to the gRPC side.
 	inside handles
 	// writing lets one change be planned and written at a time. Others would
@@ -163,5 +164,5 @@ func New(c Config) *Server {
 	if c.Identify == nil {
 		c.Identify = func(*http.Request) (access.Actor, error) { return access.Actor{}, access.NoCredential }
 	}
-	return &Server{Config: c}
+	return &Server{Config: c, load: newLoad()}
 }

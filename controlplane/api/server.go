@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -90,6 +91,12 @@ func (s *Server) split(g *grpc.Server, rest http.Handler) http.Handler {
 			refuse(w, isGRPC, codes.Unauthenticated, hint(err))
 			return
 		}
+		leave, ok := s.load.calls.Take(actor.Name)
+		if !ok {
+			refuse(w, isGRPC, codes.ResourceExhausted, busy)
+			return
+		}
+		defer leave()
 		ctx := access.With(r.Context(), actor)
 		if isGRPC {
 			if err := actor.Meets(access.NeedOf(r.URL.Path)); err != nil && access.Known(r.URL.Path) {
@@ -114,6 +121,10 @@ func (s *Server) serveJSON(w http.ResponseWriter, r *http.Request, rest http.Han
 	}
 	for prefix, h := range s.mounted {
 		if strings.HasPrefix(r.URL.Path, prefix) {
+			if r.Method != http.MethodGet && s.load.mayWrite(actor) != nil {
+				refuse(w, false, codes.ResourceExhausted, status.Convert(errWrites).Message())
+				return
+			}
 			r.Body = http.MaxBytesReader(w, r.Body, maxRequestBytes)
 			h.ServeHTTP(w, r)
 			return

@@ -20,6 +20,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/failures"
 	"github.com/watchword-mesh/watchword/internal/identity"
+	"github.com/watchword-mesh/watchword/internal/quota"
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
 )
 
@@ -52,7 +53,11 @@ type Server struct {
 	// working has a place for each enrolment that is being looked at: strangers
 	// must not take the processor from the streams of those who are enrolled.
 	working chan struct{}
-	metrics *metrics
+	// slow is the place of sources that keep failing, so that the others need not
+	// wait behind them.
+	slow     chan struct{}
+	renewals *quota.Pace
+	metrics  *metrics
 }
 
 // New returns a Server.
@@ -69,7 +74,8 @@ func New(c Config) *Server {
 	if c.Refused == nil {
 		c.Refused = func(audit.Entry) {}
 	}
-	return &Server{Config: c, failed: failures.New(), working: make(chan struct{}, 4*runtime.GOMAXPROCS(0)), metrics: newMetrics(c.Registerer)}
+	return &Server{Config: c, failed: failures.New(), working: make(chan struct{}, 4*runtime.GOMAXPROCS(0)), slow: make(chan struct{}, 1),
+		renewals: quota.NewPace(renewalsPerSecond, renewalsAtOnce), metrics: newMetrics(c.Registerer)}
 }
 
 // Register adds it to a gRPC server.
@@ -87,10 +93,11 @@ type request struct {
 // Enrol implements enrolmentv1.EnrolmentServiceServer.
 func (s *Server) Enrol(ctx context.Context, req *enrolmentv1.EnrolRequest) (*enrolmentv1.EnrolResponse, error) {
 	source := sourceOf(ctx)
-	if err := s.turn(ctx); err != nil {
+	leave, err := s.turn(ctx, source)
+	if err != nil {
 		return nil, err
 	}
-	defer func() { <-s.working }()
+	defer leave()
 	r, err := read(req, source)
 	if err != nil {
 		return nil, s.refuse(r, err)
@@ -168,12 +175,21 @@ func (s *Server) again(ctx context.Context, i store.Instance) (store.Instance, e
 	return i, err
 }
 
+// An instance may renew so often: it does so each half hour, and when it starts.
+const (
+	renewalsAtOnce    = 20
+	renewalsPerSecond = 0.1
+)
+
 // Renew implements enrolmentv1.EnrolmentServiceServer. It works from memory, so
 // that certificates do not run out while etcd is away.
 func (s *Server) Renew(ctx context.Context, _ *enrolmentv1.RenewRequest) (*enrolmentv1.RenewResponse, error) {
 	id, key, err := s.Identify(ctx)
 	if err != nil {
 		return nil, status.Error(codes.Unauthenticated, "renewing needs the certificate of an enrolled instance; enrol again")
+	}
+	if s.renewals.Take(id.Service+"/"+id.Instance, 1, s.Now()) > 0 {
+		return nil, status.Error(codes.ResourceExhausted, "this instance renews its certificate too often; use the one it has")
 	}
 	i, ok := s.Mesh.Instance(id.Service, id.Instance)
 	if !ok {
@@ -211,16 +227,20 @@ func (s *Server) issue(service, instance string, key crypto.PublicKey) (*enrolme
 // turnWait is how long an enrolment waits for its turn.
 const turnWait = 5 * time.Second
 
-func (s *Server) turn(ctx context.Context) error {
+func (s *Server) turn(ctx context.Context, source string) (leave func(), err error) {
+	places := s.working
+	if s.failed.Limited(source, s.Now()) {
+		places = s.slow
+	}
 	timer := time.NewTimer(turnWait)
 	defer timer.Stop()
 	select {
-	case s.working <- struct{}{}:
-		return nil
+	case places <- struct{}{}:
+		return func() { <-places }, nil
 	case <-timer.C:
-		return status.Error(codes.Unavailable, "too many instances enrol at the same time; try again")
+		return nil, status.Error(codes.Unavailable, "too many instances enrol at the same time; try again")
 	case <-ctx.Done():
-		return status.FromContextError(ctx.Err()).Err()
+		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 }
 

@@ -3,8 +3,10 @@ package transport
 import (
 	"net"
 	"sync"
+	"time"
 
 	"github.com/watchword-mesh/watchword/internal/failures"
+	"github.com/watchword-mesh/watchword/internal/quota"
 )
 
 // Limits bound the open connections of a listener.
@@ -15,22 +17,26 @@ type Limits struct {
 	// can't take the place of all others. Loopback has Total alone: there, all
 	// come from one address.
 	PerSource int
+	// PerSecond is how many new ones a source may open in a second, after a burst of
+	// PerSource: a handshake costs us more than its client. 0 is no bound.
+	PerSecond int
 }
 
 // Limit closes connections beyond the limits as soon as they are accepted, before
 // anything is read. Refused is told of each; it must not block.
 func Limit(l net.Listener, limits Limits, refused func()) net.Listener {
-	return &limited{Listener: l, limits: limits, refused: refused, open: map[string]int{}}
+	out := &limited{Listener: l, places: quota.NewPlaces(limits.Total, limits.PerSource), refused: refused}
+	if limits.PerSecond > 0 {
+		out.pace = quota.NewPace(float64(limits.PerSecond), limits.PerSource)
+	}
+	return out
 }
 
 type limited struct {
 	net.Listener
-	limits  Limits
+	places  *quota.Places
+	pace    *quota.Pace // nil without a bound
 	refused func()
-
-	mu    sync.Mutex
-	total int
-	open  map[string]int // by source
 }
 
 // Accept returns the next connection within the limits.
@@ -40,61 +46,64 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		source := sourceOf(c.RemoteAddr())
-		if l.take(source) {
-			return &counted{Conn: c, leave: sync.OnceFunc(func() { l.release(source) })}, nil
+		if leave, ok := l.take(SourceOf(c.RemoteAddr())); ok {
+			return &counted{Conn: c, leave: []func(){leave}}, nil
 		}
 		l.refused()
 		_ = c.Close()
 	}
 }
 
-func (l *limited) take(source string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.total >= l.limits.Total || source != "" && l.open[source] >= l.limits.PerSource {
-		return false
+func (l *limited) take(source string) (leave func(), ok bool) {
+	leave, ok = l.places.Take(source)
+	if ok && source != "" && l.pace != nil && l.pace.Take(source, 1, time.Now()) > 0 {
+		leave()
+		return nil, false
 	}
-	l.total++
-	l.open[source]++
-	return true
+	return leave, ok
 }
 
-func (l *limited) release(source string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.total--
-	if l.open[source]--; l.open[source] == 0 {
-		delete(l.open, source)
-	}
-}
-
-// counted is a connection that gives its place back.
+// counted is a connection that gives its places back.
 type counted struct {
 	net.Conn
-	leave func()
+
+	mu     sync.Mutex
+	leave  []func()
+	closed bool
 }
 
 // NetConn is the connection itself.
 func (c *counted) NetConn() net.Conn { return c.Conn }
 
-// Close closes the connection and gives its place back, once.
+// Close closes the connection and gives its places back, once.
 func (c *counted) Close() error {
 	err := c.Conn.Close()
-	c.leave()
+	c.mu.Lock()
+	leave := c.leave
+	c.leave, c.closed = nil, true
+	c.mu.Unlock()
+	for _, l := range leave {
+		l()
+	}
 	return err
 }
 
-// sourceOf is what connections are counted by; empty for those that only Total
-// bounds.
-func sourceOf(a net.Addr) string {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
+// hold has a place given back at Close.
+func (c *counted) hold(leave func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		leave()
+		return
+	}
+	c.leave = append(c.leave, leave)
+}
+
+// SourceOf is what connections are counted by: the address, or its /64; empty for
+// loopback and sockets, which only a total bounds.
+func SourceOf(a net.Addr) string {
+	if _, ok := a.(*net.TCPAddr); !ok {
 		return ""
 	}
-	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
-	if ip.IsLoopback() {
-		return ""
-	}
-	return failures.Key(ip.String())
+	return failures.RemoteKey(a.String())
 }

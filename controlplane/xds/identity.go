@@ -5,8 +5,6 @@ import (
 	"errors"
 	"strings"
 
-	streamv3 "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
-
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -118,28 +116,20 @@ func (s *Server) Streams(service, instance string) int {
 func (s *Server) eachStream(service, instance string, do func(*stream)) {
 	s.instancesMu.Lock()
 	defer s.instancesMu.Unlock()
+	if instance != "" {
+		for st := range s.instances[Identity{service, instance}] {
+			do(st)
+		}
+		return
+	}
 	for who, streams := range s.instances {
-		if who.Service != service || instance != "" && who.Instance != instance {
+		if who.Service != service {
 			continue
 		}
 		for st := range streams {
 			do(st)
 		}
 	}
-}
-
-// gate lets nothing out over a stream that has been ended, though the engine,
-// which has several things to do, may not have come to see that.
-type gate struct {
-	streamv3.DeltaStream
-	ended context.Context
-}
-
-func (g gate) Send(resp *discovery.DeltaDiscoveryResponse) error {
-	if g.ended.Err() != nil {
-		return context.Cause(g.ended)
-	}
-	return g.DeltaStream.Send(resp)
 }
 
 // claimed is the service that a first request speaks of, empty if of none. It

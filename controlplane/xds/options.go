@@ -14,7 +14,9 @@ func ServerOptions() []grpc.ServerOption {
 		// Envoys ping their idle connections as often as their owner likes.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		// A data plane that is gone without a word is noticed after 50 s.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second,
+			// A connection on which nothing runs is no data plane's ADS.
+			MaxConnectionIdle: 10 * time.Minute}),
 		// A response is a few KiB, a request less. A buffer is held while a
 		// connection writes, and in a push many do at once; over TLS the read
 		// buffer is held for the life of the connection.
@@ -22,6 +24,9 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.ReadBufferSize(2 << 10),
 		// Requests hold names and versions, and an Envoy's node once: tens of KiB.
 		grpc.MaxRecvMsgSize(1 << 20),
+		// The headers of a call are a few hundred bytes, and come before we know of
+		// whom; without this it is 16 MiB.
+		grpc.MaxHeaderListSize(16 << 10),
 		// An Envoy without our ADS opens one stream per filter.
 		grpc.MaxConcurrentStreams(128),
 	}

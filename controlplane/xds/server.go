@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/watchword-mesh/watchword/internal/quota"
 )
 
 // Config of a Server.
@@ -74,6 +76,10 @@ type Server struct {
 	instancesMu sync.Mutex
 	instances   map[Identity]map[*stream]struct{}
 
+	// requests is how much each instance may ask for, and lines how often it may
+	// have something logged.
+	requests, lines *quota.Pace
+
 	// lagging counts the services that have data planes which are not in sync.
 	lagging atomic.Int64
 
@@ -95,6 +101,7 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{log: cfg.Logger, who: cfg.Identify, versionKey: bytes.Clone(cfg.VersionKey), now: cfg.Now, maxStreams: int64(cfg.MaxStreams),
 		services: make(map[string]*service), kinds: make(map[string]*kind), instances: make(map[Identity]map[*stream]struct{})}
+	s.requests, s.lines = quota.NewPace(requestsPerSecond, requestsAtOnce), quota.NewPace(linesPerSecond, linesAtOnce)
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}
@@ -112,7 +119,7 @@ func New(cfg Config) *Server {
 
 // Register adds ADS and the extension config discovery service to a gRPC server,
 // which should be made with [ServerOptions].
-func (s *Server) Register(g *grpc.Server) {
+func (s *Server) Register(g grpc.ServiceRegistrar) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, ads{server: s})
 	extension.RegisterExtensionConfigDiscoveryServiceServer(g, ecds{server: s})
 }
@@ -262,7 +269,7 @@ func (s *Server) serve(g streamv3.DeltaStream, typeURL string) error {
 }
 
 func (s *Server) run(g streamv3.DeltaStream, st *stream) error {
-	err := delta.NewServer(st.ended, st, st).DeltaStreamHandler(gate{g, st.ended}, st.typeURL)
+	err := delta.NewServer(st.ended, st, st).DeltaStreamHandler(gate{g, st}, st.typeURL)
 	switch {
 	case errors.Is(context.Cause(st.ended), errRevoked):
 		return errRevoked

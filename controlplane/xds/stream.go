@@ -73,7 +73,7 @@ func (st *stream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscoveryReq
 	if st.service == nil {
 		st.node = &core.Node{Id: label(req.GetNode().GetId(), st.identity.Instance)}
 		st.server.join(st, st.node.GetId(), label(req.GetNode().GetUserAgentName(), "unknown"))
-		if says := claimed(req); says != "" && says != st.identity.Service {
+		if says := claimed(req); says != "" && says != st.identity.Service && st.mayLog() {
 			st.server.log.Warn("data plane says that it is of another service than its certificate, whose resources it gets",
 				"node", st.node.GetId(), "service", st.identity.Service, "instance", st.identity.Instance, "says", label(says, ""))
 		}
@@ -174,6 +174,9 @@ func (st *stream) answer(sub *subscription, req *discovery.DeltaDiscoveryRequest
 	}
 	sub.kind.nacks.Inc()
 	for i, it := range f.items {
+		if !st.mayLog() {
+			break
+		}
 		st.server.log.Warn("data plane refused a resource", "node", st.node.GetId(), "service", st.service.name,
 			"resource", it.name, "version", f.versions[i], "reason", printable(req.GetErrorDetail().GetMessage()))
 	}
@@ -186,7 +189,7 @@ func (st *stream) warn(sub *subscription, req *discovery.DeltaDiscoveryRequest) 
 		return
 	}
 	for _, name := range req.GetResourceNamesSubscribe() {
-		if it := sub.items[name]; it != nil && it.entry == nil && !it.warned {
+		if it := sub.items[name]; it != nil && it.entry == nil && !it.warned && st.mayLog() {
 			it.warned = true
 			st.server.log.Warn("data plane asks for a resource that its service does not have", "node", st.node.GetId(),
 				"service", st.service.name, "resource", name, "type", sub.kind.typeURL)

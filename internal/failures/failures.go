@@ -62,6 +62,15 @@ func (f *Counter) Add(address string, now time.Time) (wait time.Duration, first 
 	return wait, first
 }
 
+// Limited says whether a failure of the source would now be one too many. It
+// counts nothing.
+func (f *Counter) Limited(address string, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e, ok := f.sources[Key(address)]
+	return ok && e.Value.(*source).limiter.TokensAt(now) < 1
+}
+
 func (f *Counter) source(key string) *source {
 	if e, ok := f.sources[key]; ok {
 		f.byRecent.MoveToFront(e)
@@ -98,4 +107,14 @@ func SourceOf(remote string) string {
 		return ""
 	}
 	return ap.Addr().Unmap().String()
+}
+
+// RemoteKey is the Key of a peer, for what is shared out among sources; empty for
+// loopback, where all come from one address, and for who has no address.
+func RemoteKey(remote string) string {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil || ap.Addr().Unmap().IsLoopback() {
+		return ""
+	}
+	return Key(ap.Addr().Unmap().WithZone("").String())
 }

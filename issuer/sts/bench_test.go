@@ -44,7 +44,7 @@ type tokenBench struct {
 func newTokenBench(b *testing.B) *tokenBench {
 	m, instances, key := enrolledMesh(b)
 	// Without the log of the tests, and what they gather of the audit.
-	m.Server = New(Config{Pepper: pepper, Instances: instances, Now: m.clock.Now})
+	m.Server = New(Config{Pepper: pepper, Instances: instances, Now: m.clock.Now, Rate: 1 << 30})
 	m.SetState(m.state)
 	return &tokenBench{
 		mesh:     m,

@@ -2,7 +2,6 @@ package sts
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -10,9 +9,9 @@ import (
 	"github.com/watchword-mesh/watchword/issuer/token"
 )
 
-// signWait is how long a request waits for its turn to be signed. A service
-// that gets no answer for longer tries again anyway.
-const signWait = time.Second
+// turnWait is how long a request waits for its turn to be verified, and to be
+// signed. A service that gets no answer for longer tries again anyway.
+const turnWait = time.Second
 
 // Request is what a service asks for.
 type Request struct {
@@ -77,7 +76,7 @@ func (v *view) check(req Request) (string, *Error) {
 
 // sign makes the token, when it is this request's turn.
 func (s *Server) sign(ctx context.Context, v *view, req Request, scope string) (Response, *Error) {
-	if err := s.turn(ctx); err != nil {
+	if err := turn(ctx, s.signing); err != nil {
 		return Response{}, unavailable("the issuer is overloaded; try again", err)
 	}
 	defer func() { <-s.signing }()
@@ -104,27 +103,6 @@ func (s *Server) sign(ctx context.Context, v *view, req Request, scope string) (
 	}
 	answer.AccessToken = signed
 	return answer, nil
-}
-
-var errBusy = errors.New("too many tokens are being signed")
-
-// turn waits for a place among those that sign.
-func (s *Server) turn(ctx context.Context) error {
-	select {
-	case s.signing <- struct{}{}:
-		return nil
-	default:
-	}
-	timer := time.NewTimer(signWait)
-	defer timer.Stop()
-	select {
-	case s.signing <- struct{}{}:
-		return nil
-	case <-timer.C:
-		return errBusy
-	case <-ctx.Done():
-		return fmt.Errorf("waiting to sign: %w", context.Cause(ctx))
-	}
 }
 
 func unavailable(description string, err error) *Error {

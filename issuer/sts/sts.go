@@ -81,6 +81,9 @@ type Config struct {
 	Pepper []byte
 	// Instances: nil means that none is enrolled.
 	Instances Instances
+	// Rate is how many tokens a second one client secret, or one instance, may have
+	// of this process; ten times as many at once. 0 means DefaultRate.
+	Rate int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Audit is given each entry before the answer goes out. It is on the way
@@ -103,6 +106,7 @@ type Server struct {
 
 	// signing has a place for each signature that is being made.
 	signing  chan struct{}
+	load     *load
 	failures *failures.Counter
 
 	view atomic.Pointer[view]
@@ -130,6 +134,7 @@ func New(c Config) *Server {
 		// Signing is pure computation: more at once than there are cores only
 		// makes each one slower. Twice as many keeps the cores busy.
 		signing:  make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		load:     newLoad(c.Rate, 2*runtime.GOMAXPROCS(0)),
 		failures: failures.New(),
 	}
 	s.routes = byPath(s.endpoints())

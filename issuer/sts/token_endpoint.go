@@ -19,6 +19,11 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request, v *view) *E
 	began := time.Now()
 	defer func() { s.metrics.seconds.Observe(time.Since(began).Seconds()) }()
 
+	leave, err := s.receive(w, r)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	entry := Entry{Source: failures.SourceOf(r.RemoteAddr)}
 	answer, err := s.token(r, v, &entry)
 	if err != nil {
@@ -40,7 +45,14 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request, v *view) *E
 // token is the steps that every grant takes. What it learns on the way it
 // writes into the entry.
 func (s *Server) token(r *http.Request, v *view, entry *Entry) (Response, *Error) {
-	form, client, err := authenticate(r, v, entry)
+	form, err := readForm(r)
+	if err != nil {
+		return Response{}, s.refuseStranger(*entry, err)
+	}
+	client, err := s.authenticate(r, v, form, entry)
+	if err != nil && err.Status == http.StatusServiceUnavailable {
+		return Response{}, s.refused(*entry, err)
+	}
 	if err != nil {
 		return Response{}, s.refuseStranger(*entry, err)
 	}
@@ -48,6 +60,11 @@ func (s *Server) token(r *http.Request, v *view, entry *Entry) (Response, *Error
 	if client.Instance != "" {
 		entry.Credential = "instance/" + client.Instance
 	}
+	leave, err := s.serveClient(*entry)
+	if err != nil {
+		return Response{}, err
+	}
+	defer leave()
 	req, err := requested(v, client, form)
 	if err != nil {
 		return Response{}, s.refused(*entry, err)
@@ -55,17 +72,19 @@ func (s *Server) token(r *http.Request, v *view, entry *Entry) (Response, *Error
 	return s.issue(r.Context(), v, req, entry)
 }
 
-// authenticate reads the form and learns who sent it.
-func authenticate(r *http.Request, v *view, entry *Entry) (url.Values, clientauth.Identity, *Error) {
-	form, refusal := readForm(r)
-	if refusal != nil {
-		return nil, clientauth.Identity{}, refusal
+// authenticate learns who has sent the form, when it is this request's turn.
+func (s *Server) authenticate(r *http.Request, v *view, form url.Values, entry *Entry) (clientauth.Identity, *Error) {
+	leave, err := s.verifyTurn(r.Context(), entry.Source)
+	if err != nil {
+		return clientauth.Identity{}, unavailable("the issuer is overloaded; try again", err)
 	}
 	authorization := r.Header.Values("Authorization")
 	client, err := v.auth.Authenticate(authorization, form)
+	leave()
+	var refusal *Error
 	switch {
 	case err == nil:
-		return form, client, nil
+		return client, nil
 	case errors.Is(err, clientauth.ErrRequest):
 		refusal = refuse(CodeInvalidRequest, "client credentials must be sent once, by one method", err)
 	default:
@@ -73,7 +92,7 @@ func authenticate(r *http.Request, v *view, entry *Entry) (url.Values, clientaut
 		refusal.Status = http.StatusUnauthorized
 	}
 	entry.Service = shownName(clientauth.Claimed(authorization, form))
-	return nil, clientauth.Identity{}, refusal
+	return clientauth.Identity{}, refusal
 }
 
 // requested is what an authenticated client asks for.

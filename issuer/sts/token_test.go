@@ -161,7 +161,7 @@ func TestSigningIsBounded(t *testing.T) {
 	}
 }
 
-// A request waits for its turn as long as signWait, then hears 503.
+// A request waits for its turn as long as turnWait, then hears 503.
 func TestSigningTurnTimesOut(t *testing.T) {
 	m := newMesh(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -169,8 +169,8 @@ func TestSigningTurnTimesOut(t *testing.T) {
 		m.signing <- struct{}{}
 		began := time.Now()
 		_, err := m.Issue(t.Context(), Request{Service: "shop", Audience: "stock"})
-		if err == nil || err.Code != CodeUnavailable || !errors.Is(err, errBusy) || time.Since(began) != signWait {
-			t.Errorf("Issue: %v after %v, want %s after %v", err, time.Since(began), CodeUnavailable, signWait)
+		if err == nil || err.Code != CodeUnavailable || !errors.Is(err, errBusy) || time.Since(began) != turnWait {
+			t.Errorf("Issue: %v after %v, want %s after %v", err, time.Since(began), CodeUnavailable, turnWait)
 		}
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/watchword-mesh/watchword/test/meshtest"
 )
 
 // child is a server process.
@@ -157,16 +159,8 @@ func (s *side) close() {
 	s.stop()
 }
 
-// inFolder is the environment of a control plane with data of its own.
-func inFolder(b *testing.B) string {
-	b.Helper()
-	dir, err := os.MkdirTemp("", "ww") // short, for the socket in it
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return envDir + "=" + dir
-}
+// inFolder is the environment of a server with data of its own.
+func inFolder(b *testing.B) string { b.Helper(); return envDir + "=" + meshtest.ShortDir(b) }
 
 // BenchmarkFanout measures one changed key from its apply to the last ACK, with
 // the write to etcd and its fsync, and what it costs the server; the floor is a

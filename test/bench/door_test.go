@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -45,7 +46,7 @@ func newDoor(dir string) (*door, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := d.authority.IssueServer(ca.Server{TrustDomain: trustDomain}, &key.PublicKey, time.Now(), 24*time.Hour)
+	chain, err := d.authority.IssueServer(ca.Server{TrustDomain: trustDomain, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}, &key.PublicKey, time.Now(), 24*time.Hour)
 	d.config = &tls.Config{
 		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
 		Certificates: []tls.Certificate{{Certificate: chain, PrivateKey: key}},

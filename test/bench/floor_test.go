@@ -83,6 +83,9 @@ func (f *floor) JoinTokens(int) ([]string, error) {
 	return f.door.joinTokens(f.services), nil
 }
 
+// Admin implements server; this floor has none.
+func (*floor) Admin() string { return "" }
+
 // encode makes a new frame: one response with one resource and a nonce, in all
 // of the size that was asked for, but for a few bytes of headers.
 func (f *floor) encode() {

@@ -32,6 +32,8 @@ type server interface {
 	// JoinTokens makes one for each service, for that many instances; none if
 	// clients need no identity.
 	JoinTokens(instances int) ([]string, error)
+	// Admin is the address of the admin API, whose CA is ca.pem in the folder.
+	Admin() string
 	// Served returns when n streams hold everything.
 	Served(n int) error
 	// Change makes content current in which one key differs, and returns when
@@ -41,8 +43,10 @@ type server interface {
 
 // servers by name.
 var servers = map[string]func() server{
-	"floor":     newFloor,
-	"watchword": newWhole,
+	"bare enrolment": newBareEnrolment,
+	"floor":          newFloor,
+	"floor of calls": newFloorOfCalls,
+	"watchword":      newWhole,
 }
 
 func TestMain(m *testing.M) {
@@ -82,7 +86,7 @@ func serve(name string) error {
 	return in.Err()
 }
 
-// command runs one line: "join N", "served N", "change N", "cpu", "usage" or
+// command runs one line: "join N", "admin", "served N", "change N", "cpu", "usage" or
 // "settle".
 func command(srv server, line string) (string, error) {
 	word, arg, _ := strings.Cut(line, " ")
@@ -91,6 +95,8 @@ func command(srv server, line string) (string, error) {
 	case "join":
 		tokens, err := srv.JoinTokens(n)
 		return strings.Join(tokens, " "), err
+	case "admin":
+		return srv.Admin(), nil
 	case "cpu":
 		return strconv.FormatInt(int64(cpu()), 10), nil
 	case "served":

@@ -30,6 +30,8 @@ type whole struct {
 	admin    adminv1.AdminServiceClient
 	ctx      context.Context
 	services int
+	// at is the admin API over TLS.
+	at string
 }
 
 func newWhole() server { return &whole{ctx: context.Background()} }
@@ -45,16 +47,20 @@ func (w *whole) Start(address, dir string, services int) (string, error) {
 	}
 	go func() { failed <- controlplane.Run(w.ctx, c) }()
 	addresses := map[string]string{}
-	for len(addresses) < 4 {
+	for len(addresses) < 5 {
 		select {
 		case err := <-failed:
 			return "", err
-		case e := <-where: // the admin API last by its socket
+		case e := <-where:
+			if strings.HasPrefix(e[1], "unix:") {
+				e[0] = "socket"
+			}
 			addresses[e[0]] = e[1]
 		}
 	}
+	w.at = strings.TrimPrefix(addresses["admin API"], "https://")
 	// At the socket the user of the control plane may do everything.
-	conn, err := grpc.NewClient(addresses["admin API"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(addresses["socket"], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return "", err
 	}
@@ -73,6 +79,8 @@ func (w *whole) JoinTokens(instances int) ([]string, error) {
 	}
 	return tokens, nil
 }
+
+func (w *whole) Admin() string { return w.at }
 
 // seed makes the mesh at the first start.
 func (w *whole) seed(services int) error {
