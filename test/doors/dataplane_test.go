@@ -37,8 +37,8 @@ Renew     | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | una
 ADS       | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | gets target    | gets other
 ECDS      | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | gets target    | gets other
 OTLP logs | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | allowed        | denied
-old ADS   | not served      | no TLS  | no TLS    | no TLS       | no TLS  | not served      | not served      | not served     | not served
-old ECDS  | not served      | no TLS  | no TLS    | no TLS       | no TLS  | not served      | not served      | not served     | not served
+old ADS   | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | not served     | not served
+old ECDS  | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | not served     | not served
 one ECDS  | not served      | no TLS  | no TLS    | no TLS       | no TLS  | not served      | not served      | not served     | not served
 admin API | not served      | no TLS  | no TLS    | no TLS       | no TLS  | not served      | not served      | not served     | not served
 `

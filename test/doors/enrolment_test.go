@@ -1,11 +1,10 @@
 package doors
 
 import (
-	"context"
-	"crypto/tls"
-	"errors"
 	"io"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,13 +14,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 	controlenrolment "github.com/watchword-mesh/watchword/controlplane/enrolment"
 	"github.com/watchword-mesh/watchword/controlplane/store"
-	"github.com/watchword-mesh/watchword/dataplane/enrolment"
 	"github.com/watchword-mesh/watchword/internal/jointoken"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
@@ -63,6 +60,7 @@ func TestEnrolment(t *testing.T) {
 	t.Run("replay", func(t *testing.T) { replays(t, m) })
 	t.Run("wrong service", func(t *testing.T) { wrongService(t, m) })
 	t.Run("race for the last use", func(t *testing.T) { raceForUses(t, m) })
+	t.Run("race of two processes", func(t *testing.T) { raceOfProcesses(t, m) })
 	t.Run("interrupted", func(t *testing.T) { interrupted(t, m) })
 	t.Run("wrong pin", func(t *testing.T) { wrongPin(t, m) })
 	t.Run("expired", func(t *testing.T) { expired(t, m) }) // the last, since it stops the control plane for a while
@@ -140,6 +138,30 @@ func raceForUses(t *testing.T, m *mesh) {
 	}
 }
 
+// raceOfProcesses starts `watchword enrol` twice with a join token for one.
+func raceOfProcesses(t *testing.T, m *mesh) {
+	token := m.newJoinToken(t, "target")
+	var all sync.WaitGroup
+	var ended [2]error
+	var said [2]string
+	for i := range ended {
+		cmd := exec.Command(binary, "enrol", "--ads", m.Config.XDSListen, "--service", "target", "--dir", filepath.Join(t.TempDir(), "identity"))
+		cmd.Env = append(os.Environ(), "WATCHWORD_JOIN_TOKEN="+token)
+		all.Go(func() {
+			out, err := cmd.CombinedOutput()
+			ended[i], said[i] = err, string(out)
+		})
+	}
+	all.Wait()
+	if (ended[0] == nil) == (ended[1] == nil) {
+		t.Errorf("they ended with %v and %v, want one to succeed\n%s\n%s", ended[0], ended[1], said[0], said[1])
+	}
+	m.wantUses(t, "after two processes", token, 1)
+	if both := said[0] + said[1]; strings.Contains(both, strings.Split(token, ".")[1]) {
+		t.Errorf("one of them shows the join token: %s", both)
+	}
+}
+
 // interrupted cuts the connection when the enrolment is in force, and before its
 // answer gets through. The client tries again by itself, with the same key.
 func interrupted(t *testing.T, m *mesh) {
@@ -205,104 +227,6 @@ func (c *cutter) answers(client, server net.Conn, when func() bool) {
 			return
 		}
 	}
-}
-
-// thief is a server that would take whatever it is sent.
-type thief struct {
-	enrolmentv1.UnimplementedEnrolmentServiceServer
-	// heard, if not nil, is called at each request.
-	heard func()
-	mu    sync.Mutex
-	sent  strings.Builder
-}
-
-func (f *thief) note(text string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sent.WriteString(text)
-}
-
-func (f *thief) Enrol(_ context.Context, req *enrolmentv1.EnrolRequest) (*enrolmentv1.EnrolResponse, error) {
-	f.note(req.String())
-	if f.heard != nil {
-		f.heard()
-	}
-	return nil, status.Error(codes.Unavailable, "try again")
-}
-
-// start serves with a certificate and returns the address.
-func (f *thief) start(t *testing.T, cert *tls.Certificate) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(cert)))
-	enrolmentv1.RegisterEnrolmentServiceServer(g, f)
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = g.Serve(l) })
-	t.Cleanup(func() { g.Stop(); serving.Wait() })
-	return l.Addr().String()
-}
-
-// wrongPin: whoever is not the control plane of the token's mesh is not shown the
-// token, nor any other credential.
-func wrongPin(t *testing.T, m *mesh) {
-	token := m.newJoinToken(t, "target")
-	parsed, err := jointoken.Parse(token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kubernetes := filepath.Join(t.TempDir(), "token")
-	writeFile(t, kubernetes, "a-token-of-kubernetes")
-	instance := certificateOf(m.enrol(t, "other"))
-	for what, cert := range map[string]*tls.Certificate{
-		"a server of another CA":  newAuthority(t, "foreign").server(t, "mesh.local"),
-		"an instance of the mesh": {Certificate: append(instance.Certificate, caCertificate(t, m)), PrivateKey: instance.PrivateKey},
-	} {
-		for _, credential := range []enrolment.Credential{
-			enrolment.JoinToken(token), enrolment.KubernetesTokenFile{File: kubernetes, Pin: parsed.Pin}, enrolment.KubernetesTokenFile{File: kubernetes, CAFile: filepath.Join(m.Config.DataDir, "ca.pem")},
-		} {
-			f := &thief{}
-			_, err := enrolment.Enrol(patient(t), enrolment.Config{Addresses: []string{f.start(t, cert)}, Service: "target", Credential: credential})
-			if !errors.Is(err, enrolment.ErrRefused) || !strings.Contains(err.Error(), "not the control plane") {
-				t.Errorf("enrolling at %s by %T: %v, want it refused as not the control plane", what, credential, err)
-			}
-			f.mu.Lock()
-			if got := f.sent.String(); got != "" {
-				t.Errorf("enrolling at %s by %T: it was sent %q, want nothing", what, credential, got)
-			}
-			f.mu.Unlock()
-		}
-	}
-	m.wantUses(t, "after all", token, 0)
-	wantBite(t, m, token)
-}
-
-// wantBite proves that the thief takes what it is sent, by a client that trusts it.
-func wantBite(t *testing.T, m *mesh, token string) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(patient(t))
-	f, foreign := &thief{heard: cancel}, newAuthority(t, "foreign") // else it would try again
-	parts := strings.Split(token, ".")
-	parts[2] = jointoken.PinOf(foreign.certificate)
-	_, _ = enrolment.Enrol(ctx, enrolment.Config{Addresses: []string{f.start(t, foreign.server(t, "mesh.local"))}, Service: "target", Credential: enrolment.JoinToken(strings.Join(parts, "."))})
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !strings.Contains(f.sent.String(), parts[1]) {
-		t.Errorf("the server got %q, want the join token in it: this test proves nothing", f.sent.String())
-	}
-}
-
-func caCertificate(t *testing.T, m *mesh) []byte {
-	t.Helper()
-	conn, err := tls.Dial("tcp", m.Config.XDSListen, clientTLS(m.CA(t), nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	shown := conn.ConnectionState().PeerCertificates
-	return shown[len(shown)-1].Raw
 }
 
 // expired: the shortest life that the API gives is a minute, so that the records

@@ -75,7 +75,7 @@ func inJSON(secret []byte) []byte {
 	return b[1 : len(b)-1]
 }
 
-// findings are the secrets in some bytes, with the form. Those for which excused
+// findings are the secrets in some bytes, with their forms. Those for which excused
 // is true are left out.
 func (n *needles) findings(hay []byte, excused func(what string) bool) []string {
 	var found []string
@@ -85,10 +85,15 @@ func (n *needles) findings(hay []byte, excused func(what string) bool) []string 
 		if excused != nil && excused(what) {
 			continue
 		}
+		var as []string
 		for form, needle := range forms {
 			if bytes.Contains(hay, needle) {
-				found = append(found, what+" in the form "+form)
+				as = append(as, form)
 			}
+		}
+		if len(as) > 0 {
+			slices.Sort(as)
+			found = append(found, what+" as "+strings.Join(as, ", "))
 		}
 	}
 	slices.Sort(found)
