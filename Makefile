@@ -27,7 +27,7 @@ FUZZTIME ?= 10s
 # it would have to build etcd a second time for the others.
 RACE ?= ./internal/... ./issuer/... ./dataplane/enrolment/... ./dataplane/sds/... ./controlplane/accesslog/... ./controlplane/xds/... ./controlplane/api/... ./controlplane/audit/... ./controlplane/bundle/... ./controlplane/kong/... ./controlplane/transport/...
 # Benchmarks beside the code they measure; ./test/bench has those of the whole.
-BENCH ?= ./test/bench ./internal/jose ./issuer/sts ./controlplane/envoy
+BENCH ?= ./test/bench ./internal/jose ./issuer/sts ./controlplane ./controlplane/envoy ./controlplane/xds
 BENCHFLAGS ?= -benchmem -timeout 60m
 
 buf := test/tools/node_modules/.bin/buf

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -56,6 +57,9 @@ type Config struct {
 	// KongSecretIsBase64 is how secrets are read that come through Kong's admin API
 	// without saying it, as secret_is_base64 of Kong's plugin.
 	KongSecretIsBase64 bool
+	// CertificateLifetime is that of certificates of instances, which renew at half
+	// of it. Default 1 hour.
+	CertificateLifetime time.Duration
 	// Logger; nil is silent.
 	Logger hclog.Logger
 	// Listening is told each address, if set.

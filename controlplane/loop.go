@@ -86,13 +86,16 @@ func (k verificationKeys) input(state policy.State) compile.Input {
 
 // newLoop makes a loop that still needs its servers, which ask it in turn.
 func newLoop(log hclog.Logger, m *loopMetrics) *loop {
-	return &loop{
+	l := &loop{
 		log: log, metrics: m,
 		mailbox:  newMailbox(),
 		keys:     verificationKeys{issuers: map[string][]jose.Key{}, consumers: map[string][][]jose.Key{}},
 		rulesets: map[string]*dataplanev1.Ruleset{},
 		moved:    make(chan struct{}),
 	}
+	none := l.keys
+	l.verifying.Store(&none)
+	return l
 }
 
 // run takes events from the mailbox until ctx ends.
@@ -188,6 +191,9 @@ func (l *loop) signingKeys(e store.Event) *keyset.Set {
 // issuer that gets its first usable key, or loses its last, changes which rules
 // of others can match; it then asks for everything to be compiled again.
 func (l *loop) refreshKeys(e store.Event, signing *keyset.Set) (rekeyed []policy.Key, all bool) {
+	if signing == nil && len(e.Changed) == 0 && len(e.Bundles) == 0 {
+		return nil, false
+	}
 	l.keys = l.keys.clone()
 	set := func(name string, keys []jose.Key) (differs bool) {
 		differs = !slices.EqualFunc(keys, l.keys.issuers[name], jose.Key.Equal)
@@ -260,8 +266,11 @@ func (l *loop) uses(after policy.State, all bool) func(service, issuer string) b
 // translate compiles services to what their data planes get. A service that
 // can't be translated keeps what it has.
 func (l *loop) translate(state policy.State, services []string) map[string][]xds.Resource {
-	in := l.keys.input(state)
 	out := map[string][]xds.Resource{}
+	if len(services) == 0 {
+		return out // not even the policies are looked through: instances enrol by the thousand
+	}
+	in := l.keys.input(state)
 	for _, t := range l.translator.each(in, services, l.rulesets) {
 		switch {
 		case t.err != nil:

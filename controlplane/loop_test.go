@@ -77,7 +77,7 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-func signingKey(t *testing.T) keyset.Record {
+func signingKey(t testing.TB) keyset.Record {
 	t.Helper()
 	k, err := keyset.First("ES256", time.Unix(1, 0).UTC())
 	if err != nil {
@@ -86,7 +86,7 @@ func signingKey(t *testing.T) keyset.Record {
 	return k
 }
 
-func parse(t *testing.T, text string) policy.State {
+func parse(t testing.TB, text string) policy.State {
 	t.Helper()
 	objects, faults := policy.Parse([]policy.Document{{Source: "mesh.yaml", Content: text}})
 	if len(faults) > 0 {

@@ -229,6 +229,8 @@ func (r *replica) assemble(pepper []byte) {
 		Refused:    r.refused.Note,
 		Logger:     r.Logger.Named("enrolment"),
 		Registerer: r.registry,
+
+		CertificateLifetime: r.CertificateLifetime,
 	})
 	r.diagnosis = &diagnosis{config: r.Config, store: r.store, loop: r.loop, now: time.Now}
 	r.api = api.New(api.Config{

@@ -36,8 +36,11 @@ type Config struct {
 	Identify func(context.Context) (identity.ID, crypto.PublicKey, error)
 	// Refused is told of each enrolment that was refused, for the audit.
 	Refused func(audit.Entry)
-	Now     func() time.Time
-	Logger  hclog.Logger
+	// CertificateLifetime is that of certificates of instances; 0 means the constant
+	// of this name.
+	CertificateLifetime time.Duration
+	Now                 func() time.Time
+	Logger              hclog.Logger
 	// Registerer takes the metrics; nil means that they are not published.
 	Registerer prometheus.Registerer
 }
@@ -52,9 +55,9 @@ type Server struct {
 	working chan struct{}
 	// slow is the place of sources that keep failing, so that the others need not
 	// wait behind them.
-	slow     chan struct{}
-	renewals *quota.Pace
-	metrics  *metrics
+	slow            chan struct{}
+	renewals, fresh *quota.Pace
+	metrics         *metrics
 }
 
 // New returns a Server.
@@ -65,11 +68,14 @@ func New(c Config) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.CertificateLifetime == 0 {
+		c.CertificateLifetime = CertificateLifetime
+	}
 	if c.Refused == nil {
 		c.Refused = func(audit.Entry) {}
 	}
 	return &Server{Config: c, failed: failures.New(), working: make(chan struct{}, 4*runtime.GOMAXPROCS(0)), slow: make(chan struct{}, 1),
-		renewals: quota.NewPace(renewalsPerSecond, renewalsAtOnce), metrics: newMetrics(c.Registerer)}
+		renewals: quota.NewPace(renewalsPerSecond, renewalsAtOnce), fresh: quota.NewPace(freshPerSecond, freshAtOnce), metrics: newMetrics(c.Registerer)}
 }
 
 // Register adds it to a gRPC server.
@@ -94,11 +100,11 @@ func (s *Server) Enrol(ctx context.Context, req *enrolmentv1.EnrolRequest) (*enr
 	defer leave()
 	r, err := read(req, source)
 	if err != nil {
-		return nil, s.refuse(r, err)
+		return nil, s.refuse(ctx, r, err)
 	}
 	i, err := s.enrol(ctx, r, req)
 	if err != nil {
-		return nil, s.refuse(r, err)
+		return nil, s.refuse(ctx, r, err)
 	}
 	id, err := s.issue(r.service, i.ID, r.key)
 	if err != nil {
@@ -116,8 +122,9 @@ const attempts = 32
 // enrol stores the instance that a request proves to be, and returns when it is
 // known here.
 func (s *Server) enrol(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (store.Instance, error) {
+	judge := s.judge(ctx, r, req)
 	for range attempts {
-		i, err := s.enrolOnce(ctx, r, req)
+		i, err := s.enrolOnce(ctx, r, judge)
 		switch {
 		case errors.Is(err, store.ErrConflict), errors.Is(err, errGone):
 			continue
@@ -126,25 +133,28 @@ func (s *Server) enrol(ctx context.Context, r request, req *enrolmentv1.EnrolReq
 		}
 		return i, s.Mesh.Reached(ctx, i.Revision)
 	}
-	return store.Instance{}, status.Error(codes.Aborted, "others keep using the same join token at the same time; try again")
+	return store.Instance{}, answerf(codes.Aborted, "others keep using the same join token at the same time; try again")
 }
 
 // errGone: the instance was there when the credential was judged, and is no more.
 var errGone = errors.New("the enrolment has ended meanwhile")
 
-func (s *Server) enrolOnce(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (store.Instance, error) {
+func (s *Server) enrolOnce(ctx context.Context, r request, judge func() (proof, error)) (store.Instance, error) {
 	revision := s.Mesh.Revision() // before the credential is judged by what Mesh says
-	before, err := s.Records.Instance(ctx, r.service, r.instance)
-	known := err == nil
-	if err != nil && !errors.Is(err, store.ErrUnknown) {
-		return store.Instance{}, err
-	}
-	proof, err := s.attest(ctx, r, req, known)
+	proof, err := judge()
 	if err != nil {
 		return store.Instance{}, err
 	}
-	if known {
+	before, err := s.Records.Instance(ctx, r.service, r.instance)
+	switch {
+	case err == nil:
 		return s.again(ctx, before)
+	case !errors.Is(err, store.ErrUnknown):
+		return store.Instance{}, err
+	case proof.used != "":
+		return store.Instance{}, refusef("instance", "it has enrolled with %s before, and was revoked since", proof.used)
+	case s.fresh.Take(r.source, 1, s.Now()) > 0:
+		return store.Instance{}, answerf(codes.ResourceExhausted, "too many new instances enrol from this address; try again")
 	}
 	now := s.Now().UTC()
 	i := store.Instance{Service: r.service, ID: r.instance, Node: r.node, PublicJWK: r.jwk, AttestedBy: proof.by,
@@ -168,6 +178,13 @@ func (s *Server) again(ctx context.Context, i store.Instance) (store.Instance, e
 	}
 	return i, err
 }
+
+// So many new instances may come from one address: each is a record that stays for
+// [Lifetime].
+const (
+	freshAtOnce    = 500
+	freshPerSecond = 2
+)
 
 // An instance may renew so often: it does so each half hour, and when it starts.
 const (
@@ -204,13 +221,13 @@ func (s *Server) Renew(ctx context.Context, _ *enrolmentv1.RenewRequest) (*enrol
 func (s *Server) issue(service, instance string, key crypto.PublicKey) (*enrolmentv1.Identity, error) {
 	authority, now := s.Mesh.Authority(), s.Now()
 	id := identity.ID{TrustDomain: authority.TrustDomain(), Service: service, Instance: instance}
-	chain, err := authority.IssueInstance(id, key, now, CertificateLifetime)
+	chain, err := authority.IssueInstance(id, key, now, s.CertificateLifetime)
 	if err != nil {
 		return nil, err
 	}
 	out := &enrolmentv1.Identity{
 		Service: service, Instance: instance, TrustDomain: id.TrustDomain, Issuer: s.Mesh.Issuer(),
-		Certificates: chain, Expires: timestamppb.New(now.Add(CertificateLifetime)), Renew: timestamppb.New(now.Add(CertificateLifetime / 2)),
+		Certificates: chain, Expires: timestamppb.New(now.Add(s.CertificateLifetime)), Renew: timestamppb.New(now.Add(s.CertificateLifetime / 2)),
 	}
 	for _, c := range authority.Certificates() {
 		out.Authorities = append(out.Authorities, c.Raw)

@@ -116,8 +116,14 @@ func (s *Server) Streams(service, instance string) int {
 func (s *Server) eachStream(service, instance string, do func(*stream)) {
 	s.instancesMu.Lock()
 	defer s.instancesMu.Unlock()
+	if instance != "" {
+		for st := range s.instances[Identity{service, instance}] {
+			do(st)
+		}
+		return
+	}
 	for who, streams := range s.instances {
-		if who.Service != service || instance != "" && who.Instance != instance {
+		if who.Service != service {
 			continue
 		}
 		for st := range streams {

@@ -5,73 +5,140 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"io"
+	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 )
 
 // BenchmarkToken is the token endpoint without the network: one request after
-// the other, from the header to the encoded answer. x-sign is its cost as a
-// multiple of one bare ES256 signature. Signatures are timed between batches
-// of requests, so that a busy machine slows both alike.
+// the other, from the header to the encoded answer.
+//
+//	x-bare    its cost as a multiple of the bare ES256 operations that it can't
+//	          do without: one signature; by an assertion one verification as well
+//	x-secret  as a multiple of a request by a client secret
+//
+// What it is compared with is timed between batches of requests, so that a busy
+// machine slows both alike.
 func BenchmarkToken(b *testing.B) {
-	state, secret := newState(b)
-	s := New(Config{Pepper: pepper, Rate: 1 << 30})
-	s.SetState(state)
-	const body = "grant_type=client_credentials&audience=orders"
-	r := form(body)
-	r.SetBasicAuth("shop", secret)
-	sign := newBareSigner(b)
-	const batch = 64
+	t := newTokenBench(b)
+	b.Run("secret", func(b *testing.B) {
+		per, bare := t.measure(b, t.bySecret), t.bare.sign.each()
+		b.ReportMetric(per/bare, "x-bare")
+	})
+	b.Run("assertion", func(b *testing.B) {
+		per, bare := t.measure(b, t.byAssertion), t.bare.sign.each()+t.bare.verify.each()
+		b.ReportMetric(per/bare, "x-bare")
+		b.ReportMetric(per/t.secret.each(), "x-secret")
+	})
+}
 
+// tokenBench is a server with a client of each kind.
+type tokenBench struct {
+	*mesh
+	bySecret, byAssertion func(testing.TB) *http.Request
+	bare                  *bareES256
+	secret                stopwatch
+}
+
+func newTokenBench(b *testing.B) *tokenBench {
+	m, instances, key := enrolledMesh(b)
+	// Without the log of the tests, and what they gather of the audit.
+	m.Server = New(Config{Pepper: pepper, Instances: instances, Now: m.clock.Now, Rate: 1 << 30})
+	m.SetState(m.state)
+	return &tokenBench{
+		mesh:     m,
+		bySecret: func(testing.TB) *http.Request { return m.tokenRequest("audience", "orders") },
+		byAssertion: func(tb testing.TB) *http.Request {
+			return assertedForm(m.assertion(tb, key, m.state.Issuer), "audience", "orders")
+		},
+		bare: newBareES256(b),
+	}
+}
+
+// batch is how many requests are made before the clock runs.
+const batch = 64
+
+// measure returns the seconds of one request.
+func (t *tokenBench) measure(b *testing.B, request func(testing.TB) *http.Request) float64 {
 	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		if i%batch == 0 {
+	var waiting []*http.Request
+	t.bare.reset()
+	t.secret = stopwatch{}
+	for b.Loop() {
+		if len(waiting) == 0 {
 			b.StopTimer()
-			sign.run(b, batch/2)
+			t.clock.Advance(10 * time.Second) // assertions of long ago are forgotten
+			t.bare.run(b, batch/2)
+			t.secret.time(batch/2, func() { t.answer(b, t.bySecret(b)) })
+			for range batch {
+				waiting = append(waiting, request(b))
+			}
 			b.StartTimer()
 		}
-		r.Body = io.NopCloser(strings.NewReader(body))
-		w := httptest.NewRecorder()
-		s.Handler().ServeHTTP(w, r)
-		if w.Code != 200 {
-			b.Fatalf("%d %s", w.Code, w.Body)
-		}
+		t.answer(b, waiting[0])
+		waiting = waiting[1:]
 	}
-	perToken := b.Elapsed().Seconds() / float64(b.N)
-	b.ReportMetric(1/perToken, "tokens/s")
-	b.ReportMetric(perToken/sign.each(), "x-sign")
+	per := b.Elapsed().Seconds() / float64(b.N)
+	b.ReportMetric(1/per, "tokens/s")
+	return per
 }
 
-// bareSigner measures what an ES256 signature takes by itself.
-type bareSigner struct {
-	key   *ecdsa.PrivateKey
-	input []byte
-	n     int
-	took  time.Duration
+func (t *tokenBench) answer(b *testing.B, r *http.Request) {
+	w := httptest.NewRecorder()
+	t.Handler().ServeHTTP(w, r)
+	if w.Code != 200 {
+		b.Fatalf("%d %s", w.Code, w.Body)
+	}
 }
 
-func newBareSigner(b *testing.B) *bareSigner {
+// stopwatch gathers the time of something that is done often.
+type stopwatch struct {
+	n    int
+	took time.Duration
+}
+
+func (s *stopwatch) time(n int, do func()) {
+	began := time.Now()
+	for range n {
+		do()
+	}
+	s.n, s.took = s.n+n, s.took+time.Since(began)
+}
+
+// each is the seconds of one.
+func (s *stopwatch) each() float64 { return s.took.Seconds() / float64(s.n) }
+
+// bareES256 measures what a signature and a verification take by themselves.
+type bareES256 struct {
+	key          *ecdsa.PrivateKey
+	input        []byte
+	sign, verify stopwatch
+}
+
+func newBareES256(b *testing.B) *bareES256 {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &bareSigner{key: key, input: make([]byte, 350)} // about what a token of ours has
+	return &bareES256{key: key, input: make([]byte, 350)} // about what a token of ours has
 }
 
-func (s *bareSigner) run(b *testing.B, n int) {
-	began := time.Now()
-	for range n {
+func (s *bareES256) reset() { s.sign, s.verify = stopwatch{}, stopwatch{} }
+
+func (s *bareES256) run(b *testing.B, n int) {
+	var signature []byte
+	s.sign.time(n, func() {
 		sum := sha256.Sum256(s.input)
-		if _, err := ecdsa.SignASN1(rand.Reader, s.key, sum[:]); err != nil {
+		var err error
+		if signature, err = ecdsa.SignASN1(rand.Reader, s.key, sum[:]); err != nil {
 			b.Fatal(err)
 		}
-	}
-	s.took += time.Since(began)
-	s.n += n
+	})
+	s.verify.time(n, func() {
+		sum := sha256.Sum256(s.input)
+		if !ecdsa.VerifyASN1(&s.key.PublicKey, sum[:], signature) {
+			b.Fatal("a signature of its own does not verify")
+		}
+	})
 }
-
-// each is the seconds of one signature.
-func (s *bareSigner) each() float64 { return s.took.Seconds() / float64(s.n) }

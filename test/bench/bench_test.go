@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/watchword-mesh/watchword/test/meshtest"
 )
 
 // child is a server process.
@@ -40,6 +42,7 @@ func launch(b *testing.B, name, address string, services int, env ...string) *ch
 		b.Fatal(err)
 	}
 	c := &child{b: b, cmd: cmd, in: in, out: bufio.NewScanner(out)}
+	c.out.Buffer(nil, 1<<20) // the join tokens of all services are one line
 	c.address = c.read()
 	return c
 }
@@ -75,6 +78,16 @@ func (c *child) bytes() float64 {
 	return n
 }
 
+// used is the CPU time of the process since its start.
+func (c *child) used() time.Duration {
+	c.b.Helper()
+	n, err := strconv.ParseInt(c.ask("cpu"), 10, 64)
+	if err != nil {
+		c.b.Fatal(err)
+	}
+	return time.Duration(n)
+}
+
 // side is one server with its fleet and what was measured of it.
 type side struct {
 	*child
@@ -83,13 +96,18 @@ type side struct {
 	elapsed, cpu  []time.Duration
 }
 
+// newSide starts a server and its fleet. The clients have enrolled before
+// anything is measured.
 func newSide(b *testing.B, name string, m mesh, env ...string) *side {
 	b.Helper()
 	s := &side{child: launch(b, name, "127.0.0.1:0", m.services, env...)}
+	as, err := s.enrol(m)
+	if err != nil {
+		b.Fatal(err)
+	}
 	s.ask("settle")
 	s.empty = s.bytes()
-	var err error
-	if s.fleet, err = startFleet(s.address, m.streams, m.services); err != nil {
+	if s.fleet, err = startFleet(s.address, m, as); err != nil {
 		b.Fatal(err)
 	}
 	s.ask("served %d", m.streams)
@@ -99,7 +117,28 @@ func newSide(b *testing.B, name string, m mesh, env ...string) *side {
 // mesh is how many data planes there are, spread over how many services. With
 // one service a change is one message to all, as at the floor; with more, each
 // service is compiled and has a message of its own.
-type mesh struct{ streams, services int }
+type mesh struct {
+	streams, services int
+	// perInstance is how many streams share an identity; 0 is sharing. Each has
+	// its own connection and handshake all the same.
+	perInstance int
+}
+
+// sharing keeps enrolling short, and is half of what one instance may have.
+const sharing = 16
+
+func (m mesh) sharing() int {
+	if m.perInstance > 0 {
+		return m.perInstance
+	}
+	return sharing
+}
+
+// instances is how many each service needs.
+func (m mesh) instances() int {
+	streams := (m.streams + m.services - 1) / m.services
+	return (streams + m.sharing() - 1) / m.sharing()
+}
 
 func (s *side) change(streams int) {
 	s.b.Helper()
@@ -120,23 +159,17 @@ func (s *side) close() {
 	s.stop()
 }
 
-// inFolder is the environment of a control plane with data of its own.
-func inFolder(b *testing.B) string {
-	b.Helper()
-	dir, err := os.MkdirTemp("", "ww") // short, for the socket in it
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return envDir + "=" + dir
-}
+// inFolder is the environment of a server with data of its own.
+func inFolder(b *testing.B) string { b.Helper(); return envDir + "=" + meshtest.ShortDir(b) }
 
 // BenchmarkFanout measures one changed key from its apply to the last ACK, with
 // the write to etcd and its fsync, and what it costs the server; the floor is a
-// bare gRPC server that sends as many bytes, encoded once, to as many streams.
-// Both run at once and take turns.
+// bare gRPC server that sends as many bytes, encoded once, to as many streams,
+// over the same TLS with a certificate of each client: what TLS costs is on both
+// sides of the ratio, and BenchmarkTLS has it alone. Both run at once and take
+// turns.
 func BenchmarkFanout(b *testing.B) {
-	for _, m := range []mesh{{100, 1}, {1000, 1}, {3000, 1}, {1000, 100}, {3000, 300}} {
+	for _, m := range []mesh{{streams: 100, services: 1}, {streams: 1000, services: 1}, {streams: 3000, services: 1}, {streams: 1000, services: 100}, {streams: 3000, services: 300}} {
 		b.Run(fmt.Sprintf("streams=%d/services=%d", m.streams, m.services), func(b *testing.B) { fanout(b, m) })
 	}
 }
@@ -147,6 +180,24 @@ const (
 	warmups = 3
 )
 
+// takeTurns pushes to the sides in turn, and weighs them in the end.
+func takeTurns(streams int, sides ...*side) {
+	for i := range warmups + pushes {
+		for _, s := range sides {
+			if i == warmups {
+				s.elapsed, s.cpu = nil, nil
+			}
+			s.change(streams)
+		}
+	}
+	for _, s := range sides {
+		s.ask("settle")
+		s.filled = s.bytes()
+	}
+}
+
+func ms(d time.Duration) float64 { return float64(d) / 1e6 }
+
 func fanout(b *testing.B, m mesh) {
 	if err := raiseFileLimit(); err != nil {
 		b.Fatal(err)
@@ -156,21 +207,9 @@ func fanout(b *testing.B, m mesh) {
 	floor := newSide(b, "floor", m, fmt.Sprintf("%s=%d", envSize, own.fleet.largest.Load()))
 	defer floor.close()
 	for b.Loop() {
-		for i := range warmups + pushes {
-			for _, s := range []*side{floor, own} {
-				if i == warmups {
-					s.elapsed, s.cpu = nil, nil
-				}
-				s.change(m.streams)
-			}
-		}
-	}
-	for _, s := range []*side{floor, own} {
-		s.ask("settle")
-		s.filled = s.bytes()
+		takeTurns(m.streams, floor, own)
 	}
 	b.ReportMetric(float64(own.fleet.largest.Load()), "B/message")
-	ms := func(d time.Duration) float64 { return float64(d) / 1e6 }
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(ms(median(own.elapsed)), "ms/push")
 	b.ReportMetric(ms(median(floor.elapsed)), "floor-ms/push")
@@ -180,32 +219,3 @@ func fanout(b *testing.B, m mesh) {
 	b.ReportMetric((own.filled-own.empty)/1024/float64(m.streams), "KiB/stream")
 	b.ReportMetric((floor.filled-floor.empty)/1024/float64(m.streams), "floor-KiB/stream")
 }
-
-// BenchmarkRestart measures from the kill of a server, whose successor starts at
-// once, until all streams are served again. Clients come back after 0.1 s, with
-// jitter, and claim what they hold; all of it is still current.
-func BenchmarkRestart(b *testing.B) {
-	m := mesh{streams: 3000, services: 300}
-	b.Run(fmt.Sprintf("streams=%d/services=%d", m.streams, m.services), func(b *testing.B) {
-		if err := raiseFileLimit(); err != nil {
-			b.Fatal(err)
-		}
-		folder := inFolder(b)
-		s := newSide(b, "watchword", m, folder)
-		defer func() { s.close() }()
-		var took []time.Duration
-		for b.Loop() {
-			for range restarts {
-				start := time.Now()
-				s.stop()
-				s.child = launch(b, "watchword", s.address, m.services, folder)
-				s.ask("served %d", m.streams)
-				took = append(took, time.Since(start))
-			}
-		}
-		b.ReportMetric(0, "ns/op")
-		b.ReportMetric(median(took).Seconds(), "s/restart")
-	})
-}
-
-const restarts = 3

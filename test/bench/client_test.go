@@ -13,7 +13,6 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
@@ -39,20 +38,22 @@ type fleet struct {
 	largest atomic.Int64
 }
 
-func startFleet(address string, n, services int) (*fleet, error) {
+// startFleet connects a client for each stream of the mesh, as what they have
+// enrolled as.
+func startFleet(address string, m mesh, as identities) (*fleet, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &fleet{cancel: cancel}
-	for i := range n {
-		c := &client{id: i, service: i % services, fleet: f, versions: map[string]string{}}
+	for i := range m.streams {
+		c := &client{id: i, service: i % m.services, fleet: f, versions: map[string]string{}}
 		var err error
 		c.conn, err = grpc.NewClient("passthrough:///"+address,
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithTransportCredentials(as.credentials(m, i)),
 			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{})),
 			grpc.WithReadBufferSize(2<<10), grpc.WithWriteBufferSize(2<<10),
 			grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "tcp", a)
 			}),
-			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second,
+			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 20 * time.Second,
 				Backoff: backoff.Config{BaseDelay: retry, Multiplier: 1, Jitter: 0.5, MaxDelay: retry}}))
 		if err != nil {
 			f.stop()

@@ -9,15 +9,22 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/watchword-mesh/watchword/controlplane/xds"
+	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
 )
 
 // floor is the least that a gRPC server can do: it sends one message, encoded
-// once, to all streams, and counts what comes back. It reads nothing of it.
+// once, to all streams, and counts what comes back. It reads nothing of it. Its
+// TLS is that of our ADS: a certificate of each client, verified.
 type floor struct {
+	door     *door // nil without TLS
+	services int
+
 	mu      sync.Mutex
 	streams map[chan struct{}]struct{}
 	frame   atomic.Pointer[[]byte]
@@ -37,14 +44,25 @@ type waiter struct {
 
 func newFloor() server { return &floor{streams: make(map[chan struct{}]struct{})} }
 
-func (f *floor) Start(address, _ string, _ int) (string, error) {
+func (f *floor) Start(address, dir string, services int) (string, error) {
+	f.services = services
 	var err error
 	if f.size, err = strconv.Atoi(os.Getenv(envSize)); err != nil {
 		return "", fmt.Errorf("reading %s: %w", envSize, err)
 	}
 	f.encode()
 	// The same options as ours, so that only what a server does differs.
-	g := grpc.NewServer(append(xds.ServerOptions(), grpc.ForceServerCodecV2(rawCodec{}))...)
+	options := append(xds.ServerOptions(), grpc.ForceServerCodecV2(mixedCodec{}))
+	if os.Getenv(envPlain) == "" {
+		if f.door, err = newDoor(dir); err != nil {
+			return "", err
+		}
+		options = append(options, grpc.Creds(credentials.NewTLS(f.door.config)))
+	}
+	g := grpc.NewServer(options...)
+	if f.door != nil {
+		enrolmentv1.RegisterEnrolmentServiceServer(g, f.door)
+	}
 	g.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "envoy.service.discovery.v3.AggregatedDiscoveryService",
 		HandlerType: (*any)(nil),
@@ -57,6 +75,16 @@ func (f *floor) Start(address, _ string, _ int) (string, error) {
 	go func() { _ = g.Serve(lis) }()
 	return lis.Addr().String(), nil
 }
+
+func (f *floor) JoinTokens(int) ([]string, error) {
+	if f.door == nil {
+		return nil, nil
+	}
+	return f.door.joinTokens(f.services), nil
+}
+
+// Admin implements server; this floor has none.
+func (*floor) Admin() string { return "" }
 
 // encode makes a new frame: one response with one resource and a nonce, in all
 // of the size that was asked for, but for a few bytes of headers.
@@ -164,4 +192,21 @@ func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	*v.(*[]byte) = data.Materialize()
 	return nil
+}
+
+// mixedCodec passes bytes through, and does with messages what gRPC does.
+type mixedCodec struct{ rawCodec }
+
+func (c mixedCodec) Marshal(v any) (mem.BufferSlice, error) {
+	if b, ok := v.([]byte); ok {
+		return c.rawCodec.Marshal(b)
+	}
+	return encoding.GetCodecV2("proto").Marshal(v)
+}
+
+func (c mixedCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	if b, ok := v.(*[]byte); ok {
+		return c.rawCodec.Unmarshal(data, b)
+	}
+	return encoding.GetCodecV2("proto").Unmarshal(data, v)
 }

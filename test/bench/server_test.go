@@ -20,7 +20,8 @@ const (
 	envListen   = "WATCHWORD_BENCH_LISTEN" // address
 	envServices = "WATCHWORD_BENCH_SERVICES"
 	envDir      = "WATCHWORD_BENCH_DIR"
-	envSize     = "WATCHWORD_BENCH_SIZE" // bytes of the floor's message
+	envSize     = "WATCHWORD_BENCH_SIZE"  // bytes of the floor's message
+	envPlain    = "WATCHWORD_BENCH_PLAIN" // a floor without TLS
 )
 
 // server is what runs in the server process.
@@ -28,6 +29,11 @@ type server interface {
 	// Start serves ADS on the address for that many services, and returns the
 	// address. A second start on the same folder finds what the first has left.
 	Start(address, dir string, services int) (string, error)
+	// JoinTokens makes one for each service, for that many instances; none if
+	// clients need no identity.
+	JoinTokens(instances int) ([]string, error)
+	// Admin is the address of the admin API, whose CA is ca.pem in the folder.
+	Admin() string
 	// Served returns when n streams hold everything.
 	Served(n int) error
 	// Change makes content current in which one key differs, and returns when
@@ -37,8 +43,10 @@ type server interface {
 
 // servers by name.
 var servers = map[string]func() server{
-	"floor":     newFloor,
-	"watchword": newWhole,
+	"bare enrolment": newBareEnrolment,
+	"floor":          newFloor,
+	"floor of calls": newFloorOfCalls,
+	"watchword":      newWhole,
 }
 
 func TestMain(m *testing.M) {
@@ -78,11 +86,19 @@ func serve(name string) error {
 	return in.Err()
 }
 
-// command runs one line: "served N", "change N", "usage" or "settle".
+// command runs one line: "join N", "admin", "served N", "change N", "cpu", "usage" or
+// "settle".
 func command(srv server, line string) (string, error) {
 	word, arg, _ := strings.Cut(line, " ")
 	n, _ := strconv.Atoi(arg)
 	switch word {
+	case "join":
+		tokens, err := srv.JoinTokens(n)
+		return strings.Join(tokens, " "), err
+	case "admin":
+		return srv.Admin(), nil
+	case "cpu":
+		return strconv.FormatInt(int64(cpu()), 10), nil
 	case "served":
 		return "ok", srv.Served(n)
 	case "change":

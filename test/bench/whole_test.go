@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/watchword-mesh/watchword/controlplane"
@@ -30,48 +27,60 @@ func revokedName(i int) string { return "mesh.revoked/" + serviceName(i) }
 // fsync, the admin API, the loop, ADS. A change is one apply of an Issuer with
 // another key, which every service accepts.
 type whole struct {
-	admin adminv1.AdminServiceClient
-	ctx   context.Context
+	admin    adminv1.AdminServiceClient
+	ctx      context.Context
+	services int
+	// at is the admin API over TLS.
+	at string
 }
 
-func newWhole() server { return &whole{} }
+func newWhole() server { return &whole{ctx: context.Background()} }
 
 func (w *whole) Start(address, dir string, services int) (string, error) {
+	w.services = services
 	where := make(chan [2]string, 8)
 	failed := make(chan error, 1)
 	c := controlplane.Config{
 		DataDir: dir, XDSListen: address,
-		AdminListen: "127.0.0.1:0", STSListen: "127.0.0.1:0", OpsListen: "127.0.0.1:0",
+		AdminListen: "127.0.0.1:0", STSListen: "127.0.0.1:0", OpsListen: "http://127.0.0.1:0",
 		Listening: func(what, at string) { where <- [2]string{what, at} },
 	}
-	go func() { failed <- controlplane.Run(context.Background(), c) }()
+	go func() { failed <- controlplane.Run(w.ctx, c) }()
 	addresses := map[string]string{}
-	for len(addresses) < 4 {
+	for len(addresses) < 5 {
 		select {
 		case err := <-failed:
 			return "", err
 		case e := <-where:
-			if _, again := addresses[e[0]]; !again { // TCP before the socket
-				addresses[e[0]] = e[1]
+			if strings.HasPrefix(e[1], "unix:") {
+				e[0] = "socket"
 			}
+			addresses[e[0]] = e[1]
 		}
 	}
-	if err := w.dial(addresses["admin API"], dir); err != nil {
+	w.at = strings.TrimPrefix(addresses["admin API"], "https://")
+	// At the socket the user of the control plane may do everything.
+	conn, err := grpc.NewClient(addresses["socket"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
 		return "", err
 	}
+	w.admin = adminv1.NewAdminServiceClient(conn)
 	return addresses["ADS"], w.seed(services)
 }
 
-func (w *whole) dial(address, dir string) error {
-	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
-	if err != nil {
-		return err
+func (w *whole) JoinTokens(instances int) ([]string, error) {
+	var tokens []string
+	for i := range w.services {
+		resp, err := w.admin.CreateJoinToken(w.ctx, &adminv1.CreateJoinTokenRequest{Service: serviceName(i), Uses: int32(instances)})
+		if err != nil {
+			return nil, err
+		}
+		tokens = append(tokens, resp.GetToken())
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	w.admin = adminv1.NewAdminServiceClient(conn)
-	w.ctx = metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+strings.TrimSpace(string(token)))
-	return err
+	return tokens, nil
 }
+
+func (w *whole) Admin() string { return w.at }
 
 // seed makes the mesh at the first start.
 func (w *whole) seed(services int) error {

@@ -106,3 +106,11 @@ func wantStatus(t *testing.T, what string, call meshtest.Call, got meshtest.Answ
 		t.Errorf("%s: %s: got %d %q, want %d", what, call, got.Status, got.Body, want)
 	}
 }
+
+// statusIs is an error unless the answer has the status.
+func statusIs(got meshtest.Answer, want int) error {
+	if got.Status != want {
+		return fmt.Errorf("got %d %q, want %d", got.Status, got.Body, want)
+	}
+	return nil
+}

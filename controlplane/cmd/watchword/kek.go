@@ -23,7 +23,7 @@ func newKEKRotateCommand(o *options) *cobra.Command {
 		Short: "Seal everything with the newest key-encryption key",
 		Long: `Has the control plane read its key-encryption keys anew, and seal everything that is
 stored with the newest one. An earlier key has to stay with it until that is done,
-and every replica needs both before; docs/operations.md has the steps. If it is
+and every replica needs both before; docs/keys-at-rest.md has the steps. If it is
 interrupted, everything can still be read: run it again.`,
 		Example: `  watchword kek rotate`,
 		Args:    noArguments(""),

@@ -1,0 +1,379 @@
+package doors
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
+	"github.com/watchword-mesh/watchword/test/meshtest"
+)
+
+// door is one call about the service `target`, in both forms, and who may make it.
+// "{x}" stands for what fresh has made.
+type door struct {
+	// method of the AdminService; "Kong" and more for calls that have no gRPC form.
+	method     string
+	verb, path string
+	body       string
+	grpc       func(ctx context.Context, c adminv1.AdminServiceClient, x string) error
+	// who has the roles that may; "(404)" behind one: it is not told that it is there.
+	who string
+	// fresh makes what the call uses up, before each call; after puts back what it
+	// has ended.
+	fresh func(*testing.T, *mesh) string
+	after func(*testing.T, *mesh)
+}
+
+func policyOf(name string) string {
+	return resource("AuthorizationPolicy", name, "action: ALLOW", "target: {services: [target]}")
+}
+
+func adminDoors() []door {
+	type (
+		C = adminv1.AdminServiceClient
+		X = context.Context
+	)
+	named := func(prefix string) func(*testing.T, *mesh) string {
+		return func(_ *testing.T, m *mesh) string { return m.name(prefix) }
+	}
+	return []door{
+		{"Apply", "POST", "/v1/apply", `{"documents":[{"content":"{apiVersion: watchword.dev/v1, kind: AuthorizationPolicy, metadata: {name: {x}}, spec: {action: ALLOW, target: {services: [target]}}}"}]}`,
+			func(ctx X, c C, x string) error {
+				_, err := c.Apply(ctx, meshtest.Documents(policyOf(x)))
+				return err
+			},
+			"operator owner", named("policy"), nil},
+		{"List", "GET", "/v1/resources", "",
+			func(ctx X, c C, _ string) error { _, err := c.List(ctx, &adminv1.ListRequest{}); return err },
+			"viewer operator officer owner other", nil, nil},
+		{"Delete", "POST", "/v1/delete", `{"references":[{"kind":"AuthorizationPolicy","name":"{x}"}]}`,
+			func(ctx X, c C, x string) error {
+				_, err := c.Delete(ctx, &adminv1.DeleteRequest{References: []*adminv1.Reference{{Kind: "AuthorizationPolicy", Name: x}}})
+				return err
+			},
+			"operator owner", freshPolicy, nil},
+		{"ListDataPlanes", "GET", "/v1/dataplanes?service=target", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.ListDataPlanes(ctx, &adminv1.ListDataPlanesRequest{Service: "target"})
+				return err
+			},
+			"viewer operator officer owner", nil, nil},
+		{"GetDataPlaneConfig", "GET", "/v1/dataplane-configs/target-node", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.GetDataPlaneConfig(ctx, &adminv1.GetDataPlaneConfigRequest{Node: "target-node"})
+				return err
+			},
+			"viewer operator officer owner other(404)", nil, nil},
+		{"WaitInSync", "GET", "/v1/revisions/1/wait?services=other", "",
+			func(ctx X, c C, _ string) error {
+				return drain(c.WaitInSync(ctx, &adminv1.WaitInSyncRequest{Revision: 1, Services: []string{"other"}}))
+			},
+			"viewer operator officer other", nil, nil},
+		{"CreateClientSecret", "POST", "/v1/services/target/client-secrets", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.CreateClientSecret(ctx, &adminv1.CreateClientSecretRequest{Service: "target"})
+				return err
+			},
+			"officer owner", nil, nil},
+		{"IssueToken", "POST", "/v1/services/target/tokens", `{"audience":"other"}`,
+			func(ctx X, c C, _ string) error {
+				_, err := c.IssueToken(ctx, &adminv1.IssueTokenRequest{Service: "target", Audience: "other"})
+				return err
+			},
+			"officer owner", nil, nil},
+		{"ListRefusals", "GET", "/v1/refusals?service=target", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.ListRefusals(ctx, &adminv1.ListRefusalsRequest{Service: "target"})
+				return err
+			},
+			"viewer operator officer owner", nil, nil},
+		{"Explain", "POST", "/v1/services/target/explain", "{}",
+			func(ctx X, c C, _ string) error {
+				_, err := c.Explain(ctx, &adminv1.ExplainRequest{Service: "target"})
+				return err
+			},
+			"viewer operator officer owner", nil, nil},
+		{"CreateJoinToken", "POST", "/v1/services/target/join-tokens", "{}",
+			func(ctx X, c C, _ string) error {
+				_, err := c.CreateJoinToken(ctx, &adminv1.CreateJoinTokenRequest{Service: "target"})
+				return err
+			},
+			"operator owner", nil, nil},
+		{"ListJoinTokens", "GET", "/v1/join-tokens", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.ListJoinTokens(ctx, &adminv1.ListJoinTokensRequest{})
+				return err
+			},
+			"viewer operator officer owner other", nil, nil},
+		{"RevokeJoinToken", "DELETE", "/v1/join-tokens/{x}", "",
+			func(ctx X, c C, x string) error {
+				_, err := c.RevokeJoinToken(ctx, &adminv1.RevokeJoinTokenRequest{Id: x})
+				return err
+			},
+			"operator officer owner other(404)", freshJoinToken, nil},
+		{"ListInstances", "GET", "/v1/instances?service=target", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.ListInstances(ctx, &adminv1.ListInstancesRequest{Service: "target"})
+				return err
+			},
+			"viewer operator officer owner", nil, nil},
+		{"RevokeInstances", "POST", "/v1/services/target/revoke-instances", `{"instances":["{x}"]}`,
+			func(ctx X, c C, x string) error {
+				_, err := c.RevokeInstances(ctx, &adminv1.RevokeInstancesRequest{Service: "target", Instances: []string{x}})
+				return err
+			},
+			"officer owner", func(t *testing.T, m *mesh) string { return m.enrol(t, "target").Instance() }, nil},
+		{"ListClientSecrets", "GET", "/v1/client-secrets?service=target", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.ListClientSecrets(ctx, &adminv1.ListClientSecretsRequest{Service: "target"})
+				return err
+			},
+			"viewer operator officer owner", nil, nil},
+		{"DeleteClientSecret", "DELETE", "/v1/services/target/client-secrets/{x}", "",
+			func(ctx X, c C, x string) error {
+				_, err := c.DeleteClientSecret(ctx, &adminv1.DeleteClientSecretRequest{Service: "target", Id: x})
+				return err
+			},
+			"officer owner", freshClientSecret, nil},
+		{"ListAudit", "GET", "/v1/audit", "",
+			func(ctx X, c C, _ string) error { _, err := c.ListAudit(ctx, &adminv1.ListAuditRequest{}); return err },
+			"officer", nil, nil},
+		{"RotateKEK", "POST", "/v1/kek/rotate", "",
+			func(ctx X, c C, _ string) error { return drain(c.RotateKEK(ctx, &adminv1.RotateKEKRequest{})) },
+			"officer", nil, nil},
+		{"RevokeAdminToken", "DELETE", "/v1/admin-token", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.RevokeAdminToken(ctx, &adminv1.RevokeAdminTokenRequest{})
+				return err
+			},
+			"officer", nil, newAdminToken},
+		{"CreateAdminToken", "POST", "/v1/admin-token", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.CreateAdminToken(ctx, &adminv1.CreateAdminTokenRequest{})
+				return err
+			},
+			"officer", nil, nil},
+		{"GetSelf", "GET", "/v1/self", "",
+			func(ctx X, c C, _ string) error { _, err := c.GetSelf(ctx, &adminv1.GetSelfRequest{}); return err },
+			"viewer operator officer owner other norole", nil, nil},
+		{"Diagnose", "GET", "/v1/diagnosis", "",
+			func(ctx X, c C, _ string) error { _, err := c.Diagnose(ctx, &adminv1.DiagnoseRequest{}); return err },
+			"viewer operator officer", nil, nil},
+
+		{"Kong consumers", "GET", "/kong/consumers", "", nil, "viewer operator officer", nil, nil},
+		{"Kong consumer", "POST", "/kong/consumers", `{"username":"{x}"}`, nil, "operator", named("consumer"), nil},
+		{"Kong gone", "DELETE", "/kong/consumers/{x}", "", nil, "operator", freshConsumer, nil},
+		{"Kong credentials", "GET", "/kong/jwts", "", nil, "viewer operator officer", nil, nil},
+		{"Kong credential", "POST", "/kong/consumers/{x}/jwt", "{}", nil, "operator", freshConsumer, nil},
+	}
+}
+
+func freshPolicy(t *testing.T, m *mesh) string {
+	name := m.name("policy")
+	return m.rootApplies(t, name, policyOf(name))
+}
+
+func freshConsumer(t *testing.T, m *mesh) string {
+	name := m.name("consumer")
+	return m.rootApplies(t, name, resource("Consumer", name, "username: "+name))
+}
+
+func (m *mesh) rootApplies(t *testing.T, name, yaml string) string {
+	t.Helper()
+	if _, err := m.root.Apply(t.Context(), meshtest.Documents(yaml)); err != nil {
+		t.Fatal(meshtest.Explain(err))
+	}
+	return name
+}
+
+func freshJoinToken(t *testing.T, m *mesh) string {
+	t.Helper()
+	resp, err := m.root.CreateJoinToken(t.Context(), &adminv1.CreateJoinTokenRequest{Service: "target"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.GetJoinToken().GetId()
+}
+
+func freshClientSecret(t *testing.T, m *mesh) string {
+	t.Helper()
+	_, err := m.root.CreateClientSecret(t.Context(), &adminv1.CreateClientSecretRequest{Service: "target"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := m.root.ListClientSecrets(t.Context(), &adminv1.ListClientSecretsRequest{Service: "target"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.GetClientSecrets()[0].GetId()
+}
+
+// drain reads a stream to its end.
+func drain[Resp any](stream grpc.ServerStreamingClient[Resp], err error) error {
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// want is what shall come of a call by an actor.
+func (d door) want(a *actor) string {
+	who := strings.Fields(d.who)
+	switch {
+	case a.is == "unauthenticated" || a.is == "no TLS":
+		return a.is
+	case a.is == "all" || slices.Contains(who, a.is):
+		return "allowed"
+	case slices.Contains(who, a.is+"(404)"):
+		return "hidden"
+	}
+	return "denied"
+}
+
+// outcomes of the answers. Other answers are named by their code.
+var outcomes = map[codes.Code]string{
+	codes.OK: "allowed", codes.Unauthenticated: "unauthenticated", codes.PermissionDenied: "denied", codes.NotFound: "hidden", codes.Unavailable: "no TLS",
+}
+
+var httpOutcomes = map[int]string{
+	http.StatusOK: "allowed", http.StatusCreated: "allowed", http.StatusNoContent: "allowed",
+	http.StatusUnauthorized: "unauthenticated", http.StatusForbidden: "denied", http.StatusNotFound: "hidden",
+}
+
+// callGRPC makes the call; detail is for a test that fails.
+func (d door) callGRPC(t *testing.T, a *actor, x string) (outcome, detail string) {
+	ctx := patient(t)
+	if a.token != nil {
+		ctx = meshtest.BearerToken(a.token()).Context(ctx)
+	}
+	err := d.grpc(ctx, adminv1.NewAdminServiceClient(a.conn), x)
+	if outcome = outcomes[status.Code(err)]; outcome == "" {
+		outcome = status.Code(err).String()
+	}
+	return outcome, status.Convert(err).Message()
+}
+
+func (d door) callHTTP(t *testing.T, m *mesh, a *actor, x string) (outcome, detail string) {
+	t.Helper()
+	var body io.Reader
+	if d.body != "" {
+		body = strings.NewReader(strings.ReplaceAll(d.body, "{x}", x))
+	}
+	req, err := http.NewRequestWithContext(t.Context(), d.verb, "https://"+m.Config.AdminListen+strings.ReplaceAll(d.path, "{x}", x), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if a.token != nil {
+		req.Header.Set("Authorization", "Bearer "+a.token())
+	}
+	res, err := a.http.Do(req)
+	if err != nil {
+		return "no TLS", err.Error()
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if outcome = httpOutcomes[res.StatusCode]; outcome == "" {
+		outcome = res.Status
+	}
+	return outcome, string(text)
+}
+
+// Every call of the admin API by everybody who may come to it.
+func TestDoors(t *testing.T) {
+	t.Parallel()
+	corp := meshtest.NewSigner(t, "ES256")
+	m := startMesh(t, cast(corp))
+	everybody := actors(t, m, corp)
+	node := m.enrol(t, "target")
+	openStream(t, m.dial(t, m.Config.XDSListen, certificateOf(node)), "target-node").get(t, "target")
+	doors := adminDoors()
+	wantRowForEveryMethod(t, doors)
+	cells := 0
+	for _, d := range doors {
+		for _, a := range everybody {
+			for _, form := range []string{"gRPC", "JSON"} {
+				if form == "gRPC" && d.grpc == nil {
+					continue
+				}
+				cells++
+				d.try(t, m, a, form)
+			}
+		}
+	}
+	t.Logf("%d cells: %d calls by %d actors", cells, len(doors), len(everybody))
+	wantWrittenDown(t, m, doors)
+}
+
+func (d door) try(t *testing.T, m *mesh, a *actor, form string) {
+	t.Helper()
+	want, x := d.want(a), "x"
+	if d.fresh != nil && want != "unauthenticated" && want != "no TLS" {
+		x = d.fresh(t, m)
+	}
+	var got, detail string
+	if form == "gRPC" {
+		got, detail = d.callGRPC(t, a, x)
+	} else {
+		got, detail = d.callHTTP(t, m, a, x)
+	}
+	if got != want {
+		t.Errorf("%s (%s %s) as %s by %q: got %s, want %s\n%.300s", d.method, d.verb, d.path, form, a.name, got, want, detail)
+	}
+	if d.after != nil && got == "allowed" {
+		d.after(t, m)
+	}
+}
+
+func wantRowForEveryMethod(t *testing.T, doors []door) {
+	t.Helper()
+	methods := adminv1.File_watchword_admin_v1_admin_proto.Services().ByName("AdminService").Methods()
+	for i := range methods.Len() {
+		name := string(methods.Get(i).Name())
+		if !slices.ContainsFunc(doors, func(d door) bool { return d.method == name }) {
+			t.Errorf("%s has no row in the table", name)
+		}
+	}
+}
+
+// wantWrittenDown wants each kind of change, and of refusal, to be in the audit.
+func wantWrittenDown(t *testing.T, m *mesh, doors []door) {
+	t.Helper()
+	done := map[string]bool{}
+	before := ""
+	for {
+		page, err := m.root.ListAudit(t.Context(), &adminv1.ListAuditRequest{Limit: 1000, Before: before})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.GetEntries()) == 0 {
+			break
+		}
+		for _, e := range page.GetEntries() {
+			before = e.GetId()
+			done[e.GetMethod()] = done[e.GetMethod()] || e.GetOutcome() == adminv1.AuditEntry_DONE
+		}
+	}
+	for _, d := range doors {
+		if d.grpc != nil && d.verb != http.MethodGet && d.method != "Explain" && !done[d.method] {
+			t.Errorf("%s was allowed, and the audit has it nowhere; it has %v", d.method, done)
+		}
+	}
+}
