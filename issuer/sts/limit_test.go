@@ -72,3 +72,33 @@ func TestRefusedServicesAreNotLimited(t *testing.T) {
 		}
 	}
 }
+
+// A client that floods hears 429 when it has had its burst, and the audit says it a
+// bounded number of times; another client isn't touched.
+func TestClientsHaveAPace(t *testing.T) {
+	m := newMesh(t)
+	m.load = newLoad(2, 1)
+	for i := range 20 {
+		if w := m.ask(m.tokenRequest("audience", "orders")); w.Code != 200 {
+			t.Fatalf("request %d: %d %s, want 200", i+1, w.Code, w.Body)
+		}
+	}
+	m.audited()
+	for range 3 * failures.Burst {
+		if w := m.ask(m.tokenRequest("audience", "orders")); w.Code != 429 || w.Header().Get("Retry-After") != "1" {
+			t.Fatalf("beyond the burst: %d %s, want 429", w.Code, w.Body)
+		}
+	}
+	if got := len(m.audited()); got != failures.Burst+1 {
+		t.Errorf("%d entries of the audit about the flood, want %d", got, failures.Burst+1)
+	}
+	if leave, err := m.serveClient(Entry{Service: "orders", Credential: "other"}); err != nil {
+		t.Errorf("another client: %v", err)
+	} else {
+		leave()
+	}
+	m.clock.Advance(time.Second)
+	if w := m.ask(m.tokenRequest("audience", "orders")); w.Code != 200 {
+		t.Errorf("a second later: %d, want 200", w.Code)
+	}
+}
