@@ -48,19 +48,19 @@ func (s *Server) byJoinToken(ctx context.Context, r request, text string, known 
 	if err != nil {
 		return proof{}, refusef("%v", err)
 	}
-	kept, err := s.Records.FindJoinToken(ctx, given.ID)
+	// By its whole name: a search by the ID would go through all join tokens, for
+	// any stranger who makes up an ID.
+	kept, err := s.Records.JoinToken(ctx, r.service, given.ID)
 	if err != nil && !errors.Is(err, store.ErrUnknown) {
 		return proof{}, err
 	}
 	// The same work for an ID that is not there: the hash of nothing is equal to none.
-	if !hmac.Equal(Hash(s.Pepper, kept.Service, given), kept.Hash) {
-		return proof{}, refusef("there is no such join token, or its secret is wrong")
+	if !hmac.Equal(Hash(s.Pepper, r.service, given), kept.Hash) {
+		return proof{}, refusef("service %q has no join token %s, or its secret is wrong; it may be for another service", r.service, given.ID)
 	}
 	used := slices.Contains(kept.Instances, r.instance)
 	by := "join-token/" + kept.ID
 	switch {
-	case kept.Service != r.service:
-		return proof{}, refusef("join token %s is for service %q", kept.ID, kept.Service)
 	case !s.Now().Before(kept.Expires):
 		return proof{}, refusef("join token %s has expired", kept.ID)
 	case used && known:

@@ -37,7 +37,7 @@ const (
 
 // Records is where enrolments are kept; package store says what each does.
 type Records interface {
-	FindJoinToken(ctx context.Context, id string) (store.JoinToken, error)
+	JoinToken(ctx context.Context, service, id string) (store.JoinToken, error)
 	Instance(ctx context.Context, service, id string) (store.Instance, error)
 	Enrol(ctx context.Context, i store.Instance, use *store.JoinToken, e audit.Entry) (store.Instance, error)
 	Renew(ctx context.Context, i store.Instance) error

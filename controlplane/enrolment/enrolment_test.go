@@ -81,10 +81,10 @@ func TestJoinTokenRefused(t *testing.T) {
 		req.Credential = &enrolmentv1.EnrolRequest_JoinToken{JoinToken: strings.Replace(token.Text(), old, new, 1)}
 		return req
 	}
-	w.refuses(t, byJoinToken("payments", k, token), `is for service "orders"`)
+	w.refuses(t, byJoinToken("payments", k, token), `"payments" has no join token `+token.ID)
 	w.refuses(t, replaced(token.ID, other.ID), "secret is wrong")
 	w.refuses(t, replaced(token.Secret(), other.Secret()), "secret is wrong")
-	w.refuses(t, replaced(token.ID, "AAAAAAAAAAAAA"), "no such join token")
+	w.refuses(t, replaced(token.ID, "AAAAAAAAAAAAA"), "no join token AAAAAAAAAAAAA")
 	w.refuses(t, replaced("wwjt_", ""), "not a join token")
 	w.refuses(t, byJoinToken("Orders", k, token), "can't be the name")
 	w.refuses(t, byJoinToken("", k, token), "can't be the name")
@@ -110,7 +110,7 @@ func TestJoinTokenRefused(t *testing.T) {
 	}
 }
 
-// Of two that race for the last use one gets it.
+// Of two that race for the last use at two replicas one gets it.
 func TestRaceForTheLastUse(t *testing.T) {
 	w := newWorld(t)
 	token := w.token("orders", 1)
@@ -124,10 +124,10 @@ func TestRaceForTheLastUse(t *testing.T) {
 		}
 	}
 	results := make(chan error, 2)
-	for range 2 {
+	for _, replica := range []*Server{w.Server, New(w.Config)} {
 		k := newKey(t)
 		go func() {
-			_, err := w.Server.Enrol(from("10.0.0.1"), byJoinToken("orders", k, token))
+			_, err := replica.Enrol(from("10.0.0.1"), byJoinToken("orders", k, token))
 			results <- err
 		}()
 	}

@@ -109,9 +109,12 @@ func (w *world) VerifyAssertion(text string) (string, string, error) {
 	return id.Service, id.Instance, err
 }
 
-func (w *world) FindJoinToken(_ context.Context, id string) (store.JoinToken, error) {
+func (w *world) JoinToken(_ context.Context, service, id string) (store.JoinToken, error) {
 	w.mu.Lock()
 	t, ok := w.tokens[id]
+	if t.Service != service {
+		t, ok = store.JoinToken{}, false
+	}
 	w.mu.Unlock()
 	if w.between != nil {
 		w.between()

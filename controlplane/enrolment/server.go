@@ -20,6 +20,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/failures"
 	"github.com/watchword-mesh/watchword/internal/identity"
+	"github.com/watchword-mesh/watchword/internal/jointoken"
 	"github.com/watchword-mesh/watchword/internal/quota"
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
 )
@@ -53,6 +54,7 @@ type Server struct {
 	// working has a place for each enrolment that is being looked at: strangers
 	// must not take the processor from the streams of those who are enrolled.
 	working chan struct{}
+	byToken queues
 	// slow is the place of sources that keep failing, so that the others need not
 	// wait behind them.
 	slow     chan struct{}
@@ -144,6 +146,13 @@ func (s *Server) enrolOnce(ctx context.Context, r request, req *enrolmentv1.Enro
 	known := err == nil
 	if err != nil && !errors.Is(err, store.ErrUnknown) {
 		return store.Instance{}, err
+	}
+	if t, err := jointoken.Parse(req.GetJoinToken()); err == nil {
+		leave, err := s.byToken.enter(ctx, t.ID)
+		if err != nil {
+			return store.Instance{}, err
+		}
+		defer leave()
 	}
 	proof, err := s.attest(ctx, r, req, known)
 	if err != nil {
