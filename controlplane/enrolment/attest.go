@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/jointoken"
@@ -18,64 +19,67 @@ type proof struct {
 	by string
 	// token is the join token that it uses up; nil if there is none.
 	token *store.JoinToken
+	// Who is not enrolled any more has no right by what it has used before.
+	used string
 }
 
 // refusal is a credential that does not do. The caller hears the same whatever it
-// was.
-type refusal struct{ reason string }
+// was; the audit has what it was about, in words of ours, and the log has the rest.
+type refusal struct{ about, reason string }
 
-func (r *refusal) Error() string { return r.reason }
+func (r *refusal) Error() string { return r.about + ": " + r.reason }
 
-func refusef(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
-
-// attest looks at the credential of a request, and writes nothing. Known says that the key is enrolled
-// for that service.
-func (s *Server) attest(ctx context.Context, r request, req *enrolmentv1.EnrolRequest, known bool) (proof, error) {
-	spec := s.Mesh.Service(r.service)
-	switch c := req.GetCredential().(type) {
-	case *enrolmentv1.EnrolRequest_JoinToken:
-		return s.byJoinToken(ctx, r, c.JoinToken, known)
-	case *enrolmentv1.EnrolRequest_KubernetesToken:
-		return s.byKubernetes(r, c.KubernetesToken, spec)
-	case *enrolmentv1.EnrolRequest_KeyAssertion:
-		return s.byKey(r, c.KeyAssertion, known)
-	}
-	return proof{}, refusef("there is no credential")
+func refusef(about, format string, args ...any) error {
+	return &refusal{about, fmt.Sprintf(format, args...)}
 }
 
-func (s *Server) byJoinToken(ctx context.Context, r request, text string, known bool) (proof, error) {
+// judge returns what looks at the credential of a request; it writes nothing, and
+// may be asked again when the records have changed meanwhile.
+func (s *Server) judge(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) func() (proof, error) {
+	switch c := req.GetCredential().(type) {
+	case *enrolmentv1.EnrolRequest_JoinToken:
+		return func() (proof, error) { return s.byJoinToken(ctx, r, c.JoinToken) }
+	case *enrolmentv1.EnrolRequest_KubernetesToken:
+		return func() (proof, error) { return s.byKubernetes(r, c.KubernetesToken, s.Mesh.Service(r.service)) }
+	case *enrolmentv1.EnrolRequest_KeyAssertion:
+		return sync.OnceValues(func() (proof, error) { return s.byKey(r, c.KeyAssertion) }) // it is good once
+	}
+	return func() (proof, error) { return proof{}, refusef("request", "there is no credential") }
+}
+
+func (s *Server) byJoinToken(ctx context.Context, r request, text string) (proof, error) {
+	const about = "join token"
 	given, err := jointoken.Parse(text)
 	if err != nil {
-		return proof{}, refusef("%v", err)
+		return proof{}, refusef(about, "%v", err)
 	}
-	// By its whole name: a search by the ID would go through all join tokens, for
-	// any stranger who makes up an ID.
 	kept, err := s.Records.JoinToken(ctx, r.service, given.ID)
 	if err != nil && !errors.Is(err, store.ErrUnknown) {
 		return proof{}, err
 	}
 	// The same work for an ID that is not there: the hash of nothing is equal to none.
-	if !hmac.Equal(Hash(s.Pepper, r.service, given), kept.Hash) {
-		return proof{}, refusef("service %q has no join token %s, or its secret is wrong; it may be for another service", r.service, given.ID)
+	if !hmac.Equal(Hash(s.Pepper, kept.Service, given), kept.Hash) {
+		return proof{}, refusef(about, "service %q has no join token %s, or its secret is wrong", r.service, given.ID)
 	}
+	p := proof{by: "join-token/" + kept.ID}
 	used := slices.Contains(kept.Instances, r.instance)
-	by := "join-token/" + kept.ID
 	switch {
 	case !s.Now().Before(kept.Expires):
-		return proof{}, refusef("join token %s has expired", kept.ID)
-	case used && known:
-		return proof{by: by}, nil // the answer was lost on the way, maybe
-	case used:
-		return proof{}, refusef("the instance has used join token %s before, and was revoked since", kept.ID)
+		return proof{}, refusef(about, "%s has expired", kept.ID)
+	case used: // the answer was lost on the way, maybe
+		p.used = "join token " + kept.ID
 	case len(kept.Instances) >= kept.Uses:
-		return proof{}, refusef("join token %s is used up", kept.ID)
+		return proof{}, refusef(about, "%s is used up", kept.ID)
+	default:
+		p.token = &kept
 	}
-	return proof{by: by, token: &kept}, nil
+	return p, nil
 }
 
 // byKubernetes takes a projected token of a service account that the service
 // names. Its cluster is an Issuer whose keys are followed as any other's.
 func (s *Server) byKubernetes(r request, text string, spec *policyv1.ServiceSpec) (proof, error) {
+	const about = "Kubernetes token"
 	workloads := spec.GetBootstrap().GetKubernetes()
 	var names []string
 	for _, w := range workloads {
@@ -83,7 +87,7 @@ func (s *Server) byKubernetes(r request, text string, spec *policyv1.ServiceSpec
 	}
 	token, err := verifyKubernetes(text, s.Mesh.Issuers(names), s.Now())
 	if err != nil {
-		return proof{}, refusef("%v", err)
+		return proof{}, refusef(about, "%v", err)
 	}
 	for _, w := range workloads {
 		audiences := w.GetAudiences()
@@ -94,11 +98,11 @@ func (s *Server) byKubernetes(r request, text string, spec *policyv1.ServiceSpec
 			continue
 		}
 		if before := s.Mesh.RevokedBefore(r.service); !token.IssuedAt.After(before) {
-			return proof{}, refusef("the Kubernetes token is of before the instances of %q were revoked", r.service)
+			return proof{}, refusef(about, "it is of before the instances of %q were revoked", r.service)
 		}
 		return proof{by: "kubernetes/" + w.GetIssuer() + "/" + w.GetNamespace() + "/" + w.GetServiceAccount()}, nil
 	}
-	return proof{}, refusef("the Kubernetes token is of %q for %q, which spec.bootstrap of service %q does not name", token.Subject, token.Audience, r.service)
+	return proof{}, refusef(about, "it is of %q for %q, which spec.bootstrap of service %q does not name", token.Subject, token.Audience, r.service)
 }
 
 func subjectOf(w *policyv1.KubernetesWorkload) string {
@@ -106,15 +110,14 @@ func subjectOf(w *policyv1.KubernetesWorkload) string {
 }
 
 // byKey takes a key that is enrolled.
-func (s *Server) byKey(r request, assertion string, known bool) (proof, error) {
+func (s *Server) byKey(r request, assertion string) (proof, error) {
+	const about = "key assertion"
 	service, instance, err := s.Assertions.VerifyAssertion(assertion)
 	switch {
 	case err != nil:
-		return proof{}, refusef("%v", err)
+		return proof{}, refusef(about, "%v", err)
 	case service != r.service || instance != r.instance:
-		return proof{}, refusef("the assertion is of instance %s/%s", service, instance)
-	case !known:
-		return proof{}, refusef("the instance was revoked")
+		return proof{}, refusef(about, "it is of instance %s/%s", service, instance)
 	}
-	return proof{by: "key"}, nil
+	return proof{used: "its key"}, nil
 }

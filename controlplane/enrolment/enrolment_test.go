@@ -1,6 +1,7 @@
 package enrolment
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,8 +51,11 @@ func (w *world) refuses(t testing.TB, req *enrolmentv1.EnrolRequest, reason stri
 	if status.Code(err) != codes.PermissionDenied || status.Convert(err).Message() != want && req.GetService() == strings.ToLower(req.GetService()) && req.GetService() != "" {
 		t.Errorf("Enrol = %v; want PermissionDenied: %s", err, want)
 	}
-	if len(w.refusals) != before+1 || !strings.Contains(w.refusals[before].Reason, reason) {
-		t.Errorf("the audit has %+v; want one more entry, with the reason %q", w.refusals[before:], reason)
+	if len(w.refusals) != before+1 || !strings.HasSuffix(w.refusals[before].Reason, " refused") || w.refusals[before].Actor != "" {
+		t.Errorf("the audit has %+v; want one more entry of a stranger, in words of ours", w.refusals[before:])
+	}
+	if logged := w.logged(); !strings.Contains(logged, reason) {
+		t.Errorf("the log has %q; want the reason %q", logged, reason)
 	}
 }
 
@@ -81,10 +85,10 @@ func TestJoinTokenRefused(t *testing.T) {
 		req.Credential = &enrolmentv1.EnrolRequest_JoinToken{JoinToken: strings.Replace(token.Text(), old, new, 1)}
 		return req
 	}
-	w.refuses(t, byJoinToken("payments", k, token), `"payments" has no join token `+token.ID)
+	w.refuses(t, byJoinToken("payments", k, token), "has no join token")
 	w.refuses(t, replaced(token.ID, other.ID), "secret is wrong")
 	w.refuses(t, replaced(token.Secret(), other.Secret()), "secret is wrong")
-	w.refuses(t, replaced(token.ID, "AAAAAAAAAAAAA"), "no join token AAAAAAAAAAAAA")
+	w.refuses(t, replaced(token.ID, "AAAAAAAAAAAAA"), "has no join token")
 	w.refuses(t, replaced("wwjt_", ""), "not a join token")
 	w.refuses(t, byJoinToken("Orders", k, token), "can't be the name")
 	w.refuses(t, byJoinToken("", k, token), "can't be the name")
@@ -103,10 +107,8 @@ func TestJoinTokenRefused(t *testing.T) {
 	if len(w.instances) != 0 {
 		t.Errorf("instances %v; want none", w.instances)
 	}
-	for _, e := range w.refusals {
-		if strings.Contains(fmt.Sprintf("%+v", e), token.Secret()) {
-			t.Errorf("the audit shows the secret: %+v", e)
-		}
+	if strings.Contains(w.all.String(), token.Secret()) {
+		t.Errorf("the log shows the secret: %s", &w.all)
 	}
 }
 
@@ -168,8 +170,8 @@ func TestByKey(t *testing.T) {
 	if got := w.instances["orders/"+k.instance]; got.AttestedBy != "join-token/"+token.ID || !got.Renewed.Equal(w.now) || got.Enrolled.Equal(w.now) || !got.Expires.Equal(w.now.Add(Lifetime)) {
 		t.Errorf("the record is %+v; want it renewed at %s", got, w.now)
 	}
-	w.refuses(t, by("orders", other, own), "assertion is of instance")
-	w.refuses(t, by("payments", k, own), "assertion is of instance")
+	w.refuses(t, by("orders", other, own), "it is of instance")
+	w.refuses(t, by("payments", k, own), "it is of instance")
 }
 
 func TestKubernetes(t *testing.T) {
@@ -247,9 +249,11 @@ func TestRenew(t *testing.T) {
 func TestFaults(t *testing.T) {
 	w := newWorld(t)
 	token, k := w.token("orders", 1), newKey(t)
-	w.down = errors.New("etcd is at 10.9.9.9")
-	if _, err := w.Server.Enrol(from("10.0.0.1"), byJoinToken("orders", k, token)); status.Code(err) != codes.Unavailable || strings.Contains(err.Error(), "10.9.9.9") {
-		t.Errorf("Enrol = %v; want Unavailable, without the cause", err)
+	for _, down := range []error{errors.New("etcd is at 10.9.9.9"), status.Error(codes.PermissionDenied, "etcd is at 10.9.9.9"), fmt.Errorf("etcd is at 10.9.9.9: %w", context.DeadlineExceeded)} {
+		w.down = down
+		if _, err := w.Server.Enrol(from("10.0.0.1"), byJoinToken("orders", k, token)); status.Code(err) != codes.Unavailable || strings.Contains(err.Error(), "10.9.9.9") {
+			t.Errorf("Enrol = %v; want Unavailable, without the cause", err)
+		}
 	}
 	w.down = nil
 	delete(w.services, "orders")
@@ -270,4 +274,29 @@ func TestFailingSourceIsLimited(t *testing.T) {
 		t.Errorf("the last answer is %s, %d audit entries; want ResourceExhausted and 21", last, len(w.refusals))
 	}
 	w.enrols(t, byJoinToken("orders", k, token), k)
+}
+
+// One address can't have any number of new instances, whatever it proves; those that
+// are enrolled go on, and so do others.
+func TestNewInstancesHaveAPace(t *testing.T) {
+	w := newWorld(t)
+	token := w.token("orders", freshAtOnce+10)
+	first := newKey(t)
+	w.enrols(t, byJoinToken("orders", first, token), first)
+	for range freshAtOnce - 1 {
+		if _, err := w.Server.Enrol(from("10.0.0.1"), byJoinToken("orders", newKey(t), token)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Server.Enrol(from("10.0.0.1"), byJoinToken("orders", newKey(t), token)); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one more: %v; want ResourceExhausted", err)
+	}
+	w.enrols(t, byJoinToken("orders", first, token), first)
+	if _, err := w.Server.Enrol(from("10.0.0.2"), byJoinToken("orders", newKey(t), token)); err != nil {
+		t.Errorf("from another address: %v", err)
+	}
+	w.now = w.now.Add(time.Second)
+	if _, err := w.Server.Enrol(from("10.0.0.1"), byJoinToken("orders", newKey(t), token)); err != nil {
+		t.Errorf("a second later: %v", err)
+	}
 }

@@ -9,12 +9,14 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/peer"
 
 	"github.com/watchword-mesh/watchword/controlplane/audit"
@@ -53,7 +55,9 @@ type world struct {
 	// down is what records answer, if set.
 	down error
 	// caller is whose certificate a call of Renew has.
-	caller    identity.ID
+	caller identity.ID
+	// log is what was logged since the last look at it, all is all of it.
+	log, all  bytes.Buffer
 	callerKey crypto.PublicKey
 }
 
@@ -80,9 +84,15 @@ func newWorld(t testing.TB) *world {
 			}
 			return w.caller, w.callerKey, nil
 		},
+		Logger:  hclog.New(&hclog.LoggerOptions{Output: io.MultiWriter(&w.log, &w.all)}),
 		Refused: func(e audit.Entry) { w.refusals = append(w.refusals, e) },
 	})
 	return w
+}
+
+func (w *world) logged() string {
+	defer w.log.Reset()
+	return w.log.String()
 }
 
 // mesh implements Mesh.
@@ -112,7 +122,7 @@ func (w *world) VerifyAssertion(text string) (string, string, error) {
 func (w *world) JoinToken(_ context.Context, service, id string) (store.JoinToken, error) {
 	w.mu.Lock()
 	t, ok := w.tokens[id]
-	if t.Service != service {
+	if ok && t.Service != service {
 		t, ok = store.JoinToken{}, false
 	}
 	w.mu.Unlock()

@@ -3,6 +3,9 @@ package enrolment
 import (
 	"context"
 	"sync"
+
+	"github.com/watchword-mesh/watchword/internal/jointoken"
+	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
 )
 
 // queues let the enrolments by one join token through one after the other. Each
@@ -20,6 +23,15 @@ type queue struct {
 	place chan struct{}
 	// users are those in the queue and in its place.
 	users int
+}
+
+// queue waits for the place of the join token of a request, if it has one.
+func (s *Server) queue(ctx context.Context, req *enrolmentv1.EnrolRequest) (leave func(), err error) {
+	t, err := jointoken.Parse(req.GetJoinToken())
+	if err != nil { // another credential, or one that is refused
+		return func() {}, nil
+	}
+	return s.byToken.enter(ctx, t.ID)
 }
 
 // enter waits for the place of a join token, until ctx ends.

@@ -26,18 +26,18 @@ func read(req *enrolmentv1.EnrolRequest, source string) (request, error) {
 	r := request{source: source, service: req.GetService(), node: req.GetNode()}
 	if _, err := identity.Parse(identity.ID{TrustDomain: "x", Service: r.service}.String()); err != nil {
 		r.service = ""
-		return r, refusef("what it asks for can't be the name of a service")
+		return r, refusef("request", "what it asks for can't be the name of a service")
 	}
 	if len(r.node) > maxNode || strings.ContainsFunc(r.node, unicode.IsControl) {
-		return r, refusef("the name that it gives itself is too long, or has control characters")
+		return r, refusef("request", "the name that it gives itself is too long, or has control characters")
 	}
 	key, spki, err := ca.ParseRequest(req.GetCertificateRequest())
 	if err != nil {
-		return r, refusef("%v", err)
+		return r, refusef("request", "%v", err)
 	}
 	public, err := ca.InstanceKey(spki)
 	if err != nil {
-		return r, refusef("%v", err)
+		return r, refusef("request", "%v", err)
 	}
 	r.key, r.jwk, r.instance = key, public.JWK(), identity.InstanceOf(spki)
 	return r, nil
@@ -52,28 +52,39 @@ func verifyKubernetes(text string, issuers []bearer.Issuer, now time.Time) (bear
 }
 
 // refuse turns an error into what the caller hears, and has it written down.
-func (s *Server) refuse(r request, err error) error {
+func (s *Server) refuse(ctx context.Context, r request, err error) error {
 	var refused *refusal
+	var told *answer
 	switch {
-	case errors.As(err, &refused), errors.Is(err, store.ErrNoService), errors.Is(err, store.ErrUsedUp):
-		return s.refused(r, err)
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return status.FromContextError(err).Err()
-	case status.Code(err) != codes.Unknown:
-		return err
+	case errors.As(err, &refused):
+		return s.refused(r, refused)
+	case errors.Is(err, store.ErrNoService):
+		return s.refused(r, &refusal{"service", err.Error()})
+	case errors.Is(err, store.ErrUsedUp):
+		return s.refused(r, &refusal{"join token", err.Error()})
+	case errors.As(err, &told):
+		return told.error
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
 	}
+	// Whatever else it is, also a status of etcd's, is none of a stranger's business.
 	return s.fault("enrolling an instance", err)
 }
 
+// answer is an error that the caller may hear as it is.
+type answer struct{ error }
+
+func answerf(code codes.Code, text string) error { return &answer{status.Error(code, text)} }
+
 // refused is one of two sentences. A source that keeps failing hears the second,
 // and is written down no more.
-func (s *Server) refused(r request, err error) error {
+func (s *Server) refused(r request, err *refusal) error {
 	s.metrics.refused.Inc()
 	wait, first := s.failed.Add(r.source, s.Now())
 	if wait == 0 || first {
 		s.Logger.Warn("enrolment refused", "service", r.service, "instance", r.instance, "source", r.source, "reason", err)
-		s.Refused(audit.Entry{Actor: "stranger", Source: r.source, Method: "Enrol", Outcome: audit.Refused,
-			Subjects: []string{"service " + r.service}, Reason: err.Error()})
+		// Nobody is known: an entry among those of strangers, in words of ours alone.
+		s.Refused(audit.Entry{Source: r.source, Method: "Enrol", Outcome: audit.Refused, Reason: err.about + " refused"})
 	}
 	if wait > 0 {
 		return status.Error(codes.ResourceExhausted, "too many failed enrolments from this address; check the credential")

@@ -20,7 +20,6 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/failures"
 	"github.com/watchword-mesh/watchword/internal/identity"
-	"github.com/watchword-mesh/watchword/internal/jointoken"
 	"github.com/watchword-mesh/watchword/internal/quota"
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
 )
@@ -57,9 +56,9 @@ type Server struct {
 	byToken queues
 	// slow is the place of sources that keep failing, so that the others need not
 	// wait behind them.
-	slow     chan struct{}
-	renewals *quota.Pace
-	metrics  *metrics
+	slow            chan struct{}
+	renewals, fresh *quota.Pace
+	metrics         *metrics
 }
 
 // New returns a Server.
@@ -77,7 +76,7 @@ func New(c Config) *Server {
 		c.Refused = func(audit.Entry) {}
 	}
 	return &Server{Config: c, failed: failures.New(), working: make(chan struct{}, 4*runtime.GOMAXPROCS(0)), slow: make(chan struct{}, 1),
-		renewals: quota.NewPace(renewalsPerSecond, renewalsAtOnce), metrics: newMetrics(c.Registerer)}
+		renewals: quota.NewPace(renewalsPerSecond, renewalsAtOnce), fresh: quota.NewPace(freshPerSecond, freshAtOnce), metrics: newMetrics(c.Registerer)}
 }
 
 // Register adds it to a gRPC server.
@@ -102,11 +101,11 @@ func (s *Server) Enrol(ctx context.Context, req *enrolmentv1.EnrolRequest) (*enr
 	defer leave()
 	r, err := read(req, source)
 	if err != nil {
-		return nil, s.refuse(r, err)
+		return nil, s.refuse(ctx, r, err)
 	}
 	i, err := s.enrol(ctx, r, req)
 	if err != nil {
-		return nil, s.refuse(r, err)
+		return nil, s.refuse(ctx, r, err)
 	}
 	id, err := s.issue(r.service, i.ID, r.key)
 	if err != nil {
@@ -124,42 +123,49 @@ const attempts = 32
 // enrol stores the instance that a request proves to be, and returns when it is
 // known here.
 func (s *Server) enrol(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (store.Instance, error) {
-	for range attempts {
-		i, err := s.enrolOnce(ctx, r, req)
-		switch {
-		case errors.Is(err, store.ErrConflict), errors.Is(err, errGone):
-			continue
-		case err != nil:
-			return store.Instance{}, err
-		}
-		return i, s.Mesh.Reached(ctx, i.Revision)
+	judge := s.judge(ctx, r, req)
+	leave, err := s.queue(ctx, req)
+	if err != nil {
+		return store.Instance{}, err
 	}
-	return store.Instance{}, status.Error(codes.Aborted, "others keep using the same join token at the same time; try again")
+	i, err := s.enrolTill(ctx, r, judge)
+	leave()
+	if err != nil {
+		return store.Instance{}, err
+	}
+	return i, s.Mesh.Reached(ctx, i.Revision)
+}
+
+// enrolTill tries anew when others have written meanwhile.
+func (s *Server) enrolTill(ctx context.Context, r request, judge func() (proof, error)) (store.Instance, error) {
+	for range attempts {
+		i, err := s.enrolOnce(ctx, r, judge)
+		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, errGone) {
+			return i, err
+		}
+	}
+	return store.Instance{}, answerf(codes.Aborted, "others keep using the same join token at the same time; try again")
 }
 
 // errGone: the instance was there when the credential was judged, and is no more.
 var errGone = errors.New("the enrolment has ended meanwhile")
 
-func (s *Server) enrolOnce(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (store.Instance, error) {
+func (s *Server) enrolOnce(ctx context.Context, r request, judge func() (proof, error)) (store.Instance, error) {
 	revision := s.Mesh.Revision() // before the credential is judged by what Mesh says
-	before, err := s.Records.Instance(ctx, r.service, r.instance)
-	known := err == nil
-	if err != nil && !errors.Is(err, store.ErrUnknown) {
-		return store.Instance{}, err
-	}
-	if t, err := jointoken.Parse(req.GetJoinToken()); err == nil {
-		leave, err := s.byToken.enter(ctx, t.ID)
-		if err != nil {
-			return store.Instance{}, err
-		}
-		defer leave()
-	}
-	proof, err := s.attest(ctx, r, req, known)
+	proof, err := judge()
 	if err != nil {
 		return store.Instance{}, err
 	}
-	if known {
+	before, err := s.Records.Instance(ctx, r.service, r.instance)
+	switch {
+	case err == nil:
 		return s.again(ctx, before)
+	case !errors.Is(err, store.ErrUnknown):
+		return store.Instance{}, err
+	case proof.used != "":
+		return store.Instance{}, refusef("instance", "it has enrolled with %s before, and was revoked since", proof.used)
+	case s.fresh.Take(r.source, 1, s.Now()) > 0:
+		return store.Instance{}, answerf(codes.ResourceExhausted, "too many new instances enrol from this address; try again")
 	}
 	now := s.Now().UTC()
 	i := store.Instance{Service: r.service, ID: r.instance, Node: r.node, PublicJWK: r.jwk, AttestedBy: proof.by,
@@ -183,6 +189,13 @@ func (s *Server) again(ctx context.Context, i store.Instance) (store.Instance, e
 	}
 	return i, err
 }
+
+// So many new instances may come from one address: each is a record that stays for
+// [Lifetime].
+const (
+	freshAtOnce    = 500
+	freshPerSecond = 2
+)
 
 // An instance may renew so often: it does so each half hour, and when it starts.
 const (
