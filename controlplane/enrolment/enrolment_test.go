@@ -112,7 +112,7 @@ func TestJoinTokenRefused(t *testing.T) {
 	}
 }
 
-// Of two that race for the last use one gets it.
+// Of two that race for the last use at two replicas one gets it.
 func TestRaceForTheLastUse(t *testing.T) {
 	w := newWorld(t)
 	token := w.token("orders", 1)
@@ -126,10 +126,10 @@ func TestRaceForTheLastUse(t *testing.T) {
 		}
 	}
 	results := make(chan error, 2)
-	for range 2 {
+	for _, replica := range []*Server{w.Server, New(w.Config)} {
 		k := newKey(t)
 		go func() {
-			_, err := w.Server.Enrol(from("10.0.0.1"), byJoinToken("orders", k, token))
+			_, err := replica.Enrol(from("10.0.0.1"), byJoinToken("orders", k, token))
 			results <- err
 		}()
 	}

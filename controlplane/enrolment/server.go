@@ -53,6 +53,7 @@ type Server struct {
 	// working has a place for each enrolment that is being looked at: strangers
 	// must not take the processor from the streams of those who are enrolled.
 	working chan struct{}
+	byToken queues
 	// slow is the place of sources that keep failing, so that the others need not
 	// wait behind them.
 	slow            chan struct{}
@@ -123,15 +124,25 @@ const attempts = 32
 // known here.
 func (s *Server) enrol(ctx context.Context, r request, req *enrolmentv1.EnrolRequest) (store.Instance, error) {
 	judge := s.judge(ctx, r, req)
+	leave, err := s.queue(ctx, req)
+	if err != nil {
+		return store.Instance{}, err
+	}
+	i, err := s.enrolTill(ctx, r, judge)
+	leave()
+	if err != nil {
+		return store.Instance{}, err
+	}
+	return i, s.Mesh.Reached(ctx, i.Revision)
+}
+
+// enrolTill tries anew when others have written meanwhile.
+func (s *Server) enrolTill(ctx context.Context, r request, judge func() (proof, error)) (store.Instance, error) {
 	for range attempts {
 		i, err := s.enrolOnce(ctx, r, judge)
-		switch {
-		case errors.Is(err, store.ErrConflict), errors.Is(err, errGone):
-			continue
-		case err != nil:
-			return store.Instance{}, err
+		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, errGone) {
+			return i, err
 		}
-		return i, s.Mesh.Reached(ctx, i.Revision)
 	}
 	return store.Instance{}, answerf(codes.Aborted, "others keep using the same join token at the same time; try again")
 }
