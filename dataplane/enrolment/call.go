@@ -28,11 +28,11 @@ var again = []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Resour
 // errKey says that the key is enrolled no more.
 var errKey = fmt.Errorf("%w: the key is not enrolled, it was revoked maybe", ErrRefused)
 
-// outOfTime says whether a certificate is of another time than now, which is the
-// case while the clock of a machine that has just started is not set.
-func outOfTime(err error) bool {
+// tooEarly says whether a certificate is not valid yet, which is the case while the
+// clock of a machine that has just started is not set.
+func tooEarly(err error, now time.Time) bool {
 	var invalid x509.CertificateInvalidError
-	return errors.As(err, &invalid) && invalid.Reason == x509.Expired
+	return errors.As(err, &invalid) && invalid.Reason == x509.Expired && now.Before(invalid.Cert.NotBefore)
 }
 
 // call is one request to the control plane at one moment.
@@ -97,8 +97,8 @@ func (c call) to(ctx context.Context, address string) (answer, error) {
 	if err == nil {
 		return answer{got, *trustDomain.Load()}, nil
 	}
-	if bad := fault.Load(); bad != nil && outOfTime(*bad) {
-		return answer{}, fmt.Errorf("the clock of this host or of the control plane is wrong: %w", *bad)
+	if bad := fault.Load(); bad != nil && tooEarly(*bad, c.now()) {
+		return answer{}, fmt.Errorf("the clock of this host is behind, or that of the control plane ahead: %w", *bad)
 	}
 	if bad := fault.Load(); bad != nil {
 		return answer{}, fmt.Errorf("%w: the server is not the control plane: %w", ErrRefused, *bad)

@@ -19,9 +19,9 @@ import (
 	"github.com/watchword-mesh/watchword/issuer/ca"
 )
 
-// With a key file a restart gives the same instance: without a request while
-// the certificate is valid, and by the key once it has ended. No credential is
-// needed then.
+// With a key file a restart gives the same instance: by a renewal while the
+// certificate is valid, also while nobody answers, and by the key once it has ended.
+// No credential is needed then.
 func TestKeyFile(t *testing.T) {
 	p := newPlane(t)
 	c := p.config()
@@ -36,12 +36,19 @@ func TestKeyFile(t *testing.T) {
 	p.asked()
 
 	c.Credential = nil
+	p.answer(status.Error(codes.Unavailable, "etcd is away"))
 	again := enrol(t, c)
-	if asked := p.asked(); len(asked) != 0 || again.Instance() != before.Instance() || !again.renewal().Equal(before.renewal()) || again.Issuer() != before.Issuer() {
+	if asked := p.asked(); len(asked) != 0 || len(p.renewals) != 1 || again.Instance() != before.Instance() || !again.renewal().Equal(before.renewal()) || again.Issuer() != before.Issuer() {
 		t.Errorf("%d requests, %s until %v; want none, and all as before: %s, %v", len(asked), again, again.renewal(), before, before.renewal())
 	}
 	if err := dial(t, again, p.address); err != nil {
 		t.Errorf("connecting: %v", err)
+	}
+
+	p.clock.set(noon.Add(40 * time.Minute))
+	again = enrol(t, c)
+	if asked := p.asked(); len(asked) != 0 || len(p.renewals) != 2 || !again.Expires().Equal(noon.Add(100*time.Minute)) {
+		t.Errorf("%d requests, %d renewals, until %v; want the certificate renewed", len(asked), len(p.renewals), again.Expires())
 	}
 
 	p.clock.set(noon.Add(2 * time.Hour))
@@ -55,6 +62,40 @@ func TestKeyFile(t *testing.T) {
 	p.answer(status.Error(codes.Unauthenticated, "unknown"))
 	if _, err := Enrol(t.Context(), c); !errors.Is(err, ErrRefused) {
 		t.Errorf("Enrol by a key that is refused, without a credential: %v; want ErrRefused", err)
+	}
+}
+
+// Who was revoked is told so at the next start, and gets in with a new credential and
+// a new key, whether the old certificate is valid still or not.
+func TestRevokedKeyFile(t *testing.T) {
+	for name, later := range map[string]time.Duration{"valid": time.Minute, "ended": 2 * time.Hour} {
+		p := newPlane(t)
+		c := p.config()
+		c.KeyFile = filepath.Join(t.TempDir(), "key.pem")
+		before := enrol(t, c)
+		p.asked()
+		p.clock.set(noon.Add(later))
+
+		revoked := status.Error(codes.PermissionDenied, "not enrolled")
+		without := c
+		without.Credential = nil
+		p.answer(revoked, revoked)
+		if _, err := Enrol(t.Context(), without); !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: Enrol without a credential: %v; want ErrRefused", name, err)
+		}
+		p.asked()
+		p.answer(revoked, revoked)
+		if name == "ended" {
+			p.answer(revoked)
+		}
+		after := enrol(t, c)
+		asked := p.asked()
+		if len(asked) != 2 || asked[1].GetJoinToken() == "" || after.Instance() == before.Instance() {
+			t.Errorf("%s: requests %v, instance %s; want one by the key, then one by the token for another instance than %s", name, asked, after, before)
+		}
+		if again := enrol(t, without); again.Instance() != after.Instance() {
+			t.Errorf("%s: the key file has %s; want %s", name, again, after)
+		}
 	}
 }
 

@@ -76,7 +76,13 @@ func (a joinTwice) run(ctx context.Context, m *mesh) (string, error) {
 // nobody.
 type spy struct{ as, wants string }
 
-func (a spy) commands(*mesh) []string { return nil }
+func (a spy) commands(m *mesh) []string {
+	ask := "openssl s_client -alpn h2 -connect " + m.ports.address("xds")
+	if a.as == "" {
+		return []string{ask + "   # ADS, without a certificate"}
+	}
+	return []string{ask + " -cert cert.pem -key key.pem   # ADS, with those of " + a.as}
+}
 
 func (a spy) run(ctx context.Context, m *mesh) (string, error) {
 	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}} // whoever answers learns nothing from us

@@ -78,7 +78,7 @@ func TestManifests(t *testing.T) {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		text, err := render(name, allPorts(), map[string]string{"FILTERS": "FILTERS"})
+		text, err := render(name, allPorts(), map[string]string{"FILTERS": "FILTERS", "IDENTITY": "/identity"})
 		if err != nil {
 			return err
 		}
