@@ -65,11 +65,17 @@ type AuditQuery struct {
 	Refused bool
 }
 
+// Precondition is the fault of something that can't be done before something else:
+// what that is, in words for the caller. Nothing was changed.
+type Precondition string
+
+func (p Precondition) Error() string { return string(p) }
+
 // KEK is the key-encryption key.
 type KEK interface {
 	// RotateKEK reads the key anew and seals everything with it. It reports how far
-	// it is; the last report has Finished. An error of progress ends the reports,
-	// not the work.
+	// it is; the last report has Finished. An error of progress, or the end of ctx,
+	// ends the reports, not the work. One that can't begin now is a Precondition.
 	RotateKEK(ctx context.Context, e audit.Entry, progress func(*adminv1.RotateKEKResponse) error) error
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -70,8 +71,15 @@ func (s *Server) RotateKEK(_ *adminv1.RotateKEKRequest, stream grpc.ServerStream
 	if s.KEK == nil {
 		return notThere
 	}
-	s.Logger.Info("key-encryption key: rotation begins", "actor", access.From(ctx).Name)
-	if err := s.KEK.RotateKEK(ctx, entry(ctx, method, "rotated the key-encryption key"), stream.Send); err != nil {
+	a := access.From(ctx)
+	s.Logger.Info("key-encryption key: rotation is asked for", "actor", a.Name)
+	err := s.KEK.RotateKEK(ctx, entry(ctx, method), stream.Send)
+	var first Precondition
+	switch {
+	case errors.As(err, &first):
+		s.refused(a.Name, a.Source, shortName(method), first.Error())
+		return status.Error(codes.FailedPrecondition, first.Error())
+	case err != nil:
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	return nil
