@@ -49,7 +49,7 @@ func heard(*adminv1.RotateKEKResponse) error { return nil }
 // auditOf are the outcomes and subjects of the audit, the oldest first, with names of keys as K.
 func auditOf(t *testing.T, k *keyEncryption) []string {
 	t.Helper()
-	entries, err := k.store.ListAudit(t.Context(), store.AuditQuery{})
+	entries, _, err := k.store.ListAudit(t.Context(), store.AuditQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,11 +36,14 @@ func (s *Server) ListAudit(ctx context.Context, req *adminv1.ListAuditRequest) (
 	case len(q.Before) > mostFilter || len(q.Actor) > mostFilter:
 		return nil, status.Error(codes.InvalidArgument, "before is the ID of an entry, and actor the name of an actor; these are too long")
 	}
-	entries, err := s.AuditLog.ListAudit(ctx, q)
+	entries, next, err := s.AuditLog.ListAudit(ctx, q)
+	if errors.Is(err, audit.ErrNoID) {
+		return nil, status.Errorf(codes.InvalidArgument, "before: %s", err)
+	}
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	resp := &adminv1.ListAuditResponse{}
+	resp := &adminv1.ListAuditResponse{Next: next}
 	for _, e := range entries {
 		resp.Entries = append(resp.Entries, auditProto(e))
 	}

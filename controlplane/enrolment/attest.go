@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/jointoken"
@@ -93,8 +94,11 @@ func (s *Server) byKubernetes(r request, text string, spec *policyv1.ServiceSpec
 		if w.GetIssuer() != token.Issuer || subjectOf(w) != token.Subject || !token.For(audiences...) {
 			continue
 		}
+		if !token.IssuedAt.After(s.Now().Add(-store.ForgetRevocations)) {
+			return proof{}, refusef("the Kubernetes token is over %d days old", store.ForgetRevocations/(24*time.Hour))
+		}
 		if before := s.Mesh.RevokedBefore(r.service); !token.IssuedAt.After(before) {
-			return proof{}, refusef("the Kubernetes token is of before the instances of %q were revoked", r.service)
+			return proof{}, refusef("the Kubernetes token is of before the instances of %q were revoked, or the service was made again", r.service)
 		}
 		return proof{by: "kubernetes/" + w.GetIssuer() + "/" + w.GetNamespace() + "/" + w.GetServiceAccount()}, nil
 	}
