@@ -81,10 +81,11 @@ func (e *enrolments) RevokeInstances(ctx context.Context, service string, instan
 		}
 	}
 	revoked, tokens, revision, err := e.store.RevokeInstances(ctx, service, instances, entry)
+	resp := &adminv1.RevokeInstancesResponse{Revision: revision, Instances: revoked, JoinTokens: tokens}
 	if err != nil {
-		return nil, unknown(err)
+		return resp, unknown(err)
 	}
-	return &adminv1.RevokeInstancesResponse{Revision: revision, Instances: revoked, JoinTokens: tokens}, e.loop.reached(ctx, revision)
+	return resp, e.loop.inForce(ctx, revision, "the instances are revoked")
 }
 
 func joinTokenProto(t store.JoinToken) *adminv1.JoinToken {
@@ -123,7 +124,7 @@ func (c *clientSecrets) DeleteClientSecret(ctx context.Context, service, id stri
 	if err != nil {
 		return unknown(err)
 	}
-	return c.loop.reached(ctx, revision)
+	return c.loop.inForce(ctx, revision, "the client secret is deleted")
 }
 
 // auditLog implements api.AuditLog.
@@ -131,7 +132,7 @@ type auditLog struct {
 	store *store.Store
 }
 
-func (a auditLog) ListAudit(ctx context.Context, q api.AuditQuery) ([]audit.Entry, error) {
+func (a auditLog) ListAudit(ctx context.Context, q api.AuditQuery) ([]audit.Entry, string, error) {
 	return a.store.ListAudit(ctx, store.AuditQuery(q))
 }
 

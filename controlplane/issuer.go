@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -93,7 +94,7 @@ func (c *tokens) CreateClientSecret(ctx context.Context, service string, e audit
 		return "", "", err
 	}
 	// The secret works when the caller has it.
-	return service, plain, c.loop.reached(ctx, revision)
+	return service, plain, c.loop.inForce(ctx, revision, fmt.Sprintf("the client secret %s is stored, and can't be shown: delete it (`watchword client-secret delete %s/%s`), and create another", secret.ID, service, secret.ID))
 }
 
 // IssueToken has it written down before anybody has the token.

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -66,6 +67,8 @@ type loop struct {
 	verifying atomic.Pointer[verificationKeys] // keys, for preview
 	mu        sync.Mutex
 	moved     chan struct{} // closed when current has moved on
+	// patience is how long a call waits for what it wrote to be in force.
+	patience time.Duration
 }
 
 // verificationKeys are the keys of Issuers, and those of the credentials of
@@ -92,6 +95,7 @@ func newLoop(log hclog.Logger, m *loopMetrics) *loop {
 		keys:     verificationKeys{issuers: map[string][]jose.Key{}, consumers: map[string][][]jose.Key{}},
 		rulesets: map[string]*dataplanev1.Ruleset{},
 		moved:    make(chan struct{}),
+		patience: 30 * time.Second,
 	}
 	none := l.keys
 	l.verifying.Store(&none)
@@ -320,4 +324,15 @@ func (l *loop) reached(ctx context.Context, revision int64) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// inForce is reached for a call that has written something: its error says what
+// is done for all that.
+func (l *loop) inForce(ctx context.Context, revision int64, done string) error {
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
+	defer cancel()
+	if err := l.reached(ctx, revision); err != nil {
+		return fmt.Errorf("%s. It was written at revision %d, but is not in force at this replica yet, which does not follow etcd (see its log): %w", done, revision, err)
+	}
+	return nil
 }

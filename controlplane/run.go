@@ -99,6 +99,7 @@ type replica struct {
 	refusals *accesslog.Server
 	enrol    *enrolment.Server
 	api      *api.Server
+	kek      *keyEncryption // nil until it is assembled
 	doors    *doors
 	// diagnosis knows of doors and listeners once there are.
 	diagnosis *diagnosis
@@ -206,7 +207,7 @@ func (r *replica) openKeyring(ctx context.Context, create bool) (store.Keyring, 
 	if r.KEKExec == "" {
 		return r.keyring(create)
 	}
-	ring, err := r.store.PluginKeyring(ctx, r.plugin(), false, audit.Entry{})
+	ring, err := r.store.PluginKeyring(ctx, r.plugin())
 	if err != nil {
 		return ring, err
 	}
@@ -269,6 +270,7 @@ func (r *replica) assemble(pepper []byte) {
 
 		CertificateLifetime: r.CertificateLifetime,
 	})
+	r.kek = newKeyEncryption(r.store, r.Config)
 	r.diagnosis = &diagnosis{config: r.Config, store: r.store, loop: r.loop, now: time.Now}
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
@@ -279,7 +281,7 @@ func (r *replica) assemble(pepper []byte) {
 		Enrolments:    &enrolments{store: r.store, loop: r.loop, xds: r.xds, pepper: pepper},
 		Secrets:       &clientSecrets{store: r.store, loop: r.loop},
 		AuditLog:      auditLog{store: r.store},
-		KEK:           &keyEncryption{store: r.store, config: r.Config},
+		KEK:           r.kek,
 		AdminTokens:   &adminTokens{store: r.store, loop: r.loop, dir: r.DataDir, pepper: pepper},
 		Diagnosis:     r.diagnosis,
 		Preview:       preview{loop: r.loop},
@@ -319,6 +321,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	}
 	defer stopAdmin()
 	g, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, r.kek.end)()
 	limits := r.limits()
 	gate := newGate(identities{loop: r.loop}, r.registry, r.full("ads_peer"))
 	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(gate.credentials(r.doors.dataPlanes())), grpc.StreamInterceptor(gate.stream), grpc.ConnectionTimeout(headerTimeout))...)
@@ -389,6 +392,9 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 func (r *replica) close() {
+	if r.kek != nil {
+		r.kek.close() // it writes
+	}
 	r.release()
 	if err := r.store.Close(); err != nil {
 		r.Logger.Warn("closing the store", "error", err)

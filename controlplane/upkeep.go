@@ -13,11 +13,14 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/store"
 )
 
-// What is kept of the audit, and how often the rest is swept out.
+// What is kept of the audit, and how often and for how long at most the rest is
+// swept out. What strangers can have written down has its own share.
 const (
-	auditEntries = 100_000
-	auditAge     = 365 * 24 * time.Hour
-	sweepEvery   = 10 * time.Minute
+	auditEntries  = 100_000
+	auditRefusals = 20_000
+	auditAge      = 365 * 24 * time.Hour
+	sweepEvery    = 10 * time.Minute
+	sweepFor      = 2 * time.Minute
 	// refusalsPerMinute bounds what strangers can have written down.
 	refusalsPerMinute = 60
 	// lastWords is how long a stop may take for those that are not written yet.
@@ -30,7 +33,7 @@ func (r *replica) sweep(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		removed, err := r.store.Sweep(ctx, time.Now(), store.Retention{AuditEntries: auditEntries, AuditAge: auditAge})
+		removed, err := sweepOut(ctx, r.store)
 		if err != nil && ctx.Err() == nil {
 			r.Logger.Warn("what has ended could not be swept out; trying again later", "error", err)
 		} else if removed > 0 {
@@ -42,6 +45,22 @@ func (r *replica) sweep(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// sweeper is the store, as far as sweepOut needs it.
+type sweeper interface {
+	Sweep(ctx context.Context, now time.Time, keep store.Retention) (removed int, more bool, err error)
+}
+
+// sweepOut sweeps until nothing is left that has ended, or for sweepFor.
+func sweepOut(ctx context.Context, s sweeper) (removed int, err error) {
+	began := time.Now()
+	for more := true; more && err == nil && ctx.Err() == nil && time.Since(began) < sweepFor; {
+		var n int
+		n, more, err = s.Sweep(ctx, time.Now(), store.Retention{AuditEntries: auditEntries, Refusals: auditRefusals, AuditAge: auditAge})
+		removed += n
+	}
+	return removed, err
 }
 
 // noteRefusal writes a refused attempt down.

@@ -146,6 +146,8 @@ func TestAdminCallErrors(t *testing.T) {
 		"misspelt, tokens":  {call(s.ListJoinTokens(root(), &adminv1.ListJoinTokensRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
 		"misspelt, list":    {call(s.ListInstances(root(), &adminv1.ListInstancesRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
 		"misspelt, secrets": {call(s.ListClientSecrets(root(), &adminv1.ListClientSecretsRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
+		"instance, went":    {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: []string{"i", "j", "gone"}})), codes.Aborted, "2 of 3 instances are revoked"},
+		"audit, no ID":      {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Before: "zzz"})), codes.InvalidArgument, "before: this is not the ID"},
 		"audit, limit":      {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Limit: 1001})), codes.InvalidArgument, "limit: 1001 entries; wants 1 to 1000"},
 		"audit, negative":   {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Limit: -1})), codes.InvalidArgument, "limit: -1"},
 		"audit, long":       {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Actor: strings.Repeat("x", 2000)})), codes.InvalidArgument, "too long"},
@@ -196,6 +198,9 @@ func TestListAudit(t *testing.T) {
 		{Id: "1", Outcome: adminv1.AuditEntry_REFUSED, Reason: "no", Count: 3},
 		{Id: "0"},
 	}
+	if resp.GetNext() != "0" {
+		t.Errorf("next: %q, want 0", resp.GetNext())
+	}
 	if diff := cmp.Diff(want, resp.GetEntries(), protocmp.Transform(), protocmp.IgnoreFields(&adminv1.AuditEntry{}, "time")); diff != "" {
 		t.Errorf("entries -want +got:\n%s", diff)
 	}
@@ -211,5 +216,25 @@ func TestGetSelf(t *testing.T) {
 	want := &adminv1.GetSelfResponse{Actor: "unix:owner", Roles: []*adminv1.HeldRole{{Role: "SERVICE_OWNER", Services: []string{"a"}}}}
 	if diff := cmp.Diff(want, got, protocmp.Transform()); err != nil || diff != "" {
 		t.Errorf("GetSelf: %v, -want +got:\n%s", err, diff)
+	}
+}
+
+// A rotation that can't begin is the caller's to prepare, and is written down as
+// refused.
+func TestRotateKEKPrecondition(t *testing.T) {
+	s, _ := open(t)
+	b := withBackend(s)
+	b.fail = Precondition("put the new key in front")
+	var refused []audit.Entry
+	s.Refused = func(e audit.Entry) { refused = append(refused, e) }
+	s.Identify = play
+	_, conn := serve(t, s)
+	stream, err := adminv1.NewAdminServiceClient(conn).RotateKEK(as("Bearer officer"), &adminv1.RotateKEKRequest{})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	wantError(t, err, codes.FailedPrecondition, "put the new key in front")
+	if len(refused) != 1 || refused[0].Method != "RotateKEK" || refused[0].Reason != "put the new key in front" {
+		t.Errorf("refused: %+v, want the rotation with its reason", refused)
 	}
 }

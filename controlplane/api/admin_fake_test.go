@@ -65,7 +65,7 @@ func (b *backend) ListInstances(_ context.Context, service string) ([]*adminv1.I
 
 func (b *backend) RevokeInstances(_ context.Context, _ string, instances []string, e audit.Entry) (*adminv1.RevokeInstancesResponse, error) {
 	if slices.Contains(instances, "gone") {
-		return nil, ErrUnknown
+		return &adminv1.RevokeInstancesResponse{Instances: instances[:slices.Index(instances, "gone")]}, ErrUnknown
 	}
 	return &adminv1.RevokeInstancesResponse{Instances: instances}, b.took(e)
 }
@@ -81,11 +81,14 @@ func (b *backend) DeleteClientSecret(_ context.Context, _, id string, e audit.En
 	return b.took(e)
 }
 
-func (b *backend) ListAudit(_ context.Context, q AuditQuery) ([]audit.Entry, error) {
+func (b *backend) ListAudit(_ context.Context, q AuditQuery) ([]audit.Entry, string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.queries = append(b.queries, q)
-	return []audit.Entry{{ID: "2", Actor: "unix:root", Outcome: audit.Done, Revision: 7}, {ID: "1", Outcome: audit.Refused, Reason: "no", Count: 3}, {ID: "0"}}, b.fail
+	if q.Before == "zzz" {
+		return nil, "", audit.ErrNoID
+	}
+	return []audit.Entry{{ID: "2", Actor: "unix:root", Outcome: audit.Done, Revision: 7}, {ID: "1", Outcome: audit.Refused, Reason: "no", Count: 3}, {ID: "0"}}, "0", b.fail
 }
 
 func (b *backend) RotateKEK(_ context.Context, e audit.Entry, progress func(*adminv1.RotateKEKResponse) error) error {

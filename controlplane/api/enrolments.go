@@ -156,6 +156,9 @@ func (s *Server) RevokeInstances(ctx context.Context, req *adminv1.RevokeInstanc
 		return nil, noService(req.GetService())
 	}
 	resp, err := s.Enrolments.RevokeInstances(ctx, req.GetService(), req.GetInstances(), entry(ctx, method, subjects...))
+	if n := len(resp.GetInstances()); errors.Is(err, ErrUnknown) && n > 0 {
+		return nil, status.Errorf(codes.Aborted, "%d of %d instances are revoked; of the others one went away meanwhile: see `watchword instance list`, and revoke those that are left", n, len(req.GetInstances()))
+	}
 	if errors.Is(err, ErrUnknown) {
 		return nil, status.Errorf(codes.NotFound, "Service %q has no such instance, and none was revoked; `watchword instance list` lists those that there are", req.GetService())
 	}

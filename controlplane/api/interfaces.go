@@ -24,8 +24,9 @@ type Enrolments interface {
 	// ListInstances lists those of a service, or of all.
 	ListInstances(ctx context.Context, service string) ([]*adminv1.Instance, error)
 	// RevokeInstances ends the enrolments that are named, or without names all of
-	// the service with its join tokens. An instance that is not there is ErrUnknown,
-	// and none is revoked then.
+	// the service with its join tokens. An instance that is not there is ErrUnknown:
+	// then only those of the response are revoked, which are none unless it went
+	// away meanwhile. Another error may come after all were revoked, and says so.
 	RevokeInstances(ctx context.Context, service string, instances []string, e audit.Entry) (*adminv1.RevokeInstancesResponse, error)
 }
 
@@ -49,8 +50,10 @@ type Secrets interface {
 
 // AuditLog is what was written down.
 type AuditLog interface {
-	// ListAudit returns entries, the newest first.
-	ListAudit(ctx context.Context, q AuditQuery) ([]audit.Entry, error)
+	// ListAudit returns entries, the newest first, and the Before that goes on, which
+	// is empty at the end. They may be fewer than the limit although there are more.
+	// A Before that is none is audit.ErrNoID.
+	ListAudit(ctx context.Context, q AuditQuery) (entries []audit.Entry, next string, err error)
 }
 
 // AuditQuery selects entries.
@@ -65,11 +68,17 @@ type AuditQuery struct {
 	Refused bool
 }
 
+// Precondition is the fault of something that can't be done before something else:
+// what that is, in words for the caller. Nothing was changed.
+type Precondition string
+
+func (p Precondition) Error() string { return string(p) }
+
 // KEK is the key-encryption key.
 type KEK interface {
 	// RotateKEK reads the key anew and seals everything with it. It reports how far
-	// it is; the last report has Finished. An error of progress ends the reports,
-	// not the work.
+	// it is; the last report has Finished. An error of progress, or the end of ctx,
+	// ends the reports, not the work. One that can't begin now is a Precondition.
 	RotateKEK(ctx context.Context, e audit.Entry, progress func(*adminv1.RotateKEKResponse) error) error
 }
 

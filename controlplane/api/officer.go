@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -35,11 +36,14 @@ func (s *Server) ListAudit(ctx context.Context, req *adminv1.ListAuditRequest) (
 	case len(q.Before) > mostFilter || len(q.Actor) > mostFilter:
 		return nil, status.Error(codes.InvalidArgument, "before is the ID of an entry, and actor the name of an actor; these are too long")
 	}
-	entries, err := s.AuditLog.ListAudit(ctx, q)
+	entries, next, err := s.AuditLog.ListAudit(ctx, q)
+	if errors.Is(err, audit.ErrNoID) {
+		return nil, status.Errorf(codes.InvalidArgument, "before: %s", err)
+	}
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	resp := &adminv1.ListAuditResponse{}
+	resp := &adminv1.ListAuditResponse{Next: next}
 	for _, e := range entries {
 		resp.Entries = append(resp.Entries, auditProto(e))
 	}
@@ -70,8 +74,15 @@ func (s *Server) RotateKEK(_ *adminv1.RotateKEKRequest, stream grpc.ServerStream
 	if s.KEK == nil {
 		return notThere
 	}
-	s.Logger.Info("key-encryption key: rotation begins", "actor", access.From(ctx).Name)
-	if err := s.KEK.RotateKEK(ctx, entry(ctx, method, "rotated the key-encryption key"), stream.Send); err != nil {
+	a := access.From(ctx)
+	s.Logger.Info("key-encryption key: rotation is asked for", "actor", a.Name)
+	err := s.KEK.RotateKEK(ctx, entry(ctx, method), stream.Send)
+	var first Precondition
+	switch {
+	case errors.As(err, &first):
+		s.refused(a.Name, a.Source, shortName(method), first.Error())
+		return status.Error(codes.FailedPrecondition, first.Error())
+	case err != nil:
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	return nil

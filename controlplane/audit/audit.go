@@ -3,7 +3,13 @@
 // transaction that makes the change, so that neither is there without the other.
 package audit
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrNoID says that a text is not the ID of an entry.
+var ErrNoID = errors.New("this is not the ID of an audit entry: take it from a list")
 
 // Outcome is how an attempt ended.
 type Outcome string

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/jointoken"
@@ -97,8 +98,11 @@ func (s *Server) byKubernetes(r request, text string, spec *policyv1.ServiceSpec
 		if w.GetIssuer() != token.Issuer || subjectOf(w) != token.Subject || !token.For(audiences...) {
 			continue
 		}
+		if !token.IssuedAt.After(s.Now().Add(-store.ForgetRevocations)) {
+			return proof{}, refusef(about, "it is over %d days old", store.ForgetRevocations/(24*time.Hour))
+		}
 		if before := s.Mesh.RevokedBefore(r.service); !token.IssuedAt.After(before) {
-			return proof{}, refusef(about, "it is of before the instances of %q were revoked", r.service)
+			return proof{}, refusef(about, "it is of before the instances of %q were revoked, or the service was made again", r.service)
 		}
 		return proof{by: "kubernetes/" + w.GetIssuer() + "/" + w.GetNamespace() + "/" + w.GetServiceAccount()}, nil
 	}

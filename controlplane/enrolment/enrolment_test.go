@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/watchword-mesh/watchword/controlplane/audit"
+	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/internal/identity"
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
 )
@@ -201,6 +202,8 @@ func TestKubernetes(t *testing.T) {
 	w.refuses(t, by("orders", k, map[string]any{"iss": "https://other.example"}), "no issuer")
 	w.refuses(t, by("orders", k, map[string]any{"exp": w.now.Unix() - 60}), "expired")
 	w.refuses(t, by("orders", k, map[string]any{"iat": nil}), "no iat")
+	// A time of revocation is not kept for ever, so that no token may be older.
+	w.refuses(t, by("orders", k, map[string]any{"iat": w.now.Add(-store.ForgetRevocations).Unix()}), "days old")
 	w.revoked["orders"] = w.now
 	w.refuses(t, by("orders", k, nil), "of before")
 	w.now = w.now.Add(time.Second)

@@ -68,6 +68,17 @@ func (s *Store) SetAdminToken(ctx context.Context, t AdminTokenState, entry audi
 	return s.write(ctx, entry, nil, put)
 }
 
+// ReplaceAdminToken stores a new state in the place of one that was read, and returns
+// the revision. If another was written since it is ErrConflict. To replace a state
+// by itself keeps earlier writes that have not arrived yet from coming after it.
+func (s *Store) ReplaceAdminToken(ctx context.Context, old, t AdminTokenState, entry audit.Entry) (int64, error) {
+	put, err := s.putAdminToken(t)
+	if err != nil {
+		return 0, err
+	}
+	return s.write(ctx, entry, []clientv3.Cmp{unchanged(s.prefix+adminTokenKey, old.Revision)}, put)
+}
+
 // EnsureAdminToken stores a state if there is none, and returns the one in force.
 func (s *Store) EnsureAdminToken(ctx context.Context, t AdminTokenState) (AdminTokenState, error) {
 	put, err := s.putAdminToken(t)

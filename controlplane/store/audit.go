@@ -3,14 +3,11 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
-	"strings"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/watchword-mesh/watchword/controlplane/audit"
@@ -22,7 +19,7 @@ func newAuditID(t time.Time) string { return fmt.Sprintf("%016x%s", t.UnixNano()
 
 const auditTimeDigits = 16
 
-// auditName turns the time of an ID around: the newest has the first name, since
+// auditName, without its prefix, turns the time of an ID around: the newest has the first name, since
 // etcd reads a part of a range without reading the whole only from its front.
 func auditName(id string) (string, bool) {
 	if len(id) < auditTimeDigits {
@@ -32,12 +29,14 @@ func auditName(id string) (string, bool) {
 	if err != nil || t < 0 {
 		return "", false
 	}
-	return fmt.Sprintf("%s%016x%s", auditPrefix, math.MaxInt64-t, id[auditTimeDigits:]), true
+	return fmt.Sprintf("%016x%s", math.MaxInt64-t, id[auditTimeDigits:]), true
 }
 
+// auditEnd is behind all names.
+const auditEnd = "g"
+
 // auditID is the reverse of auditName.
-func auditID(name string) string {
-	rest := strings.TrimPrefix(name, auditPrefix)
+func auditID(rest string) string {
 	if len(rest) < auditTimeDigits {
 		return ""
 	}
@@ -69,7 +68,11 @@ func (s *Store) auditOps(e audit.Entry) ([]clientv3.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []clientv3.Op{clientv3.OpPut(s.prefix+name, value)}, nil
+	prefix := auditPrefix
+	if e.Outcome == audit.Refused {
+		prefix = refusedPrefix
+	}
+	return []clientv3.Op{clientv3.OpPut(s.prefix+prefix+name, value)}, nil
 }
 
 // maxAuditSubjects is more than one transaction changes.
@@ -100,78 +103,4 @@ func (s *Store) Record(ctx context.Context, e audit.Entry) error {
 	}
 	_, err := s.write(ctx, e, nil)
 	return err
-}
-
-// AuditQuery says which entries to list.
-type AuditQuery struct {
-	// Limit is how many at most; 0 is DefaultAuditLimit.
-	Limit int
-	// Before is the ID of an entry: only older ones. Empty begins with the newest.
-	Before string
-	// Actor, if not empty, is whose entries alone.
-	Actor string
-	// Refused asks for refused attempts alone.
-	Refused bool
-}
-
-// DefaultAuditLimit is how many entries a query without a limit gets.
-const DefaultAuditLimit = 100
-
-func (q AuditQuery) matches(e audit.Entry) bool {
-	return (q.Actor == "" || e.Actor == q.Actor) && (!q.Refused || e.Outcome == audit.Refused)
-}
-
-// ListAudit lists entries, the newest first. It reads as far as it must.
-func (s *Store) ListAudit(ctx context.Context, q AuditQuery) ([]audit.Entry, error) {
-	from := s.prefix + auditPrefix
-	end := clientv3.GetPrefixRangeEnd(from)
-	if q.Before != "" {
-		name, ok := auditName(q.Before)
-		if !ok {
-			return nil, fmt.Errorf("%q is not the ID of an audit entry: take it from a list", q.Before)
-		}
-		from = s.prefix + name + "\x00"
-	}
-	if q.Limit <= 0 {
-		q.Limit = DefaultAuditLimit
-	}
-	var entries []audit.Entry
-	for {
-		kvs, more, err := s.page(ctx, from, end, pageSize)
-		if err != nil {
-			return nil, err
-		}
-		for _, kv := range kvs {
-			if e := s.decodeAudit(kv); q.matches(e) {
-				entries = append(entries, e)
-			}
-			if len(entries) == q.Limit {
-				return entries, nil
-			}
-			from = string(kv.Key) + "\x00"
-		}
-		if !more {
-			return entries, nil
-		}
-	}
-}
-
-// decodeAudit gives an entry that says so for a record that can't be read: one
-// bad record must not hide all others, nor itself.
-func (s *Store) decodeAudit(kv *mvccpb.KeyValue) audit.Entry {
-	var e audit.Entry
-	name := strings.TrimPrefix(string(kv.Key), s.prefix)
-	err := json.Unmarshal(kv.Value, &e)
-	if known, ok := auditName(e.ID); err == nil && (!ok || known != name) {
-		err = fmt.Errorf("it says that it is %q", e.ID)
-	}
-	if err != nil {
-		s.log.Error("an audit entry can't be read", "key", string(kv.Key), "revision", kv.ModRevision, "error", err)
-		return audit.Entry{ID: auditID(name), Reason: "this entry can't be read: it was damaged, or changed by somebody who writes to etcd", Revision: kv.ModRevision}
-	}
-	if e.Outcome == audit.Done {
-		// What was refused made no revision.
-		e.Revision = kv.ModRevision
-	}
-	return e
 }

@@ -22,7 +22,7 @@ func entry(method string) audit.Entry {
 
 func mustListAudit(t *testing.T, s *Store, q AuditQuery) []audit.Entry {
 	t.Helper()
-	entries, err := s.ListAudit(t.Context(), q)
+	entries, _, err := s.ListAudit(t.Context(), q)
 	if err != nil {
 		t.Fatalf("ListAudit(%+v): %v", q, err)
 	}
@@ -76,47 +76,78 @@ func TestAuditIsWrittenWithTheChange(t *testing.T) {
 	}
 }
 
-// A list is cut into pages by the ID of the last entry of each, also beyond what
-// one request reads, and can be of one actor or of refusals alone.
-func TestListAudit(t *testing.T) {
-	s := openTest(t, t.TempDir(), testKEK(t))
+// note stores entries of which every third was refused, a nanosecond apart, each
+// with its number as the method.
+func note(t *testing.T, s *Store, n int) (newestFirst []string) {
+	t.Helper()
 	at := time.Unix(1_800_000_000, 0)
-	var want []string
-	const n = pageSize + 20
 	for i := range n {
-		e := audit.Entry{Time: at.Add(time.Duration(i) * time.Nanosecond), Actor: "a", Method: fmt.Sprint(i), Outcome: audit.Refused}
+		e := audit.Entry{Time: at.Add(time.Duration(i) * time.Nanosecond), Actor: "a", Method: fmt.Sprint(i)}
 		if i == 3 {
 			e.Actor = "b"
 		}
-		if i == 5 {
-			e.Outcome = audit.Done
+		if i%3 == 0 {
+			e.Outcome = audit.Refused
 		}
 		if err := s.Record(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
-		want = append([]string{fmt.Sprint(i)}, want...)
+		newestFirst = append([]string{e.Method}, newestFirst...)
 	}
-	var got []string
-	for before := ""; ; {
-		page := mustListAudit(t, s, AuditQuery{Limit: 200, Before: before})
-		if len(page) == 0 {
-			break
+	return newestFirst
+}
+
+// readPages follows the pages of a query to the end.
+func readPages(t *testing.T, s *Store, q AuditQuery) (all []string, pages int) {
+	t.Helper()
+	for {
+		entries, next, err := s.ListAudit(t.Context(), q)
+		if err != nil {
+			t.Fatalf("ListAudit(%+v): %v", q, err)
 		}
-		before = page[len(page)-1].ID
-		got = append(got, methods(page)...)
+		all, pages = append(all, methods(entries)...), pages+1
+		if next == "" {
+			return all, pages
+		}
+		q.Before = next
 	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("all pages together (-want +got):\n%s", d)
+}
+
+// A list has what was done and what was refused in the order of time, cut into
+// pages, also beyond what one request reads, and can be of one actor or of refusals
+// alone. The last page says that it is the last.
+func TestListAudit(t *testing.T) {
+	s := openTest(t, t.TempDir(), testKEK(t))
+	const n = 2*pageSize + 20
+	want := note(t, s, n)
+	if got, pages := readPages(t, s, AuditQuery{Limit: n / 4}); !cmp.Equal(got, want) || pages != 4 {
+		t.Errorf("%d pages; want 4, with all (-want +got):\n%s", pages, cmp.Diff(want, got))
 	}
-	if got := methods(mustListAudit(t, s, AuditQuery{Actor: "b"})); !cmp.Equal(got, []string{"3"}) {
-		t.Errorf("of actor b: %v, want [3]", got)
+	if got, pages := readPages(t, s, AuditQuery{Actor: "b"}); !cmp.Equal(got, []string{"3"}) || pages != 1 {
+		t.Errorf("of actor b: %v in %d pages, want [3] in one", got, pages)
 	}
 	refused := mustListAudit(t, s, AuditQuery{Limit: n, Refused: true})
-	if len(refused) != n-1 || refused[0].Revision != 0 {
-		t.Errorf("%d refusals, the first with revision %d; want %d and 0", len(refused), refused[0].Revision, n-1)
+	if len(refused) != n/3 || refused[0].Revision != 0 || refused[0].Outcome != audit.Refused {
+		t.Errorf("%d refusals, the first %+v; want %d, without a revision", len(refused), refused[0], n/3)
 	}
-	if _, err := s.ListAudit(t.Context(), AuditQuery{Before: "x"}); err == nil || !strings.Contains(err.Error(), `"x"`) {
-		t.Errorf("before what is no ID: %v, want an error that names it", err)
+	for _, before := range []string{"x", "zzz", "zzzzzzzzzzzzzzzzABCD"} {
+		if _, _, err := s.ListAudit(t.Context(), AuditQuery{Before: before}); !errors.Is(err, audit.ErrNoID) || !strings.Contains(err.Error(), before) {
+			t.Errorf("before %q: %v, want ErrNoID with it", before, err)
+		}
+	}
+}
+
+// A query that matches little reads a bounded part at once, says where it goes on
+// although it has found nothing, and finds it there.
+func TestListAuditIsBounded(t *testing.T) {
+	s := openTest(t, t.TempDir(), testKEK(t))
+	note(t, s, maxAuditRead+10)
+	entries, next, err := s.ListAudit(t.Context(), AuditQuery{Actor: "b"})
+	if err != nil || len(entries) != 0 || next == "" {
+		t.Errorf("the first page: %v, next %q, %v; want none and where to go on", methods(entries), next, err)
+	}
+	if got, pages := readPages(t, s, AuditQuery{Actor: "b"}); !cmp.Equal(got, []string{"3"}) || pages != 2 {
+		t.Errorf("all: %v in %d pages, want [3] in 2", got, pages)
 	}
 }
 
@@ -132,7 +163,7 @@ func TestDamagedAudit(t *testing.T) {
 	second := mustListAudit(t, s, AuditQuery{})[0]
 	name, _ := auditName(second.ID)
 	for _, value := range []string{"junk", `{"id":"0000000000000001ABCD","method":"other"}`} {
-		if _, err := s.client.Put(t.Context(), s.prefix+name, value); err != nil {
+		if _, err := s.client.Put(t.Context(), s.prefix+auditPrefix+name, value); err != nil {
 			t.Fatal(err)
 		}
 		got := mustListAudit(t, s, AuditQuery{})

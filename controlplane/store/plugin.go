@@ -8,9 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -26,7 +29,8 @@ import (
 //
 // ID is its own name of its key; it gets the one that it answered "wrap" with.
 // It must refuse to unwrap with another binding. It is asked only at a start and
-// at a rotation: it wraps one key of ours, and that key seals records.
+// at a rotation: it wraps one key of ours, and that key seals records. It gets our
+// environment, without the secrets of ours that are in it.
 type Plugin struct {
 	// Command is the program and its arguments; no shell reads it.
 	Command []string
@@ -105,14 +109,36 @@ func (p Plugin) run(ctx context.Context, stdin []byte) (stdout []byte, stderr st
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.Command[0], p.Command[1:]...)
 	out, errs := &head{}, &head{}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), out, errs
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = bytes.NewReader(stdin), out, errs, pluginEnvironment(os.Environ())
+	// A group of its own, so that what a script has started ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return endGroup(cmd.Process.Pid) }
 	// A child of its own that keeps the pipes must not keep us.
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()
-	if ctx.Err() != nil {
+	switch {
+	case errors.Is(err, exec.ErrWaitDelay):
+		err = nil // it has ended well, and only a child keeps its pipes
+	case err != nil && ctx.Err() != nil:
 		err = ctx.Err()
 	}
 	return out.Bytes(), errs.String(), err
+}
+
+func endGroup(leader int) error {
+	err := syscall.Kill(-leader, syscall.SIGKILL)
+	if errors.Is(err, syscall.ESRCH) {
+		return os.ErrProcessDone
+	}
+	return err
+}
+
+// pluginEnvironment is all but the secrets of ours that a program has no use for.
+func pluginEnvironment(all []string) []string {
+	return slices.DeleteFunc(all, func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		return name == "WATCHWORD_KEK" || name == "WATCHWORD_JOIN_TOKEN"
+	})
 }
 
 func (p Plugin) log(stderr string) {

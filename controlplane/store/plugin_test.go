@@ -88,7 +88,7 @@ func TestPluginKeyring(t *testing.T) {
 	p := testPlugin(t, "work")
 	dir := t.TempDir()
 	s := openTest(t, dir, nil)
-	ring, err := s.PluginKeyring(t.Context(), p, false, entry(""))
+	ring, err := s.PluginKeyring(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,27 +98,34 @@ func TestPluginKeyring(t *testing.T) {
 	_ = s.Close()
 
 	s = openTest(t, dir, nil)
-	again, err := s.PluginKeyring(t.Context(), p, false, entry(""))
+	again, err := s.PluginKeyring(t.Context(), p)
 	if err != nil || !cmp.Equal(again.IDs(), ring.IDs()) {
 		t.Fatalf("at the next start: %v, %v; want %v", again.IDs(), err, ring.IDs())
 	}
 	s.UseKeyring(again)
 	sameContent(t, want, mustLoad(t, s))
-	next, err := s.PluginKeyring(t.Context(), p, true, entry("RotateKEK"))
-	if err != nil || len(next.IDs()) != 2 || next.IDs()[1] != ring.ID() {
+	id, err := s.AddPluginKEK(t.Context(), p, entry("RotateKEK"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := mustListAudit(t, s, AuditQuery{}); len(got) != 1 || !cmp.Equal(got[0].Subjects, []string{"kek/" + id}) {
+		t.Errorf("audit of a new key: %+v, want one entry that names it", got)
+	}
+	next, err := s.PluginKeyring(t.Context(), p)
+	if err != nil || !cmp.Equal(next.IDs(), []string{id, ring.ID()}) {
 		t.Fatalf("for a rotation: %v, %v; want a new one before %s", next.IDs(), err, ring.ID())
 	}
-	if err := s.RotateKEK(t.Context(), next, entry("RotateKEK"), nil); err != nil {
+	if err := s.RotateKEK(t.Context(), next, nil); err != nil {
 		t.Fatal(err)
 	}
 	noTrace(t, s, ring.ID())
-	last, err := s.PluginKeyring(t.Context(), p, false, entry(""))
+	last, err := s.PluginKeyring(t.Context(), p)
 	if err != nil || !cmp.Equal(last.IDs(), []string{next.ID()}) {
 		t.Errorf("after it: %v, %v; want %s alone", last.IDs(), err, next.ID())
 	}
 	// To a file, and so away from the plug-in: nothing of it stays.
 	file := NewKeyring(testKEK(t)).With(last)
-	if err := s.RotateKEK(t.Context(), file, entry("RotateKEK"), nil); err != nil {
+	if err := s.RotateKEK(t.Context(), file, nil); err != nil {
 		t.Fatal(err)
 	}
 	if records, err := s.keks(t.Context()); err != nil || len(records) != 0 {
@@ -132,15 +139,15 @@ func TestPluginKeyring(t *testing.T) {
 func TestPluginBinding(t *testing.T) {
 	p := testPlugin(t, "work")
 	s := openTest(t, t.TempDir(), nil)
-	ring, err := s.PluginKeyring(t.Context(), p, false, entry(""))
+	ring, err := s.PluginKeyring(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv(pluginMode, "forget")
-	if _, err := s.PluginKeyring(t.Context(), p, false, entry("")); err == nil || !strings.Contains(err.Error(), "another key") {
+	if _, err := s.PluginKeyring(t.Context(), p); err == nil || !strings.Contains(err.Error(), "another key") {
 		t.Errorf("a program that unwraps to another key: %v", err)
 	}
-	if _, err := s.PluginKeyring(t.Context(), p, true, entry("")); err == nil {
+	if _, err := s.AddPluginKEK(t.Context(), p, entry("RotateKEK")); err == nil {
 		t.Error("a key that can't be unwrapped was stored")
 	}
 	t.Setenv(pluginMode, "work")
@@ -152,7 +159,7 @@ func TestPluginBinding(t *testing.T) {
 	if _, err := s.client.Put(t.Context(), s.prefix+keksPrefix+"0123456789ab", moved); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.PluginKeyring(t.Context(), p, false, entry("")); err == nil || !strings.Contains(err.Error(), "another binding") {
+	if _, err := s.PluginKeyring(t.Context(), p); err == nil || !strings.Contains(err.Error(), "another binding") {
 		t.Errorf("with a record that was moved: %v, want that the program refused it", err)
 	}
 }

@@ -28,20 +28,18 @@ type kekRecord struct {
 func (r kekRecord) binding(prefix string) string { return prefix + keksPrefix + r.ID }
 
 // PluginKeyring returns the keys that are stored wrapped by a plug-in, the newest
-// first. If there are none, or if fresh is set for a rotation, it makes one.
-func (s *Store) PluginKeyring(ctx context.Context, p Plugin, fresh bool, entry audit.Entry) (Keyring, error) {
+// first. If there are none, it makes one.
+func (s *Store) PluginKeyring(ctx context.Context, p Plugin) (Keyring, error) {
 	records, err := s.keks(ctx)
+	if err == nil && len(records) == 0 {
+		none := clientv3.Compare(clientv3.CreateRevision(s.prefix+keksPrefix).WithPrefix(), "=", 0)
+		// If another was faster, that is the first.
+		if _, err = s.addKEK(ctx, p, audit.Entry{}, none); err == nil || errors.Is(err, ErrConflict) {
+			records, err = s.keks(ctx)
+		}
+	}
 	if err != nil {
 		return Keyring{}, err
-	}
-	if len(records) == 0 || fresh {
-		err := s.addKEK(ctx, p, len(records), entry)
-		if err != nil {
-			return Keyring{}, err
-		}
-		if records, err = s.keks(ctx); err != nil {
-			return Keyring{}, err
-		}
 	}
 	var keys []KEK
 	for _, r := range records {
@@ -81,40 +79,38 @@ func (s *Store) keks(ctx context.Context) ([]kekRecord, error) {
 	return records, err
 }
 
-// addKEK makes a key and stores it wrapped, beside the known number of others.
-// If another was faster with the first one, that is the first.
-func (s *Store) addKEK(ctx context.Context, p Plugin, known int, entry audit.Entry) error {
+// AddPluginKEK makes a key, which is the newest from then on, and stores it wrapped
+// beside the others. Its name is added to the subjects of the entry.
+func (s *Store) AddPluginKEK(ctx context.Context, p Plugin, entry audit.Entry) (id string, err error) {
+	return s.addKEK(ctx, p, entry)
+}
+
+func (s *Store) addKEK(ctx context.Context, p Plugin, entry audit.Entry, conditions ...clientv3.Cmp) (id string, err error) {
 	raw := make([]byte, kekBytes)
 	if _, err := rand.Read(raw); err != nil {
-		return err
+		return "", err
 	}
 	k, err := newKEK(raw)
 	if err != nil {
-		return err
+		return "", err
 	}
 	r := kekRecord{ID: k.ID(), Created: time.Now().UTC()}
 	answer, err := p.ask(ctx, pluginRequest{Op: "wrap", Key: raw, Binding: r.binding(s.prefix)})
 	if err != nil {
-		return err
+		return "", err
 	}
 	r.Plugin, r.Key = answer.ID, answer.Key
 	// What can't be unwrapped again must not seal anything.
 	if _, err := s.unwrapKEK(ctx, p, r); err != nil {
-		return err
+		return "", err
 	}
 	value, err := encodeJSON(r)
 	if err != nil {
-		return err
+		return "", err
 	}
-	var conditions []clientv3.Cmp
-	if known == 0 {
-		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(s.prefix+keksPrefix).WithPrefix(), "=", 0))
-	}
+	entry.Subjects = append(slices.Clip(entry.Subjects), keksPrefix+r.ID)
 	_, err = s.write(ctx, entry, conditions, clientv3.OpPut(s.prefix+keksPrefix+r.ID, value))
-	if errors.Is(err, ErrConflict) {
-		return nil
-	}
-	return err
+	return r.ID, err
 }
 
 func (s *Store) unwrapKEK(ctx context.Context, p Plugin, r kekRecord) (KEK, error) {

@@ -19,6 +19,7 @@ import (
 
 const (
 	auditPrefix      = "audit/"
+	refusedPrefix    = "audit/refused/" // behind all of auditPrefix, whose names are hexadecimal
 	bundlesPrefix    = "bundles/"
 	casPrefix        = "ca/"
 	configPrefix     = "config/"

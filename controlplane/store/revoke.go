@@ -13,9 +13,15 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 )
 
-// enrolmentsRecord is kept of a service whose enrolments were all revoked.
+// enrolmentsRecord is kept of a service whose enrolments were all revoked, or which
+// was deleted: who makes it again must not find old proofs valid.
 type enrolmentsRecord struct {
 	RevokedBefore time.Time `json:"revoked_before"`
+}
+
+func (s *Store) putEnrolments(service string, revokedBefore time.Time) (clientv3.Op, error) {
+	value, err := encodeJSON(enrolmentsRecord{RevokedBefore: revokedBefore.UTC()})
+	return clientv3.OpPut(s.prefix+enrolmentsPrefix+service, value), err
 }
 
 func decodeEnrolments(value []byte) (time.Time, error) {
@@ -27,20 +33,33 @@ func decodeEnrolments(value []byte) (time.Time, error) {
 // RevokeInstances ends the enrolments of some instances of a service, or of all:
 // then its join tokens end in the same transaction, and what proves an instance
 // from elsewhere must be younger than the entry's time (default now), see
-// Snapshot.RevokedBefore. It returns what there was to end. More instances than
-// fit into one transaction are ended by several, each with an audit entry.
+// Snapshot.RevokedBefore. It returns what it ended.
 //
-// It compares nothing and can't be held up by others that write.
+// More instances than fit into one transaction are ended by several, each with an
+// audit entry that has those of the subjects that are about it, if there is one for
+// each instance. One that is not there is ErrUnknown: then its transaction has ended
+// nothing, and those that are returned were ended by the ones before.
 func (s *Store) RevokeInstances(ctx context.Context, service string, ids []string, entry audit.Entry) (revoked, tokens []string, revision int64, err error) {
 	if len(ids) == 0 {
 		return s.revokeAll(ctx, service, entry)
 	}
-	for batch := range slices.Chunk(ids, maxBatch) {
-		var ops []clientv3.Op
-		for _, id := range slices.Compact(slices.Sorted(slices.Values(batch))) {
-			ops = append(ops, clientv3.OpDelete(s.prefix+instancesPrefix+service+"/"+id, clientv3.WithPrevKV()))
+	all := entry.Subjects
+	for from := 0; from < len(ids); from += maxBatch {
+		to := min(from+maxBatch, len(ids))
+		if len(all) == len(ids) {
+			entry.Subjects = all[from:to]
 		}
-		resp, err := s.transact(ctx, entry, nil, ops...)
+		var ops []clientv3.Op
+		var there []clientv3.Cmp
+		for _, id := range slices.Compact(slices.Sorted(slices.Values(ids[from:to]))) {
+			key := s.prefix + instancesPrefix + service + "/" + id
+			there = append(there, exists(key))
+			ops = append(ops, clientv3.OpDelete(key, clientv3.WithPrevKV()))
+		}
+		resp, err := s.transact(ctx, entry, there, ops...)
+		if errors.Is(err, ErrConflict) {
+			err = ErrUnknown
+		}
 		if err != nil {
 			return revoked, nil, revision, err
 		}
@@ -57,7 +76,7 @@ func (s *Store) revokeAll(ctx context.Context, service string, entry audit.Entry
 	if now.IsZero() {
 		now = time.Now()
 	}
-	value, err := encodeJSON(enrolmentsRecord{RevokedBefore: now.UTC()})
+	put, err := s.putEnrolments(service, now)
 	if err != nil {
 		return nil, nil, 0, err
 	}
@@ -66,7 +85,7 @@ func (s *Store) revokeAll(ctx context.Context, service string, entry audit.Entry
 	resp, err := s.transact(ctx, entry, []clientv3.Cmp{exists(s.serviceKey(service))},
 		clientv3.OpDelete(s.prefix+instances, clientv3.WithPrefix(), clientv3.WithPrevKV()),
 		clientv3.OpDelete(s.prefix+joinTokens, clientv3.WithPrefix(), clientv3.WithPrevKV()),
-		clientv3.OpPut(s.prefix+enrolmentsPrefix+service, value))
+		put)
 	if errors.Is(err, ErrConflict) {
 		err = ErrNoService
 	}

@@ -22,7 +22,11 @@ func TestRevokeInstances(t *testing.T) {
 		mustEnrol(t, s, instance("a", ids[n]), nil)
 	}
 	mustEnrol(t, s, instance("a", "stays"), nil)
-	revoked, tokens, revision, err := s.RevokeInstances(t.Context(), "a", append(ids, "unknown"), entry("RevokeInstances"))
+	e := entry("RevokeInstances")
+	for _, id := range ids {
+		e.Subjects = append(e.Subjects, "revoked "+id)
+	}
+	revoked, tokens, revision, err := s.RevokeInstances(t.Context(), "a", ids, e)
 	if err != nil || !cmp.Equal(revoked, ids) || tokens != nil {
 		t.Errorf("revoked %v, %v, %v; want %v", revoked, tokens, err, ids)
 	}
@@ -33,6 +37,34 @@ func TestRevokeInstances(t *testing.T) {
 	entries := mustListAudit(t, s, AuditQuery{Limit: 2})
 	if got := methods(entries); !cmp.Equal(got, []string{"RevokeInstances", "RevokeInstances"}) {
 		t.Errorf("audit: %v, want one entry for each of two transactions", got)
+	}
+	if got := entries[0].Subjects; !cmp.Equal(got, e.Subjects[maxBatch:]) {
+		t.Errorf("the later entry is about %v, want %v", got, e.Subjects[maxBatch:])
+	}
+}
+
+// An instance that is gone is ErrUnknown, and nothing is written down as done of its
+// transaction; what was ended before is returned.
+func TestRevokeInstancesThatAreGone(t *testing.T) {
+	s := openTest(t, t.TempDir(), testKEK(t))
+	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a")}})
+	var ids []string
+	for n := range maxBatch + 1 {
+		ids = append(ids, fmt.Sprintf("i%03d", n))
+		mustEnrol(t, s, instance("a", ids[n]), nil)
+	}
+	if revoked, _, revision, err := s.RevokeInstances(t.Context(), "a", []string{ids[0], "gone"}, entry("RevokeInstances")); !errors.Is(err, ErrUnknown) || revoked != nil || revision != 0 {
+		t.Errorf("with one that is gone: %v at %d, %v; want none and ErrUnknown", revoked, revision, err)
+	}
+	if got := methods(mustListAudit(t, s, AuditQuery{Limit: 1})); !cmp.Equal(got, []string{"Enrol"}) {
+		t.Errorf("audit: %v, want no revocation", got)
+	}
+	revoked, _, _, err := s.RevokeInstances(t.Context(), "a", append(ids, "gone"), entry("RevokeInstances"))
+	if !errors.Is(err, ErrUnknown) || !cmp.Equal(revoked, ids[:maxBatch]) {
+		t.Errorf("with one that is gone from the second transaction: %v, %v; want those of the first", revoked, err)
+	}
+	if got := keysOf(mustLoad(t, s).Instances); !cmp.Equal(got, []string{"a/" + ids[maxBatch]}) {
+		t.Errorf("left: %v, want the last", got)
 	}
 }
 
@@ -82,7 +114,7 @@ func TestDeletedServiceLosesItsInstances(t *testing.T) {
 		mustEnrol(t, s, instance(name, "i1"), nil)
 		addJoinToken(t, s, joinToken(name, "T1", 1))
 	}
-	old := mustLoad(t, s).Revision
+	old, began := mustLoad(t, s).Revision, time.Now()
 	mustCommit(t, s, Change{Delete: []policy.Key{{Kind: policy.KindService, Name: "a"}}})
 	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a")}})
 	snap := mustLoad(t, s)
@@ -90,9 +122,12 @@ func TestDeletedServiceLosesItsInstances(t *testing.T) {
 	if err != nil || len(tokens) != 1 || tokens[0].Service != "a-2" {
 		t.Errorf("join tokens: %v, %v; want the one of a-2", tokens, err)
 	}
-	_, kept := snap.RevokedBefore["a-2"]
-	if got := keysOf(snap.Instances); !cmp.Equal(got, []string{"a-2/i1"}) || !kept || len(snap.RevokedBefore) != 1 {
-		t.Errorf("instances %v, revoked before %v; want those of a-2", got, snap.RevokedBefore)
+	if got := keysOf(snap.Instances); !cmp.Equal(got, []string{"a-2/i1"}) {
+		t.Errorf("instances %v, want that of a-2", got)
+	}
+	// A Kubernetes token of before the deletion proves nothing to the new service.
+	if at := snap.RevokedBefore["a"]; at.Before(began) || !snap.RevokedBefore["a-2"].Before(at) {
+		t.Errorf("revoked before %v; want the time of the deletion, after %s, for a", snap.RevokedBefore, began)
 	}
 	late := instance("a", "i2")
 	late.Revision = old

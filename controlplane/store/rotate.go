@@ -14,7 +14,7 @@ import (
 )
 
 // ErrRotating means that a rotation is under way.
-var ErrRotating = errors.New("the key-encryption key is being rotated already: wait for its end")
+var ErrRotating = errors.New("the key-encryption key is being rotated already: wait for the end, which is written into the audit and the log")
 
 // SealedWith counts the records by the ID of the key-encryption key that they are
 // sealed with. Those that don't say it, since they are damaged, count under "".
@@ -45,8 +45,9 @@ func (s *Store) SealedWith(ctx context.Context) (map[string]int, error) {
 //
 // After a stop on the way all is in order, sealed partly with one key and partly
 // with the other; call it again with the same keys to go on. progress, if not
-// nil, is told after each transaction.
-func (s *Store) RotateKEK(ctx context.Context, next Keyring, entry audit.Entry, progress func(done, total int64)) error {
+// nil, is told after each transaction. The audit is for the caller, who alone
+// knows what it began with.
+func (s *Store) RotateKEK(ctx context.Context, next Keyring, progress func(done, total int64)) error {
 	if !s.rotating.TryLock() {
 		return ErrRotating
 	}
@@ -54,11 +55,6 @@ func (s *Store) RotateKEK(ctx context.Context, next Keyring, entry audit.Entry, 
 	total, err := s.rotatable(ctx, next)
 	if err != nil {
 		return err
-	}
-	if entry.Method != "" {
-		if err := s.Record(ctx, entry); err != nil {
-			return err
-		}
 	}
 	s.kek.use(next)
 	if err := s.kek.settle(ctx); err != nil {

@@ -13,7 +13,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/protobuf/testing/protocmp"
 
-	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/issuer/ca"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
@@ -114,7 +113,7 @@ func TestRotateUnderLoad(t *testing.T) {
 
 	work := startLoad(t, s, "first")
 	ctx, crash := context.WithCancel(t.Context())
-	err := s.RotateKEK(ctx, next, entry("RotateKEK"), func(done, _ int64) {
+	err := s.RotateKEK(ctx, next, func(done, _ int64) {
 		work.round()
 		if done > maxBatch {
 			crash()
@@ -134,7 +133,7 @@ func TestRotateUnderLoad(t *testing.T) {
 	watched := watchAll(t, s)
 	work = startLoad(t, s, "second")
 	var done, total int64
-	err = s.RotateKEK(t.Context(), next, entry("RotateKEK"), func(d, n int64) {
+	err = s.RotateKEK(t.Context(), next, func(d, n int64) {
 		work.round()
 		done, total = d, n
 	})
@@ -236,7 +235,7 @@ func TestRotationWaitsForWriters(t *testing.T) {
 	}
 	before, after = after, testKEK(t)
 	ended := make(chan error)
-	go func() { ended <- s.RotateKEK(t.Context(), NewKeyring(after, before, ring.current), audit.Entry{}, nil) }()
+	go func() { ended <- s.RotateKEK(t.Context(), NewKeyring(after, before, ring.current), nil) }()
 	for s.Keyring().ID() != after.ID() { // until it has switched
 		select {
 		case err := <-ended:
@@ -244,7 +243,7 @@ func TestRotationWaitsForWriters(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	if err := s.RotateKEK(t.Context(), NewKeyring(after, before), audit.Entry{}, nil); !errors.Is(err, ErrRotating) {
+	if err := s.RotateKEK(t.Context(), NewKeyring(after, before), nil); !errors.Is(err, ErrRotating) {
 		t.Errorf("a second rotation meanwhile: %v, want ErrRotating", err)
 	}
 	value, err := s.encodeResource(ring, shared("late", "c2VjcmV0"))
@@ -269,12 +268,12 @@ func TestRotationRefused(t *testing.T) {
 	before, after := testKEK(t), testKEK(t)
 	s := openTest(t, t.TempDir(), before)
 	fill(t, s, 2)
-	err := s.RotateKEK(t.Context(), NewKeyring(after), entry("RotateKEK"), nil)
+	err := s.RotateKEK(t.Context(), NewKeyring(after), nil)
 	if err == nil || !strings.Contains(err.Error(), before.ID()) || !strings.Contains(err.Error(), "--kek-file") {
 		t.Errorf("without the older key: %v; want its id and the flag", err)
 	}
-	if s.Keyring().ID() != before.ID() || len(mustListAudit(t, s, AuditQuery{})) != 0 {
-		t.Errorf("a refused rotation has switched to %s, audit %v", s.Keyring().ID(), mustListAudit(t, s, AuditQuery{}))
+	if s.Keyring().ID() != before.ID() {
+		t.Errorf("a refused rotation has switched to %s", s.Keyring().ID())
 	}
 	kv, err := s.get(t.Context(), "config/Issuer/shared-000")
 	if err != nil {
@@ -283,7 +282,7 @@ func TestRotationRefused(t *testing.T) {
 	if _, err := s.client.Put(t.Context(), s.prefix+"config/Issuer/moved", string(kv.Value)); err != nil {
 		t.Fatal(err)
 	}
-	err = s.RotateKEK(t.Context(), NewKeyring(after, before), entry("RotateKEK"), nil)
+	err = s.RotateKEK(t.Context(), NewKeyring(after, before), nil)
 	if err == nil || !strings.Contains(err.Error(), "config/Issuer/moved") {
 		t.Errorf("with a damaged record: %v, want its name", err)
 	}

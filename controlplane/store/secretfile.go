@@ -35,6 +35,14 @@ func placeSecret(path string, text []byte, place func(from, to string) error) er
 	return syncDir(filepath.Dir(path))
 }
 
+// MoveSecret gives a file another name, in the place of what has it, for good.
+func MoveSecret(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(to))
+}
+
 func syncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {

@@ -24,8 +24,8 @@ type Snapshot struct {
 	CAs       map[string]ca.Record
 	Secrets   map[string]clientauth.Secret // by SERVICE/ID
 	Instances Instances                    // by SERVICE/ID
-	// RevokedBefore says of services whose enrolments were all revoked when: what
-	// was made earlier proves no instance any more.
+	// RevokedBefore says of services whose enrolments were all revoked, and of those
+	// that were deleted, when: what was made earlier proves no instance any more.
 	RevokedBefore map[string]time.Time
 	AdminToken    AdminTokenState
 	Bundles       map[string]bundle.Set // by the name of the Issuer

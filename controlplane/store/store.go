@@ -16,7 +16,8 @@
 //	admintoken               which admin token is valid
 //	bundles/ISSUER           the last good key set that was fetched for an Issuer
 //	kek/ID                   keys that a plug-in wrapped
-//	audit/TIME               what people have done, and what was refused, newest first
+//	audit/TIME               what people have done, newest first
+//	audit/refused/TIME       what was refused, which must not push out what was done
 //	replica                  who serves on an existing cluster, under a lease
 //
 // Writes of resources are fenced: a transaction goes through only if no other

@@ -15,63 +15,72 @@ import (
 
 // Retention says how much of the audit is kept.
 type Retention struct {
-	// AuditEntries is how many, the newest; 0 is no limit.
+	// AuditEntries is how many of what was done, the newest; 0 is no limit.
 	AuditEntries int
+	// Refusals is how many of what was refused; 0 is no limit.
+	Refusals int
 	// AuditAge is for how long; 0 is no limit.
 	AuditAge time.Duration
 }
 
-// maxSweep bounds what one call of Sweep removes of each kind.
-const maxSweep = 1000
+// maxSweep bounds what one call of Sweep removes of each kind, maxSweepStep what
+// one transaction removes of the audit.
+const (
+	maxSweep     = 20 * maxSweepStep
+	maxSweepStep = 1000
+)
 
-// Sweep removes the audit entries beyond a retention, and the join tokens and
-// instances that have expired, at most maxSweep of each: who gets that many
-// calls again. It says how many it removed. What was renewed since it looked
-// stays.
-func (s *Store) Sweep(ctx context.Context, now time.Time, keep Retention) (removed int, err error) {
-	removed, err = s.sweepAudit(ctx, now, keep)
-	if err != nil {
-		return removed, err
-	}
-	for _, sweep := range []func(context.Context, time.Time) (int, error){s.sweepJoinTokens, s.sweepInstances} {
-		n, err := sweep(ctx, now)
+// Sweep removes the audit entries beyond a retention, the join tokens and instances
+// that have expired, and times of revocations that nothing can be as old as. It says
+// how many it removed, and whether there may be more: then call it again. What was
+// renewed since it looked stays.
+func (s *Store) Sweep(ctx context.Context, now time.Time, keep Retention) (removed int, more bool, err error) {
+	for _, sweep := range []func() (int, error){
+		func() (int, error) { return s.sweepAudit(ctx, auditPrefix, now, keep.AuditEntries, keep.AuditAge) },
+		func() (int, error) { return s.sweepAudit(ctx, refusedPrefix, now, keep.Refusals, keep.AuditAge) },
+		func() (int, error) { return s.sweepJoinTokens(ctx, now) },
+		func() (int, error) { return s.sweepInstances(ctx, now) },
+		func() (int, error) { return s.sweepEnrolments(ctx, now) },
+	} {
+		n, err := sweep()
 		removed += n
+		if err != nil {
+			return removed, false, err
+		}
+		more = more || n >= maxSweep
+	}
+	return removed, more, nil
+}
+
+// sweepAudit needs no fence: entries don't change.
+func (s *Store) sweepAudit(ctx context.Context, prefix string, now time.Time, entries int, age time.Duration) (removed int, err error) {
+	end := s.prefix + prefix + auditEnd
+	from, err := s.auditSurplus(ctx, prefix, entries, end)
+	if err != nil {
+		return 0, err
+	}
+	if old := now.Add(-age).UnixNano(); age > 0 && old > 0 {
+		from = min(from, fmt.Sprintf("%s%016x", s.prefix+prefix, math.MaxInt64-old+1))
+	}
+	for removed < maxSweep && from < end {
+		kvs, _, err := s.page(ctx, from, end, maxSweepStep, clientv3.WithKeysOnly())
+		if err != nil || len(kvs) == 0 {
+			return removed, err
+		}
+		last := string(kvs[len(kvs)-1].Key) + "\x00"
+		resp, err := s.transact(ctx, audit.Entry{}, nil, clientv3.OpDelete(from, clientv3.WithRange(last)))
 		if err != nil {
 			return removed, err
 		}
+		removed, from = removed+int(resp.Responses[0].GetResponseDeleteRange().Deleted), last
 	}
 	return removed, nil
 }
 
-// sweepAudit needs no fence: entries don't change.
-func (s *Store) sweepAudit(ctx context.Context, now time.Time, keep Retention) (int, error) {
-	end := s.prefix + auditPrefix + "g" // behind all hexadecimal digits
-	from, err := s.auditSurplus(ctx, keep.AuditEntries, end)
-	if err != nil {
-		return 0, err
-	}
-	if old := now.Add(-keep.AuditAge).UnixNano(); keep.AuditAge > 0 && old > 0 {
-		from = min(from, fmt.Sprintf("%s%016x", s.prefix+auditPrefix, math.MaxInt64-old+1))
-	}
-	if from == end {
-		return 0, nil
-	}
-	kvs, _, err := s.page(ctx, from, end, maxSweep, clientv3.WithKeysOnly())
-	if err != nil || len(kvs) == 0 {
-		return 0, err
-	}
-	last := string(kvs[len(kvs)-1].Key)
-	resp, err := s.transact(ctx, audit.Entry{}, nil, clientv3.OpDelete(from, clientv3.WithRange(last+"\x00")))
-	if err != nil {
-		return 0, err
-	}
-	return int(resp.Responses[0].GetResponseDeleteRange().Deleted), nil
-}
-
 // auditSurplus is where the entries begin that are one too many; end if there
 // are none. To count is cheap, so the walk is only for when there are.
-func (s *Store) auditSurplus(ctx context.Context, keep int, end string) (string, error) {
-	from := s.prefix + auditPrefix
+func (s *Store) auditSurplus(ctx context.Context, prefix string, keep int, end string) (string, error) {
+	from := s.prefix + prefix
 	if keep <= 0 {
 		return end, nil
 	}
@@ -109,6 +118,18 @@ func (s *Store) sweepInstances(ctx context.Context, now time.Time) (int, error) 
 	return s.sweepExpired(ctx, instancesPrefix, func(name string, kv *mvccpb.KeyValue) bool {
 		i, err := decodeInstance(name, kv)
 		return err == nil && i.Expires.Before(now)
+	})
+}
+
+// ForgetRevocations is after how long a time of revocation is forgotten: what is as
+// old as that must not prove an instance whatever it says. It is more than the year
+// for which Kubernetes extends tokens by itself.
+const ForgetRevocations = 400 * 24 * time.Hour
+
+func (s *Store) sweepEnrolments(ctx context.Context, now time.Time) (int, error) {
+	return s.sweepExpired(ctx, enrolmentsPrefix, func(_ string, kv *mvccpb.KeyValue) bool {
+		t, err := decodeEnrolments(kv.Value)
+		return err == nil && t.Before(now.Add(-ForgetRevocations))
 	})
 }
 

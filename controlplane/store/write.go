@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -54,7 +55,11 @@ func (s *Store) Split(c Change) ([]Change, error) {
 		add(1, len(value), func() { part.Put = append(part.Put, r) })
 	}
 	for _, k := range c.Delete {
-		add(len(s.deletions(k)), 0, func() { part.Delete = append(part.Delete, k) })
+		deletions, err := s.deletions(k)
+		if err != nil {
+			return nil, err
+		}
+		add(len(deletions), 0, func() { part.Delete = append(part.Delete, k) })
 	}
 	if ops > 0 {
 		parts = append(parts, part)
@@ -77,12 +82,16 @@ func (s *Store) Commit(ctx context.Context, revision int64, c Change) (int64, er
 		ops = append(ops, clientv3.OpPut(s.prefix+configKey(policy.KeyOf(r)), string(value)))
 	}
 	for _, k := range c.Delete {
-		ops = append(ops, s.deletions(k)...)
+		more, err := s.deletions(k)
+		if err != nil {
+			return revision, err
+		}
+		ops = append(ops, more...)
 	}
 	return s.fenced(ctx, revision, c.Audit, ops)
 }
 
-func (s *Store) deletions(k policy.Key) []clientv3.Op {
+func (s *Store) deletions(k policy.Key) ([]clientv3.Op, error) {
 	ops := []clientv3.Op{clientv3.OpDelete(s.prefix + configKey(k))}
 	switch k.Kind {
 	case policy.KindIssuer:
@@ -93,9 +102,14 @@ func (s *Store) deletions(k policy.Key) []clientv3.Op {
 		for _, prefix := range []string{secretsPrefix, instancesPrefix, joinTokensPrefix} {
 			ops = append(ops, clientv3.OpDelete(s.prefix+prefix+k.Name+"/", clientv3.WithPrefix()))
 		}
-		ops = append(ops, clientv3.OpDelete(s.prefix+enrolmentsPrefix+k.Name))
+		// Neither do Kubernetes tokens of before count.
+		put, err := s.putEnrolments(k.Name, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, put)
 	}
-	return ops
+	return ops, nil
 }
 
 // fenced runs one transaction if nobody wrote resources since revision. What

@@ -79,8 +79,8 @@ func auditViewOf(e *adminv1.AuditEntry) auditView {
 	return v
 }
 
-// readAudit follows the pages up to the limit. A page can be short where it is
-// filtered, so that only an empty one is the end.
+// readAudit follows the pages up to the limit. A page can be short, or empty,
+// although there are more.
 func readAudit(ctx context.Context, c *client, request *adminv1.ListAuditRequest, limit int) (*auditReport, error) {
 	report := &auditReport{Entries: []auditView{}}
 	for len(report.Entries) < limit {
@@ -89,17 +89,14 @@ func readAudit(ctx context.Context, c *client, request *adminv1.ListAuditRequest
 		if err != nil {
 			return nil, err
 		}
-		page := response.GetEntries()
-		if len(page) == 0 {
-			return report, nil
-		}
-		last := page[len(page)-1].GetId()
-		if last == request.GetBefore() || len(page) > int(request.GetLimit()) {
+		if len(response.GetEntries()) > int(request.GetLimit()) || response.GetNext() != "" && response.GetNext() == request.GetBefore() {
 			return nil, errors.New("the control plane sent another page of the audit than it was asked for")
 		}
-		request.Before = last
-		for _, e := range page {
+		for _, e := range response.GetEntries() {
 			report.Entries = append(report.Entries, auditViewOf(e))
+		}
+		if request.Before = response.GetNext(); request.GetBefore() == "" {
+			break
 		}
 	}
 	report.Next = request.GetBefore()
@@ -126,7 +123,7 @@ func (c *console) printAudit(r *auditReport) error {
 	}
 	c.table([]string{"TIME", "ACTOR", "SOURCE", "METHOD", "OUTCOME", "REVISION", "SUBJECTS"}, rows)
 	if r.Next != "" {
-		fmt.Fprintf(c.err, "there may be older ones: --before %s\n", oneLine(r.Next))
+		fmt.Fprintf(c.err, "there are older ones: --before %s\n", oneLine(r.Next))
 	}
 	return nil
 }

@@ -102,8 +102,8 @@ func (f *fakeAdmin) DeleteClientSecret(_ context.Context, r *adminv1.DeleteClien
 	return &adminv1.DeleteClientSecretResponse{}, nil
 }
 
-// ListAudit has 2500 entries, each ID the number of the entry, and in a page of
-// refusals at most one.
+// ListAudit has 2500 entries, each ID the number of the entry, and looks at 700 for
+// one page.
 func (f *fakeAdmin) ListAudit(_ context.Context, r *adminv1.ListAuditRequest) (*adminv1.ListAuditResponse, error) {
 	if r.GetLimit() > 1000 {
 		return nil, status.Error(codes.InvalidArgument, "limit: at most 1000")
@@ -115,14 +115,17 @@ func (f *fakeAdmin) ListAudit(_ context.Context, r *adminv1.ListAuditRequest) (*
 	}
 	response := &adminv1.ListAuditResponse{}
 	if f.is() == "stuck" {
-		next = 7
+		return &adminv1.ListAuditResponse{Next: "7"}, nil
 	}
-	for ; next > 0 && len(response.Entries) < int(r.GetLimit()); next-- {
+	for looked := 0; next > 0 && looked < 700 && len(response.Entries) < int(r.GetLimit()); next, looked = next-1, looked+1 {
 		e := fakeAuditEntry(next)
-		if r.GetRefused() && (e.GetOutcome() != adminv1.AuditEntry_REFUSED || len(response.Entries) == 1) || r.GetActor() != "" && r.GetActor() != e.GetActor() {
+		if r.GetRefused() && e.GetOutcome() != adminv1.AuditEntry_REFUSED || r.GetActor() != "" && r.GetActor() != e.GetActor() {
 			continue
 		}
 		response.Entries = append(response.Entries, e)
+	}
+	if next > 0 {
+		response.Next = fmt.Sprintf("%04d", next+1)
 	}
 	return response, nil
 }

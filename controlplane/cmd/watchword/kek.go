@@ -23,8 +23,9 @@ func newKEKRotateCommand(o *options) *cobra.Command {
 		Short: "Seal everything with the newest key-encryption key",
 		Long: `Has the control plane read its key-encryption keys anew, and seal everything that is
 stored with the newest one. An earlier key has to stay with it until that is done,
-and every replica needs both before; docs/keys-at-rest.md has the steps. If it is
-interrupted, everything can still be read: run it again.`,
+and every replica needs both before; docs/keys-at-rest.md has the steps. One rotation
+runs at a time, and goes on if this command is interrupted: ` + "`watchword audit`" + ` says
+how it ended. If it broke off, everything can still be read: run it again.`,
 		Example: `  watchword kek rotate`,
 		Args:    noArguments(""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,13 +49,13 @@ func runKEKRotate(ctx context.Context, c *client, con *console) error {
 	last := follow(&progress{w: con.err, redraw: con.errTerminal}, updates, rotationText)
 	if err := <-ended; !errors.Is(err, io.EOF) {
 		if last != nil {
-			fmt.Fprintf(con.err, "it broke off after %d of %d records; everything can still be read: run it again\n", last.GetDone(), last.GetTotal())
+			fmt.Fprintf(con.err, "nothing more was heard after %d of %d records; everything can still be read. If the control plane is well it goes on, and `watchword audit` says how it ended; if it broke off, run it again\n", last.GetDone(), last.GetTotal())
 		}
 		return err
 	}
 	if !last.GetFinished() {
 		return &failure{code: exitFailed, err: fmt.Errorf("the rotation ended early, after %d of %d records", last.GetDone(), last.GetTotal()),
-			hint: "everything can still be read: run it again"}
+			hint: "everything can still be read; `watchword audit` says how it ended: if it broke off, run it again"}
 	}
 	view := rotationView{last.GetKek(), last.GetTotal()}
 	if ok, err := con.structured(view); ok {
