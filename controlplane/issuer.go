@@ -84,7 +84,7 @@ func (c *tokens) CreateClientSecret(ctx context.Context, service string, e audit
 	if err != nil {
 		return "", "", err
 	}
-	e.Subjects = append(e.Subjects, "client-secret "+service+"/"+secret.ID)
+	e.Subjects = []string{"created client secret " + service + "/" + secret.ID}
 	revision, err := c.store.AddSecret(ctx, secret, e)
 	if errors.Is(err, store.ErrNoService) {
 		return "", "", api.ErrUnknown

@@ -79,7 +79,7 @@ type Preview interface {
 // Issuer is the built-in security token service.
 type Issuer interface {
 	// CreateClientSecret returns the client id and the secret. The entry is written
-	// with the secret; its ID may be added to the subjects.
+	// with the secret, which becomes its subject.
 	CreateClientSecret(ctx context.Context, service string, e audit.Entry) (id, secret string, err error)
 	// IssueToken issues what the token endpoint would, once the entry is written. A
 	// *Refusal is the caller's fault.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,7 +17,7 @@ func (s *Server) CreateClientSecret(ctx context.Context, req *adminv1.CreateClie
 	if err := s.allow(ctx, method, req.GetService()); err != nil {
 		return nil, err
 	}
-	id, secret, err := s.Issuer.CreateClientSecret(ctx, req.GetService(), entry(ctx, method, "created client secret of Service/"+req.GetService()))
+	id, secret, err := s.Issuer.CreateClientSecret(ctx, req.GetService(), entry(ctx, method))
 	if errors.Is(err, ErrUnknown) {
 		return nil, noService(req.GetService())
 	}
@@ -84,7 +85,7 @@ func (s *Server) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest)
 func clip(text string) string {
 	const most = 256
 	if len(text) > most {
-		return text[:most] + "..."
+		return strings.ToValidUTF8(text[:most], "") + "..."
 	}
 	return text
 }

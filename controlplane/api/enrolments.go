@@ -64,7 +64,7 @@ func (s *Server) CreateJoinToken(ctx context.Context, req *adminv1.CreateJoinTok
 	if err := s.mustBeThere(req.GetService(), 0); err != nil || req.GetService() == "" {
 		return nil, noService(req.GetService())
 	}
-	e := entry(ctx, method, "created join token of Service/"+req.GetService())
+	e := entry(ctx, method)
 	token, kept, err := s.Enrolments.CreateJoinToken(ctx, NewJoinToken{Service: req.GetService(), Uses: uses, TTL: ttl, CreatedBy: e.Actor}, e)
 	if errors.Is(err, ErrUnknown) {
 		return nil, noService(req.GetService())
@@ -110,7 +110,7 @@ func (s *Server) RevokeJoinToken(ctx context.Context, req *adminv1.RevokeJoinTok
 		if err := s.allow(ctx, method, service); err != nil {
 			return nil, err
 		}
-		err = s.Enrolments.RevokeJoinToken(ctx, req.GetId(), entry(ctx, method, "revoked join token "+req.GetId()+" of Service/"+service))
+		err = s.Enrolments.RevokeJoinToken(ctx, req.GetId(), entry(ctx, method, "revoked join token "+service+"/"+req.GetId()))
 	}
 	if errors.Is(err, ErrUnknown) {
 		return nil, unknown

@@ -9,8 +9,7 @@ import (
 )
 
 // Enrolments are the instances of services, and what they enrol with. Each entry
-// is written with the change; what was made, such as an ID, may be added to its
-// subjects.
+// is written with the change; a join token that was made becomes its subject.
 type Enrolments interface {
 	// CreateJoinToken returns the text of the token, which is shown once. ErrUnknown
 	// says that the service is gone.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/audit"
+	"github.com/watchword-mesh/watchword/internal/failures"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
 
@@ -43,7 +44,7 @@ func play(r *http.Request) (access.Actor, error) {
 	case !known:
 		return access.Actor{}, access.BadCredential
 	}
-	return access.Actor{Name: "unix:" + token, Source: access.SourceOf(r.RemoteAddr), Roles: roles}, nil
+	return access.Actor{Name: "unix:" + token, Source: failures.SourceOf(r.RemoteAddr), Roles: roles}, nil
 }
 
 // ownPolicy is a policy of the service a.
