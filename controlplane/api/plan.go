@@ -54,8 +54,12 @@ func (p *plan) keepBuiltin(o *policy.Object, r, old *policyv1.Resource) {
 	}
 }
 
+func referred(ref *adminv1.Reference) policy.Key {
+	return policy.Key{Kind: kindOf(ref.GetKind()), Name: ref.GetName()}
+}
+
 func (p *plan) remove(ref *adminv1.Reference) error {
-	k := policy.Key{Kind: kindOf(ref.GetKind()), Name: ref.GetName()}
+	k := referred(ref)
 	old := p.before[k]
 	switch {
 	case old == nil:
