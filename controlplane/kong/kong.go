@@ -59,6 +59,10 @@ type Config struct {
 	// MayReadSecrets says whether the actor may see shared secrets that are stored.
 	// Nil: nobody.
 	MayReadSecrets func(ctx context.Context) bool
+	// Refused is told of each request that was refused for want of MayRead; the
+	// method is such as "kong GET". Those of Change it is not told of: whoever
+	// implements that knows them. Nil is told nothing.
+	Refused func(ctx context.Context, method, reason string)
 	// SecretIsBase64 is how secrets are read of requests that do not say it by
 	// secret_is_base64. In Kong it is a field of the plugin.
 	SecretIsBase64 bool
@@ -86,6 +90,9 @@ type handler struct {
 func New(c Config) http.Handler {
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Refused == nil {
+		c.Refused = func(context.Context, string, string) {}
 	}
 	return &handler{Config: c, writing: make(chan struct{}, 1)}
 }
