@@ -61,9 +61,10 @@ type DataPlanes interface {
 	// Config returns what a node was sent, secrets redacted, or ErrUnknown.
 	Config(node string) (*adminv1.GetDataPlaneConfigResponse, error)
 	// Progress says how far a revision has come; Done is set when the data
-	// planes of all services that it touched, and of those named, have it. The
-	// channel is closed when the answer may differ.
-	Progress(revision int64, services []string) (*adminv1.WaitInSyncResponse, <-chan struct{})
+	// planes of all services that it touched, and of those named, have it. With
+	// only it is about those named and no others. The channel is closed when the
+	// answer may differ.
+	Progress(revision int64, services []string, only bool) (*adminv1.WaitInSyncResponse, <-chan struct{})
 }
 
 // Preview looks ahead at a change. It is asked only about a state without other

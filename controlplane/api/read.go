@@ -133,10 +133,11 @@ func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerSt
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), timeout)
 	defer cancel()
+	only := !access.From(ctx).SeesAll() // how many there are of others is not for an owner
 	began := s.written.since(req.GetRevision(), time.Now())
 	reported := time.Time{}
 	for {
-		resp, changed := s.DataPlanes.Progress(req.GetRevision(), req.GetServices())
+		resp, changed := s.DataPlanes.Progress(req.GetRevision(), req.GetServices(), only)
 		resp.Waiting = seen(ctx, resp.GetWaiting())
 		resp.Elapsed = durationpb.New(time.Since(began))
 		if resp.GetDone() || time.Since(reported) >= reportPause {

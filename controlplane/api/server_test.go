@@ -268,7 +268,7 @@ func (p *planes) Config(node string) (*adminv1.GetDataPlaneConfigResponse, error
 	return nil, ErrUnknown
 }
 
-func (p *planes) Progress(int64, []string) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
+func (p *planes) Progress(int64, []string, bool) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
 	return &adminv1.WaitInSyncResponse{Total: 1, InSync: 1, Done: true}, nil
 }
 
