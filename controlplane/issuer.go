@@ -44,6 +44,7 @@ func (l *loop) tellIssuer(e store.Event, signing *keyset.Set) {
 // clients turns the calls of services into the audiences that they may ask for.
 func clients(state policy.State) map[string]sts.Service {
 	out := map[string]sts.Service{}
+	known := access.ServicesWithRoles(state)
 	for _, name := range state.Services() {
 		calls := map[string][]string{}
 		for _, c := range state.Service(name).GetCalls() {
@@ -55,7 +56,7 @@ func clients(state policy.State) map[string]sts.Service {
 				}
 			}
 		}
-		if len(access.RolesOfService(state, name)) > 0 {
+		if known[name] {
 			calls[policy.AdminAudience] = nil
 		}
 		out[name] = sts.Service{Calls: calls}
