@@ -39,7 +39,7 @@ const (
 // Resources is where consumers are kept.
 type Resources interface {
 	// Current returns the state in force and its revision. The state must not be
-	// changed.
+	// changed; while no resource is, it should be the same map.
 	Current() (policy.State, int64)
 	// Change stores and removes resources, all or nothing, in the name of the
 	// actor in ctx, and returns once Current has them. A put with a revision holds
@@ -99,11 +99,12 @@ func New(c Config) http.Handler {
 
 // directory returns what the current state holds.
 func (h *handler) directory() *directory {
-	state, revision := h.Resources.Current()
-	if d := h.known.Load(); d != nil && d.revision == revision {
-		return d
+	state, _ := h.Resources.Current()
+	known := h.known.Load()
+	if known.isOf(state) {
+		return known
 	}
-	d := newDirectory(state, revision)
+	d := newDirectory(state, known)
 	h.known.Store(d)
 	return d
 }
