@@ -32,8 +32,8 @@ func (e *enrolments) CreateJoinToken(ctx context.Context, t api.NewJoinToken, en
 		Created: now, Expires: now.Add(t.TTL), CreatedBy: t.CreatedBy,
 	}
 	entry.Subjects = []string{"created join token " + t.Service + "/" + token.ID}
-	if err := e.store.AddJoinToken(ctx, kept, entry); err != nil {
-		return "", nil, unknown(err)
+	if err := e.store.AddJoinToken(ctx, kept, entry, store.ResourcesAt(t.Judged)); err != nil {
+		return "", nil, conflicting(unknown(err))
 	}
 	return token.Text(), joinTokenProto(kept), nil
 }

@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -80,18 +79,15 @@ type tokens struct {
 	pepper []byte
 }
 
-func (c *tokens) CreateClientSecret(ctx context.Context, service string, e audit.Entry) (string, string, error) {
+func (c *tokens) CreateClientSecret(ctx context.Context, service string, judged int64, e audit.Entry) (string, string, error) {
 	plain, secret, err := clientauth.NewSecret(service, c.pepper, time.Now())
 	if err != nil {
 		return "", "", err
 	}
 	e.Subjects = []string{"created client secret " + service + "/" + secret.ID}
-	revision, err := c.store.AddSecret(ctx, secret, e)
-	if errors.Is(err, store.ErrNoService) {
-		return "", "", api.ErrUnknown
-	}
+	revision, err := c.store.AddSecret(ctx, secret, e, store.ResourcesAt(judged))
 	if err != nil {
-		return "", "", err
+		return "", "", conflicting(unknown(err))
 	}
 	// The secret works when the caller has it.
 	return service, plain, c.loop.reached(ctx, revision)

@@ -80,8 +80,10 @@ type Preview interface {
 // Issuer is the built-in security token service.
 type Issuer interface {
 	// CreateClientSecret returns the client id and the secret. The entry is written
-	// with the secret, which becomes its subject.
-	CreateClientSecret(ctx context.Context, service string, e audit.Entry) (id, secret string, err error)
+	// with the secret, which becomes its subject. ErrUnknown says that the service is
+	// gone, ErrConflict that the resources have changed since revision judged, by
+	// which the actor may make it, and nothing was made.
+	CreateClientSecret(ctx context.Context, service string, judged int64, e audit.Entry) (id, secret string, err error)
 	// IssueToken issues what the token endpoint would, once the entry is written. A
 	// *Refusal is the caller's fault.
 	IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest, e audit.Entry) (*adminv1.IssueTokenResponse, error)

@@ -71,12 +71,14 @@ func (s *Server) CreateJoinToken(ctx context.Context, req *adminv1.CreateJoinTok
 		return nil, noService(req.GetService())
 	}
 	e := entry(ctx, method)
-	token, kept, err := s.Enrolments.CreateJoinToken(ctx, NewJoinToken{Service: req.GetService(), Uses: uses, TTL: ttl, CreatedBy: e.Actor}, e)
-	if errors.Is(err, ErrUnknown) {
-		return nil, noService(req.GetService())
-	}
+	var token string
+	var kept *adminv1.JoinToken
+	err := s.judged(ctx, method, req.GetService(), func(judged int64) (err error) {
+		token, kept, err = s.Enrolments.CreateJoinToken(ctx, NewJoinToken{Service: req.GetService(), Uses: uses, TTL: ttl, CreatedBy: e.Actor, Judged: judged}, e)
+		return err
+	})
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
+		return nil, err
 	}
 	s.Logger.Info("join token created", "service", req.GetService(), "id", kept.GetId(), "actor", e.Actor)
 	return &adminv1.CreateJoinTokenResponse{Token: token, JoinToken: kept}, nil

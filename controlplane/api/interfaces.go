@@ -12,7 +12,8 @@ import (
 // is written with the change; a join token that was made becomes its subject.
 type Enrolments interface {
 	// CreateJoinToken returns the text of the token, which is shown once. ErrUnknown
-	// says that the service is gone.
+	// says that the service is gone, ErrConflict that the resources have changed since
+	// revision t.Judged, and nothing was made.
 	CreateJoinToken(ctx context.Context, t NewJoinToken, e audit.Entry) (token string, kept *adminv1.JoinToken, err error)
 	// ListJoinTokens lists those of a service, or of all.
 	ListJoinTokens(ctx context.Context, service string) ([]*adminv1.JoinToken, error)
@@ -35,6 +36,8 @@ type NewJoinToken struct {
 	TTL     time.Duration
 	// CreatedBy is the name of the actor.
 	CreatedBy string
+	// Judged is the revision of the resources by which the actor may make it.
+	Judged int64
 }
 
 // Secrets are the client secrets of services, without what is secret of them.

@@ -275,7 +275,7 @@ func (p *planes) Progress(int64, []string, bool) (*adminv1.WaitInSyncResponse, <
 // secrets is an Issuer that knows the service "a".
 type secrets struct{}
 
-func (secrets) CreateClientSecret(_ context.Context, service string, _ audit.Entry) (string, string, error) {
+func (secrets) CreateClientSecret(_ context.Context, service string, _ int64, _ audit.Entry) (string, string, error) {
 	switch service {
 	case "a":
 		return "a", "s3cret", nil
