@@ -39,8 +39,13 @@ func (c configuration) Split(s api.Step) ([]api.Step, error) {
 
 func (c configuration) Commit(ctx context.Context, base int64, s api.Step) (int64, error) {
 	revision, err := c.store.Commit(ctx, base, store.Change{Put: s.Put, Delete: s.Remove, Audit: s.Audit})
+	return revision, conflicting(err)
+}
+
+// conflicting says in the words of the API that others have written meanwhile.
+func conflicting(err error) error {
 	if errors.Is(err, store.ErrConflict) {
-		err = errors.Join(api.ErrConflict, err)
+		return errors.Join(api.ErrConflict, err)
 	}
-	return revision, err
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -48,14 +49,37 @@ func (d dataPlanes) Config(node string) (*adminv1.GetDataPlaneConfigResponse, er
 	return resp, nil
 }
 
-func (d dataPlanes) Progress(revision int64, services []string) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
+func (d dataPlanes) Progress(revision int64, services []string, only bool) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
 	p, changed := d.xds.Progress(revision, services...)
+	if only {
+		p = d.of(services, p.Published)
+	}
 	return &adminv1.WaitInSyncResponse{
 		Total:   int32(p.Total),
 		InSync:  int32(p.InSync),
 		Waiting: dataPlaneProtos(p.Waiting),
 		Done:    p.Published >= revision && p.InSync == p.Total,
 	}, changed
+}
+
+// mostWaiting is how many data planes an answer names.
+const mostWaiting = 100
+
+// of is the progress of the data planes of some services. What was published is
+// looked up before them: they may have come further since, but not less far.
+func (d dataPlanes) of(services []string, published int64) xds.Progress {
+	p := xds.Progress{Published: published}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(services))) {
+		for _, dp := range d.xds.DataPlanes(name) {
+			switch p.Total++; {
+			case dp.InSync:
+				p.InSync++
+			case len(p.Waiting) < mostWaiting:
+				p.Waiting = append(p.Waiting, dp)
+			}
+		}
+	}
+	return p
 }
 
 func dataPlaneProtos(list []xds.DataPlane) []*adminv1.DataPlane {

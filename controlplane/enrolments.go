@@ -31,9 +31,9 @@ func (e *enrolments) CreateJoinToken(ctx context.Context, t api.NewJoinToken, en
 		ID: token.ID, Service: t.Service, Hash: enrolment.Hash(e.pepper, t.Service, token), Uses: int(t.Uses),
 		Created: now, Expires: now.Add(t.TTL), CreatedBy: t.CreatedBy,
 	}
-	entry.Subjects = append(entry.Subjects, "join-token "+t.Service+"/"+token.ID)
-	if err := e.store.AddJoinToken(ctx, kept, entry); err != nil {
-		return "", nil, unknown(err)
+	entry.Subjects = []string{"created join token " + t.Service + "/" + token.ID}
+	if err := e.store.AddJoinToken(ctx, kept, entry, store.ResourcesAt(t.Judged)); err != nil {
+		return "", nil, conflicting(unknown(err))
 	}
 	return token.Text(), joinTokenProto(kept), nil
 }

@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -45,6 +44,7 @@ func (l *loop) tellIssuer(e store.Event, signing *keyset.Set) {
 // clients turns the calls of services into the audiences that they may ask for.
 func clients(state policy.State) map[string]sts.Service {
 	out := map[string]sts.Service{}
+	known := access.ServicesWithRoles(state)
 	for _, name := range state.Services() {
 		calls := map[string][]string{}
 		for _, c := range state.Service(name).GetCalls() {
@@ -56,7 +56,7 @@ func clients(state policy.State) map[string]sts.Service {
 				}
 			}
 		}
-		if len(access.RolesOfService(state, name)) > 0 {
+		if known[name] {
 			calls[policy.AdminAudience] = nil
 		}
 		out[name] = sts.Service{Calls: calls}
@@ -80,18 +80,15 @@ type tokens struct {
 	pepper []byte
 }
 
-func (c *tokens) CreateClientSecret(ctx context.Context, service string, e audit.Entry) (string, string, error) {
+func (c *tokens) CreateClientSecret(ctx context.Context, service string, judged int64, e audit.Entry) (string, string, error) {
 	plain, secret, err := clientauth.NewSecret(service, c.pepper, time.Now())
 	if err != nil {
 		return "", "", err
 	}
-	e.Subjects = append(e.Subjects, "client-secret "+service+"/"+secret.ID)
-	revision, err := c.store.AddSecret(ctx, secret, e)
-	if errors.Is(err, store.ErrNoService) {
-		return "", "", api.ErrUnknown
-	}
+	e.Subjects = []string{"created client secret " + service + "/" + secret.ID}
+	revision, err := c.store.AddSecret(ctx, secret, e, store.ResourcesAt(judged))
 	if err != nil {
-		return "", "", err
+		return "", "", conflicting(unknown(err))
 	}
 	// The secret works when the caller has it.
 	return service, plain, c.loop.inForce(ctx, revision, fmt.Sprintf("the client secret %s is stored, and can't be shown: delete it (`watchword client-secret delete %s/%s`), and create another", secret.ID, service, secret.ID))

@@ -296,6 +296,7 @@ func (r *replica) assemble(pepper []byte) {
 		Resources:      consumers{configuration{loop: r.loop, store: r.store}, r.api},
 		MayRead:        func(ctx context.Context) bool { return access.From(ctx).Meets(access.KongRead) == nil },
 		MayReadSecrets: func(ctx context.Context) bool { return access.From(ctx).MayReadSecrets() },
+		Refused:        r.api.NoteRefused,
 		SecretIsBase64: r.KongSecretIsBase64,
 		NewUID:         uuid.NewString,
 		NewSecret:      api.NewSecret,

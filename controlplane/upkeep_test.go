@@ -68,11 +68,12 @@ func TestWrittenButNotInForce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.store.Commit(t.Context(), snap.Revision, store.Change{Put: []*policyv1.Resource{orders}}); err != nil {
+	at, err := k.store.Commit(t.Context(), snap.Revision, store.Change{Put: []*policyv1.Resource{orders}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	l.current.Store(snap) // and nobody follows the store
-	_, _, secret := (&tokens{store: k.store, loop: l, pepper: pepper}).CreateClientSecret(t.Context(), "orders", byRoot)
+	_, _, secret := (&tokens{store: k.store, loop: l, pepper: pepper}).CreateClientSecret(t.Context(), "orders", at, byRoot)
 	_, revoked := (&enrolments{store: k.store, loop: l}).RevokeInstances(t.Context(), "orders", nil, byRoot)
 	a := &adminTokens{store: k.store, loop: l, dir: k.config.DataDir, pepper: pepper}
 	if _, err := a.store.EnsureAdminToken(t.Context(), a.state("x")); err != nil {

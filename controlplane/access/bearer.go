@@ -1,11 +1,6 @@
 package access
 
-import (
-	"crypto/sha256"
-	"crypto/subtle"
-	"net"
-	"strings"
-)
+import "strings"
 
 // Bearer returns the token of the Authorization headers of a request (RFC 6750
 // section 2.1); "" if there are none. What is there and no bearer token, or more
@@ -19,21 +14,4 @@ func Bearer(headers []string) (token string, err error) {
 		return "", BadCredential
 	}
 	return token, nil
-}
-
-// SameSecret compares digests, so that neither length nor prefix of the secret
-// shows in the time that it takes. An empty secret is nobody's.
-func SameSecret(given, secret string) bool {
-	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(secret))
-	return subtle.ConstantTimeCompare(a[:], b[:]) == 1 && secret != ""
-}
-
-// SourceOf is the address of an http.Request's RemoteAddr without the port; empty
-// for a Unix socket.
-func SourceOf(remoteAddr string) string {
-	host, _, err := net.SplitHostPort(remoteAddr)
-	if err != nil {
-		return ""
-	}
-	return host
 }

@@ -33,6 +33,8 @@ type change struct {
 	// What takes the word of an Issuer for who somebody is, by its name; made when
 	// it is asked for.
 	vouchers map[string]policy.Key
+	// Of both states; nil until they are asked for.
+	secrets *secretsOf
 }
 
 // denial is nil for what the actor may change.
@@ -50,10 +52,10 @@ func (c *change) denial(k policy.Key) *Denial {
 	case policy.KindService:
 		return c.service(k)
 	case policy.KindAuthenticationPolicy, policy.KindAuthorizationPolicy:
-		if c.owns(k) {
-			return nil
+		if c.actor.Has(Operator) || !c.owns(k) {
+			return c.needs("", Operator)
 		}
-		return c.needs("", Operator)
+		return c.givesSecrets(k)
 	}
 	return &Denial{Message: "no role may change this kind"}
 }

@@ -101,6 +101,25 @@ func TestNoChangeGivesMore(t *testing.T) {
 	}
 }
 
+// The services with roles, looked up at once, are those that have one when each is
+// looked up.
+func TestServicesWithRoles(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawState(t, "")
+		for _, r := range s {
+			if b := r.GetRoleBinding(); b != nil && rapid.IntRange(0, 3).Draw(t, "no role") == 0 {
+				b.Role = policyv1.RoleBindingSpec_ROLE_UNSPECIFIED
+			}
+		}
+		all := ServicesWithRoles(s)
+		for _, name := range append(pool, "nobody", "") {
+			if got := RolesOfService(s, name); all[name] != (len(got) > 0) {
+				t.Fatalf("ServicesWithRoles = %v, RolesOfService(%s) = %v in\n%v", all, name, got, s)
+			}
+		}
+	})
+}
+
 // gives says what an actor would gain by a change of one resource, or "".
 func gives(a Actor, before, after policy.State, k policy.Key) string {
 	spec := func(s policy.State) *policyv1.ServiceSpec { return s.Service(k.Name) }

@@ -205,18 +205,6 @@ func TestBearer(t *testing.T) {
 			t.Errorf("Bearer(%q) = %q, %v; want %q, %v", tt.headers, got, err, tt.want, tt.err)
 		}
 	}
-	for _, tt := range []struct {
-		a, b string
-		same bool
-	}{{"a", "a", true}, {"a", "b", false}, {"", "", false}, {"a", "", false}, {"", "a", false}, {"ab", "a", false}} {
-		if got := SameSecret(tt.a, tt.b); got != tt.same {
-			t.Errorf("SameSecret(%q, %q) = %v", tt.a, tt.b, got)
-		}
-	}
-	got := []string{SourceOf("10.0.0.1:7"), SourceOf("[::1]:7"), SourceOf("@"), SourceOf("")}
-	if diff := cmp.Diff([]string{"10.0.0.1", "::1", "", ""}, got); diff != "" {
-		t.Errorf("SourceOf -want +got:\n%s", diff)
-	}
 }
 
 // Whatever is in the header: what is taken for a token has no blank, and stands in it.

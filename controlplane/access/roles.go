@@ -22,6 +22,20 @@ func RolesOfService(state policy.State, service string) []Role {
 	return rolesOf(bindings(state), (&Evidence{Services: []string{service}}).is)
 }
 
+// ServicesWithRoles are the services that have a role: those that RolesOfService
+// gives any for. It looks through the state once.
+func ServicesWithRoles(state policy.State) map[string]bool {
+	out := map[string]bool{}
+	for _, b := range bindings(state) {
+		for _, s := range b.GetSubjects() {
+			if s.GetService() != "" && slices.Contains(inOrder, b.GetRole()) {
+				out[s.GetService()] = true
+			}
+		}
+	}
+	return out
+}
+
 // bindings are all RoleBindings, in order. They are few, the state is large.
 func bindings(state policy.State) []*policyv1.RoleBindingSpec {
 	var out []*policyv1.RoleBindingSpec
@@ -30,6 +44,9 @@ func bindings(state policy.State) []*policyv1.RoleBindingSpec {
 	}
 	return out
 }
+
+// inOrder are all roles that there are.
+var inOrder = roles{Viewer, Operator, SecurityOfficer, ServiceOwner}
 
 // rolesOf gathers the roles of whoever is one of the subjects, each role once.
 func rolesOf(all []*policyv1.RoleBindingSpec, is func(*policyv1.RoleSubject) bool) []Role {
@@ -40,7 +57,7 @@ func rolesOf(all []*policyv1.RoleBindingSpec, is func(*policyv1.RoleSubject) boo
 		}
 	}
 	var out []Role
-	for _, role := range []policyv1.RoleBindingSpec_Role{Viewer, Operator, SecurityOfficer, ServiceOwner} {
+	for _, role := range inOrder {
 		services, has := found[role]
 		if !has {
 			continue

@@ -113,11 +113,17 @@ func denied(err error) error {
 	return status.Error(codes.PermissionDenied, err.Error())
 }
 
+// NoteRefused hands on and logs what another API that is mounted here refused the
+// actor of ctx for want of a role. Method and reason are in words of that API alone.
+func (s *Server) NoteRefused(ctx context.Context, method, reason string) {
+	a := access.From(ctx)
+	s.refused(a.Name, a.Source, method, reason)
+}
+
 // noteDenied hands on what was refused for want of a role.
 func (s *Server) noteDenied(ctx context.Context, method string, err error) {
 	if st := status.Convert(err); st.Code() == codes.PermissionDenied || st.Code() == codes.Unauthenticated {
-		a := access.From(ctx)
-		s.refused(a.Name, a.Source, method, st.Message())
+		s.NoteRefused(ctx, method, st.Message())
 	}
 }
 

@@ -47,8 +47,8 @@ func TestEntries(t *testing.T) {
 	call(s.RevokeAdminToken(by("officer"), &adminv1.RevokeAdminTokenRequest{}))
 	call(s.CreateAdminToken(by("officer"), &adminv1.CreateAdminTokenRequest{}))
 	want := []audit.Entry{
-		done("owner", "CreateJoinToken", "created join token of Service/a"),
-		done("operator", "RevokeJoinToken", "revoked join token ja of Service/a"),
+		done("owner", "CreateJoinToken", "created join token a/x"),
+		done("operator", "RevokeJoinToken", "revoked join token a/ja"),
 		done("officer", "RevokeInstances", "revoked all instances of Service/a"),
 		done("owner", "RevokeInstances", "revoked instance a/i", "revoked instance a/j"),
 		done("owner", "DeleteClientSecret", "deleted client secret a/sa"),
@@ -236,5 +236,20 @@ func TestRotateKEKPrecondition(t *testing.T) {
 	wantError(t, err, codes.FailedPrecondition, "put the new key in front")
 	if len(refused) != 1 || refused[0].Method != "RotateKEK" || refused[0].Reason != "put the new key in front" {
 		t.Errorf("refused: %+v, want the rotation with its reason", refused)
+	}
+}
+
+// What a caller has written gets into the audit shortened, and never with half a
+// character.
+func TestClip(t *testing.T) {
+	for text, want := range map[string]string{
+		"short":                        "short",
+		strings.Repeat("x", 256):       strings.Repeat("x", 256),
+		strings.Repeat("x", 257):       strings.Repeat("x", 256) + "...",
+		"x" + strings.Repeat("é", 200): "x" + strings.Repeat("é", 127) + "...",
+	} {
+		if got := clip(text); got != want {
+			t.Errorf("clip(%q) = %q, want %q", text, got, want)
+		}
 	}
 }

@@ -31,6 +31,7 @@ func (b *backend) took(e audit.Entry) error {
 }
 
 func (b *backend) CreateJoinToken(_ context.Context, t NewJoinToken, e audit.Entry) (string, *adminv1.JoinToken, error) {
+	e.Subjects = []string{"created join token " + t.Service + "/x"}
 	err := b.took(e)
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -61,9 +61,10 @@ type DataPlanes interface {
 	// Config returns what a node was sent, secrets redacted, or ErrUnknown.
 	Config(node string) (*adminv1.GetDataPlaneConfigResponse, error)
 	// Progress says how far a revision has come; Done is set when the data
-	// planes of all services that it touched, and of those named, have it. The
-	// channel is closed when the answer may differ.
-	Progress(revision int64, services []string) (*adminv1.WaitInSyncResponse, <-chan struct{})
+	// planes of all services that it touched, and of those named, have it. With
+	// only it is about those named and no others. The channel is closed when the
+	// answer may differ.
+	Progress(revision int64, services []string, only bool) (*adminv1.WaitInSyncResponse, <-chan struct{})
 }
 
 // Preview looks ahead at a change. It is asked only about a state without other
@@ -79,8 +80,10 @@ type Preview interface {
 // Issuer is the built-in security token service.
 type Issuer interface {
 	// CreateClientSecret returns the client id and the secret. The entry is written
-	// with the secret; its ID may be added to the subjects.
-	CreateClientSecret(ctx context.Context, service string, e audit.Entry) (id, secret string, err error)
+	// with the secret, which becomes its subject. ErrUnknown says that the service is
+	// gone, ErrConflict that the resources have changed since revision judged, by
+	// which the actor may make it, and nothing was made.
+	CreateClientSecret(ctx context.Context, service string, judged int64, e audit.Entry) (id, secret string, err error)
 	// IssueToken issues what the token endpoint would, once the entry is written. A
 	// *Refusal is the caller's fault.
 	IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest, e audit.Entry) (*adminv1.IssueTokenResponse, error)

@@ -33,6 +33,9 @@ func (s *Server) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1
 		return nil, status.Error(codes.InvalidArgument, "the documents hold no resource")
 	}
 	return s.write(ctx, "Apply", req.GetDryRun(), func(state policy.State) (*plan, error) {
+		if err := mayName(ctx, state, objects, nil); err != nil {
+			return nil, err
+		}
 		p := newPlan(state)
 		p.dryRun = req.GetDryRun()
 		p.faults = slices.Clone(faults)
@@ -40,6 +43,9 @@ func (s *Server) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1
 			return nil, err
 		}
 		if req.GetPrune() {
+			if err := mayPrune(ctx, state); err != nil {
+				return nil, err
+			}
 			p.prune(objects, req.GetPruneSelector())
 		}
 		for _, o := range objects {
@@ -56,7 +62,14 @@ func (s *Server) Delete(ctx context.Context, req *adminv1.DeleteRequest) (*admin
 	if err := s.meets(ctx, adminv1.AdminService_Delete_FullMethodName); err != nil {
 		return nil, err
 	}
+	var keys []policy.Key
+	for _, ref := range req.GetReferences() {
+		keys = append(keys, referred(ref))
+	}
 	resp, err := s.write(ctx, "Delete", false, func(state policy.State) (*plan, error) {
+		if err := mayName(ctx, state, nil, keys); err != nil {
+			return nil, err
+		}
 		p := newPlan(state)
 		for _, ref := range req.GetReferences() {
 			if err := p.remove(ref); err != nil {
@@ -92,7 +105,7 @@ func (s *Server) write(ctx context.Context, method string, dryRun bool, make fun
 			return nil, err
 		}
 		resp := &adminv1.ApplyResponse{Revision: base, Changes: p.changes(), Warnings: p.warnings, Generated: p.generated}
-		resp.Services = s.Preview.Concerns(p.before, p.after, slices.Concat(p.given, p.changed()))
+		resp.Services = sees(ctx, s.Preview.Concerns(p.before, p.after, slices.Concat(p.given, p.changed())))
 		if dryRun || len(steps) == 0 {
 			return resp, nil
 		}

@@ -33,6 +33,9 @@ func (s *Server) change(ctx context.Context, method string, put []*policyv1.Reso
 		return nil, err
 	}
 	return s.write(ctx, method, false, func(state policy.State) (*plan, error) {
+		if err := mayName(ctx, state, objects, remove); err != nil {
+			return nil, err
+		}
 		p := newPlan(state)
 		for _, o := range objects {
 			if o.Resource.GetMetadata().GetRevision() == 0 && state[o.Key] != nil {

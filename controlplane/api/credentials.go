@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,12 +17,13 @@ func (s *Server) CreateClientSecret(ctx context.Context, req *adminv1.CreateClie
 	if err := s.allow(ctx, method, req.GetService()); err != nil {
 		return nil, err
 	}
-	id, secret, err := s.Issuer.CreateClientSecret(ctx, req.GetService(), entry(ctx, method, "created client secret of Service/"+req.GetService()))
-	if errors.Is(err, ErrUnknown) {
-		return nil, noService(req.GetService())
-	}
+	var id, secret string
+	err := s.judged(ctx, method, req.GetService(), func(judged int64) (err error) {
+		id, secret, err = s.Issuer.CreateClientSecret(ctx, req.GetService(), judged, entry(ctx, method))
+		return err
+	})
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
+		return nil, err
 	}
 	s.Logger.Info("client secret created", "service", req.GetService())
 	return &adminv1.CreateClientSecretResponse{ClientId: id, ClientSecret: secret}, nil
@@ -84,7 +86,7 @@ func (s *Server) IssueToken(ctx context.Context, req *adminv1.IssueTokenRequest)
 func clip(text string) string {
 	const most = 256
 	if len(text) > most {
-		return text[:most] + "..."
+		return strings.ToValidUTF8(text[:most], "") + "..."
 	}
 	return text
 }

@@ -16,7 +16,7 @@ import (
 // the given resources is as it was.
 func (p *plan) changes() []*adminv1.Change {
 	var out []*adminv1.Change
-	for _, k := range p.keys() {
+	for _, k := range p.touched() {
 		before, after := p.before[k], p.after[k]
 		c := &adminv1.Change{Kind: string(k.Kind), Name: k.Name}
 		switch {
@@ -24,8 +24,6 @@ func (p *plan) changes() []*adminv1.Change {
 			c.Action = adminv1.Change_CREATED
 		case after == nil:
 			c.Action = adminv1.Change_DELETED
-		case before == after:
-			continue // not part of the plan
 		case proto.Equal(before, after):
 			c.Action = adminv1.Change_UNCHANGED
 		default:

@@ -46,6 +46,12 @@ func seen[T interface{ GetService() string }](ctx context.Context, list []T) []T
 	return slices.DeleteFunc(slices.Clone(list), func(e T) bool { return !a.Sees(e.GetService()) })
 }
 
+// sees leaves the services that the caller may see.
+func sees(ctx context.Context, services []string) []string {
+	a := access.From(ctx)
+	return slices.DeleteFunc(slices.Clone(services), func(name string) bool { return !a.Sees(name) })
+}
+
 // CreateJoinToken implements adminv1.AdminServiceServer.
 func (s *Server) CreateJoinToken(ctx context.Context, req *adminv1.CreateJoinTokenRequest) (*adminv1.CreateJoinTokenResponse, error) {
 	const method = adminv1.AdminService_CreateJoinToken_FullMethodName
@@ -64,13 +70,15 @@ func (s *Server) CreateJoinToken(ctx context.Context, req *adminv1.CreateJoinTok
 	if err := s.mustBeThere(req.GetService(), 0); err != nil || req.GetService() == "" {
 		return nil, noService(req.GetService())
 	}
-	e := entry(ctx, method, "created join token of Service/"+req.GetService())
-	token, kept, err := s.Enrolments.CreateJoinToken(ctx, NewJoinToken{Service: req.GetService(), Uses: uses, TTL: ttl, CreatedBy: e.Actor}, e)
-	if errors.Is(err, ErrUnknown) {
-		return nil, noService(req.GetService())
-	}
+	e := entry(ctx, method)
+	var token string
+	var kept *adminv1.JoinToken
+	err := s.judged(ctx, method, req.GetService(), func(judged int64) (err error) {
+		token, kept, err = s.Enrolments.CreateJoinToken(ctx, NewJoinToken{Service: req.GetService(), Uses: uses, TTL: ttl, CreatedBy: e.Actor, Judged: judged}, e)
+		return err
+	})
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
+		return nil, err
 	}
 	s.Logger.Info("join token created", "service", req.GetService(), "id", kept.GetId(), "actor", e.Actor)
 	return &adminv1.CreateJoinTokenResponse{Token: token, JoinToken: kept}, nil
@@ -92,7 +100,7 @@ func (s *Server) ListJoinTokens(ctx context.Context, req *adminv1.ListJoinTokens
 }
 
 // RevokeJoinToken implements adminv1.AdminServiceServer. Whose token it is decides
-// who may, and who may not see it is not told that it is there.
+// who may, and who may not see it is not told that it is there; the audit is.
 func (s *Server) RevokeJoinToken(ctx context.Context, req *adminv1.RevokeJoinTokenRequest) (*adminv1.RevokeJoinTokenResponse, error) {
 	const method = adminv1.AdminService_RevokeJoinToken_FullMethodName
 	if err := s.meets(ctx, method); err != nil {
@@ -103,14 +111,14 @@ func (s *Server) RevokeJoinToken(ctx context.Context, req *adminv1.RevokeJoinTok
 	}
 	unknown := status.Errorf(codes.NotFound, "there is no join token %q", clip(req.GetId()))
 	service, err := s.Enrolments.JoinTokenService(ctx, req.GetId())
-	if err == nil && !access.From(ctx).Sees(service) {
-		return nil, unknown
-	}
 	if err == nil {
-		if err := s.allow(ctx, method, service); err != nil {
+		if err := s.allow(ctx, method, service); err != nil && !access.From(ctx).Sees(service) {
+			s.noteDenied(ctx, shortName(method), err)
+			return nil, unknown
+		} else if err != nil {
 			return nil, err
 		}
-		err = s.Enrolments.RevokeJoinToken(ctx, req.GetId(), entry(ctx, method, "revoked join token "+req.GetId()+" of Service/"+service))
+		err = s.Enrolments.RevokeJoinToken(ctx, req.GetId(), entry(ctx, method, "revoked join token "+service+"/"+req.GetId()))
 	}
 	if errors.Is(err, ErrUnknown) {
 		return nil, unknown

@@ -17,6 +17,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/internal/failures"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -187,10 +188,10 @@ func identify(r *http.Request) (access.Actor, error) {
 	if err != nil {
 		return access.Actor{}, err
 	}
-	if token != "" && !access.SameSecret(token, adminToken) {
+	if token != "" && token != adminToken {
 		return access.Actor{}, access.BadCredential
 	}
-	return access.Resolve(policy.State{}, access.Evidence{Source: access.SourceOf(r.RemoteAddr), AdminToken: token != ""})
+	return access.Resolve(policy.State{}, access.Evidence{Source: failures.SourceOf(r.RemoteAddr), AdminToken: token != ""})
 }
 
 const adminToken = "wwat_0123456789"

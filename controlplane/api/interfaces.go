@@ -9,11 +9,11 @@ import (
 )
 
 // Enrolments are the instances of services, and what they enrol with. Each entry
-// is written with the change; what was made, such as an ID, may be added to its
-// subjects.
+// is written with the change; a join token that was made becomes its subject.
 type Enrolments interface {
 	// CreateJoinToken returns the text of the token, which is shown once. ErrUnknown
-	// says that the service is gone.
+	// says that the service is gone, ErrConflict that the resources have changed since
+	// revision t.Judged, and nothing was made.
 	CreateJoinToken(ctx context.Context, t NewJoinToken, e audit.Entry) (token string, kept *adminv1.JoinToken, err error)
 	// ListJoinTokens lists those of a service, or of all.
 	ListJoinTokens(ctx context.Context, service string) ([]*adminv1.JoinToken, error)
@@ -37,6 +37,8 @@ type NewJoinToken struct {
 	TTL     time.Duration
 	// CreatedBy is the name of the actor.
 	CreatedBy string
+	// Judged is the revision of the resources by which the actor may make it.
+	Judged int64
 }
 
 // Secrets are the client secrets of services, without what is secret of them.

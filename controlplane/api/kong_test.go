@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/watchword-mesh/watchword/controlplane/access"
+	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/kong"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -27,6 +30,7 @@ func kongOf(s *Server, roles ...policyv1.RoleBindingSpec_Role) func(method, targ
 		}{s.Configuration, s},
 		MayRead:        func(ctx context.Context) bool { return access.From(ctx).SeesAll() },
 		MayReadSecrets: func(ctx context.Context) bool { return access.From(ctx).MayReadSecrets() },
+		Refused:        s.NoteRefused,
 		NewUID:         s.NewUID, NewSecret: s.NewSecret, Now: time.Now,
 	})
 	return func(method, target, form string) (int, string) {
@@ -83,5 +87,33 @@ func TestKongCreatesOnly(t *testing.T) {
 	}
 	if names := fmt.Sprint(m.state.Keys()); !strings.Contains(names, "Consumer/bob-") {
 		t.Errorf("stored are %s, want another name for bob", names)
+	}
+}
+
+// Who may not see consumers is refused in the audit too, once for each attempt, with
+// nothing of the path.
+func TestKongRefusalsAreNoted(t *testing.T) {
+	s, _ := open(t)
+	refused := recorded(s)
+	owner, viewer := kongOf(s, access.ServiceOwner), kongOf(s, access.Viewer)
+	want := []string{}
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} {
+		if code, _ := owner(method, "/jwts/a-secret-key", "username=bob"); code != http.StatusForbidden {
+			t.Errorf("%s by an owner: %d, want 403", method, code)
+		}
+		want = append(want, strings.TrimSuffix("kong "+method, " BREW"))
+	}
+	if code, _ := viewer("POST", "/consumers", "username=bob"); code != http.StatusForbidden {
+		t.Errorf("POST by a viewer: %d, want 403", code)
+	}
+	var got []string
+	for _, e := range refused() {
+		got = append(got, e.Method)
+		if e.Actor != "token:corp/alice" || e.Outcome != audit.Refused || e.Reason == "" || strings.Contains(fmt.Sprint(e), "secret") {
+			t.Errorf("handed on %+v", e)
+		}
+	}
+	if diff := cmp.Diff(append(want, "kong POST /consumers"), got); diff != "" {
+		t.Errorf("handed on -want +got:\n%s", diff)
 	}
 }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -23,6 +22,9 @@ type plan struct {
 	// What was made because the documents leave it out.
 	generated []*adminv1.Generated
 	dryRun    bool
+	// What touched found.
+	keys    []policy.Key
+	settled bool
 	// The resources to show for a dry run in place of those in after.
 	shown map[policy.Key]*policyv1.Resource
 }
@@ -54,8 +56,12 @@ func (p *plan) keepBuiltin(o *policy.Object, r, old *policyv1.Resource) {
 	}
 }
 
+func referred(ref *adminv1.Reference) policy.Key {
+	return policy.Key{Kind: kindOf(ref.GetKind()), Name: ref.GetName()}
+}
+
 func (p *plan) remove(ref *adminv1.Reference) error {
-	k := policy.Key{Kind: kindOf(ref.GetKind()), Name: ref.GetName()}
+	k := referred(ref)
 	old := p.before[k]
 	switch {
 	case old == nil:
@@ -132,19 +138,41 @@ func overlap(a, b string) bool {
 	return part(a, b) || part(b, a)
 }
 
+// touched are the keys of what the plan is about, in order: few, where the state is
+// large. What is equal to what is stored is among them. It looks through the state
+// once: ask when the plan is complete.
+func (p *plan) touched() []policy.Key {
+	if p.settled {
+		return p.keys
+	}
+	var keys []policy.Key
+	for k, r := range p.after {
+		if p.before[k] != r {
+			keys = append(keys, k)
+		}
+	}
+	for k := range p.before {
+		if p.after[k] == nil {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, policy.Key.Compare)
+	p.keys, p.settled = keys, true
+	return keys
+}
+
 // writes returns what must be stored: puts in the order in which each step is
 // valid, deletions in the reverse.
 func (p *plan) writes() (puts []*policyv1.Resource, removes []policy.Key) {
-	for _, k := range p.after.Keys() {
-		if !proto.Equal(p.before[k], p.after[k]) {
-			puts = append(puts, p.after[k])
-		}
-	}
-	for _, k := range slices.Backward(p.before.Keys()) {
-		if p.after[k] == nil {
+	for _, k := range p.touched() {
+		switch after := p.after[k]; {
+		case after == nil:
 			removes = append(removes, k)
+		case !proto.Equal(p.before[k], after):
+			puts = append(puts, after)
 		}
 	}
+	slices.Reverse(removes)
 	return puts, removes
 }
 
@@ -155,11 +183,4 @@ func (p *plan) changed() []policy.Key {
 		keys = append(keys, policy.KeyOf(r))
 	}
 	return keys
-}
-
-// keys are those of before and after, in order.
-func (p *plan) keys() []policy.Key {
-	all := p.before.Clone()
-	maps.Copy(all, p.after)
-	return all.Keys()
 }

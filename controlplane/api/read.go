@@ -87,14 +87,22 @@ func (s *Server) ListDataPlanes(ctx context.Context, req *adminv1.ListDataPlanes
 }
 
 // GetDataPlaneConfig implements adminv1.AdminServiceServer. Who may not see the
-// service of a node is not told that it is there.
+// service of a node is not told that it is there; the audit is.
 func (s *Server) GetDataPlaneConfig(ctx context.Context, req *adminv1.GetDataPlaneConfigRequest) (*adminv1.GetDataPlaneConfigResponse, error) {
-	if err := s.meets(ctx, adminv1.AdminService_GetDataPlaneConfig_FullMethodName); err != nil {
+	const method = adminv1.AdminService_GetDataPlaneConfig_FullMethodName
+	if err := s.meets(ctx, method); err != nil {
 		return nil, err
 	}
 	resp, err := s.DataPlanes.Config(req.GetNode())
-	if actor := access.From(ctx); !actor.SeesAll() && (err != nil || !actor.Sees(resp.GetDataPlane().GetService())) {
-		err = ErrUnknown
+	if actor := access.From(ctx); !actor.SeesAll() {
+		// What this service is called is for the audit alone.
+		hidden := s.allow(ctx, method, resp.GetDataPlane().GetService())
+		if err == nil {
+			s.noteDenied(ctx, shortName(method), hidden)
+		}
+		if hidden != nil || err != nil {
+			err = ErrUnknown
+		}
 	}
 	if errors.Is(err, ErrUnknown) {
 		return nil, status.Errorf(codes.NotFound, "no data plane %q is connected; `watchword status` lists those that are", req.GetNode())
@@ -125,10 +133,11 @@ func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerSt
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), timeout)
 	defer cancel()
+	only := !access.From(ctx).SeesAll() // how many there are of others is not for an owner
 	began := s.written.since(req.GetRevision(), time.Now())
 	reported := time.Time{}
 	for {
-		resp, changed := s.DataPlanes.Progress(req.GetRevision(), req.GetServices())
+		resp, changed := s.DataPlanes.Progress(req.GetRevision(), req.GetServices(), only)
 		resp.Waiting = seen(ctx, resp.GetWaiting())
 		resp.Elapsed = durationpb.New(time.Since(began))
 		if resp.GetDone() || time.Since(reported) >= reportPause {

@@ -129,7 +129,7 @@ type ledger struct {
 	changed chan struct{}
 }
 
-func (l *ledger) Progress(int64, []string) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
+func (l *ledger) Progress(int64, []string, bool) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return &adminv1.WaitInSyncResponse{Total: l.now.GetTotal(), InSync: l.now.GetInSync(), Done: l.now.GetDone()}, l.changed

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/watchword-mesh/watchword/controlplane/access"
+	"github.com/watchword-mesh/watchword/internal/failures"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
 
@@ -87,7 +88,7 @@ func (s *Server) split(g *grpc.Server, rest http.Handler) http.Handler {
 		isGRPC := r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 		actor, err := s.identify(r)
 		if err != nil {
-			s.refused("", access.SourceOf(r.RemoteAddr), attempted(r, isGRPC), err.Error())
+			s.refused("", failures.SourceOf(r.RemoteAddr), attempted(r, isGRPC), err.Error())
 			refuse(w, isGRPC, codes.Unauthenticated, hint(err))
 			return
 		}

@@ -268,14 +268,14 @@ func (p *planes) Config(node string) (*adminv1.GetDataPlaneConfigResponse, error
 	return nil, ErrUnknown
 }
 
-func (p *planes) Progress(int64, []string) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
+func (p *planes) Progress(int64, []string, bool) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
 	return &adminv1.WaitInSyncResponse{Total: 1, InSync: 1, Done: true}, nil
 }
 
 // secrets is an Issuer that knows the service "a".
 type secrets struct{}
 
-func (secrets) CreateClientSecret(_ context.Context, service string, _ audit.Entry) (string, string, error) {
+func (secrets) CreateClientSecret(_ context.Context, service string, _ int64, _ audit.Entry) (string, string, error) {
 	switch service {
 	case "a":
 		return "a", "s3cret", nil

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -17,8 +18,11 @@ func (mixed) List(string) ([]*adminv1.DataPlane, int64) {
 	return []*adminv1.DataPlane{{Node: "na", Service: "a"}, {Node: "nb", Service: "b"}}, 7
 }
 
-func (mixed) Progress(int64, []string) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
+func (mixed) Progress(_ int64, _ []string, only bool) (*adminv1.WaitInSyncResponse, <-chan struct{}) {
 	list, _ := mixed{}.List("")
+	if only {
+		return &adminv1.WaitInSyncResponse{Total: 1, Waiting: list[:1], Done: true}, nil
+	}
 	return &adminv1.WaitInSyncResponse{Total: 2, Waiting: list, Done: true}, nil
 }
 
@@ -114,10 +118,11 @@ func TestOwnerWaits(t *testing.T) {
 		err := s.WaitInSync(&adminv1.WaitInSyncRequest{Services: tt.services}, &sent{ctx: by(tt.who)})
 		wantError(t, err, codes.PermissionDenied, tt.want)
 	}
-	for who, want := range map[string]string{"owner": "a", "viewer": "a b"} {
+	for who, want := range map[string]string{"owner": "1: a", "viewer": "2: a b"} {
 		stream := &reports{sent: sent{ctx: by(who)}}
-		if err := s.WaitInSync(&adminv1.WaitInSyncRequest{Services: []string{"a"}}, stream); err != nil || servicesOf(stream.last.GetWaiting()) != want {
-			t.Errorf("%s waits and is told of %q, %v; want %q", who, servicesOf(stream.last.GetWaiting()), err, want)
+		err := s.WaitInSync(&adminv1.WaitInSyncRequest{Services: []string{"a"}}, stream)
+		if got := fmt.Sprintf("%d: %s", stream.last.GetTotal(), servicesOf(stream.last.GetWaiting())); err != nil || got != want {
+			t.Errorf("%s waits and is told of %q, %v; want %q", who, got, err, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,9 +22,13 @@ type consumer struct {
 	resource *policyv1.Resource
 	// In the order of their ids.
 	credentials []*credential
+	// at orders lists, and is where a page ends.
+	at string
 }
 
 func (c *consumer) spec() *policyv1.ConsumerSpec { return c.resource.GetConsumer() }
+func (c *consumer) name() string                 { return c.resource.GetMetadata().GetName() }
+func (c *consumer) place() string                { return c.at }
 
 // credential is one of a consumer's.
 type credential struct {
@@ -31,15 +36,19 @@ type credential struct {
 	of *consumer
 	// index in the resource.
 	index int
+	at    string
 	*policyv1.Credential
 }
+
+func (c *credential) name() string  { return c.of.name() }
+func (c *credential) place() string { return c.at }
 
 // directory finds what a state holds by what Kong names it. Lists are in the
 // order of their ids; what manifests give twice is found once, by the name of
 // its resource.
 type directory struct {
 	state       policy.State
-	revision    int64
+	byName      map[string]*consumer
 	consumers   []*consumer
 	credentials []*credential
 
@@ -47,27 +56,77 @@ type directory struct {
 	credentialByID, byKey                map[string]*credential
 }
 
-func newDirectory(state policy.State, revision int64) *directory {
-	d := &directory{state: state, revision: revision,
-		consumerByID: map[string]*consumer{}, byUsername: map[string]*consumer{}, byCustomID: map[string]*consumer{},
-		credentialByID: map[string]*credential{}, byKey: map[string]*credential{}}
-	for _, k := range state.Keys() {
-		if k.Kind == policy.KindConsumer {
-			d.add(newConsumer(state[k]))
-		}
+// isOf says whether the directory is of a state: the very same one, since a state is
+// not changed once it is shared, and many revisions share one.
+func (d *directory) isOf(state policy.State) bool {
+	return d != nil && reflect.ValueOf(d.state).UnsafePointer() == reflect.ValueOf(state).UnsafePointer()
+}
+
+// newDirectory makes the directory of a state. Of an earlier one, which may be nil,
+// it keeps what is made of resources that are still the same.
+func newDirectory(state policy.State, since *directory) *directory {
+	if since == nil {
+		since = &directory{}
 	}
-	slices.SortFunc(d.consumers, func(a, b *consumer) int { return strings.Compare(a.place(), b.place()) })
-	slices.SortFunc(d.credentials, func(a, b *credential) int { return strings.Compare(a.place(), b.place()) })
+	d := &directory{state: state, byName: make(map[string]*consumer, len(since.byName)+1)}
+	var fresh []*consumer
+	for k, r := range state {
+		if k.Kind != policy.KindConsumer {
+			continue
+		}
+		one := since.byName[k.Name]
+		if one == nil || one.resource != r {
+			one = newConsumer(r)
+			fresh = append(fresh, one)
+		}
+		d.byName[k.Name] = one
+	}
+	if len(fresh) == 0 && len(d.byName) == len(since.byName) {
+		same := *since
+		same.state = state
+		return &same
+	}
+	d.list(since, fresh)
+	d.index()
 	return d
 }
 
+// list makes the sorted lists: the earlier ones without what is gone, and with what
+// is fresh.
+func (d *directory) list(since *directory, fresh []*consumer) {
+	var credentials []*credential
+	for _, one := range fresh {
+		credentials = append(credentials, one.credentials...)
+	}
+	d.consumers = merged(since.consumers, fresh, func(one *consumer) bool { return d.byName[one.name()] == one })
+	d.credentials = merged(since.credentials, credentials, func(one *credential) bool { return d.byName[one.name()] == one.of })
+}
+
+// merged is what is kept of a sorted list, and more, in order.
+func merged[T interface{ place() string }](list, more []T, keep func(T) bool) []T {
+	slices.SortStableFunc(more, byPlace)
+	out := make([]T, 0, len(list)+len(more))
+	for _, one := range list {
+		for len(more) > 0 && byPlace(more[0], one) < 0 {
+			out, more = append(out, more[0]), more[1:]
+		}
+		if keep(one) {
+			out = append(out, one)
+		}
+	}
+	return append(out, more...)
+}
+
+func byPlace[T interface{ place() string }](a, b T) int { return strings.Compare(a.place(), b.place()) }
+
 func newConsumer(r *policyv1.Resource) *consumer {
 	c := &consumer{resource: r, id: cmp.Or(r.GetConsumer().GetId(), r.GetMetadata().GetUid(), derivedID(r.GetMetadata().GetName()))}
+	c.at = c.id + "\x00" + c.name()
 	for i, stored := range r.GetConsumer().GetCredentials() {
 		id := cmp.Or(stored.GetId(), derivedID(c.id, stored.GetKey()))
-		c.credentials = append(c.credentials, &credential{id: id, of: c, index: i, Credential: stored})
+		c.credentials = append(c.credentials, &credential{id: id, of: c, index: i, at: id + "\x00" + c.name(), Credential: stored})
 	}
-	slices.SortFunc(c.credentials, func(a, b *credential) int { return strings.Compare(a.place(), b.place()) })
+	slices.SortStableFunc(c.credentials, byPlace)
 	return c
 }
 
@@ -87,27 +146,34 @@ func derivedID(names ...string) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("watchword:"+strings.Join(names, "\x00"))).String()
 }
 
-func (d *directory) add(c *consumer) {
-	d.consumers = append(d.consumers, c)
-	first(d.consumerByID, strings.ToLower(c.id), c)
-	first(d.byUsername, c.spec().GetUsername(), c)
-	first(d.byCustomID, c.spec().GetCustomId(), c)
-	for _, credential := range c.credentials {
-		d.credentials = append(d.credentials, credential)
-		first(d.credentialByID, strings.ToLower(credential.id), credential)
-		first(d.byKey, credential.GetKey(), credential)
+// index makes the maps.
+func (d *directory) index() {
+	n, m := len(d.consumers), len(d.credentials)
+	d.consumerByID, d.byUsername, d.byCustomID = make(map[string]*consumer, n), make(map[string]*consumer, n), make(map[string]*consumer, n)
+	d.credentialByID, d.byKey = make(map[string]*credential, m), make(map[string]*credential, m)
+	for _, c := range d.consumers {
+		first(d.consumerByID, strings.ToLower(c.id), c)
+		first(d.byUsername, c.spec().GetUsername(), c)
+		first(d.byCustomID, c.spec().GetCustomId(), c)
+		for _, one := range c.credentials {
+			first(d.credentialByID, strings.ToLower(one.id), one)
+			first(d.byKey, one.GetKey(), one)
+		}
 	}
 }
 
-func first[T any](index map[string]*T, key string, item *T) {
-	if key != "" && index[key] == nil {
+// first keeps the one whose resource is the first by name.
+func first[T interface {
+	comparable
+	name() string
+}](index map[string]T, key string, item T) {
+	if key == "" {
+		return
+	}
+	if other, there := index[key]; !there || item.name() < other.name() {
 		index[key] = item
 	}
 }
-
-// place orders lists, and is where a page ends.
-func (c *consumer) place() string   { return c.id + "\x00" + c.resource.GetMetadata().GetName() }
-func (c *credential) place() string { return c.id + "\x00" + c.of.resource.GetMetadata().GetName() }
 
 // consumer finds one by id or username; nil if there is none. What looks like an
 // id is one, as in Kong.

@@ -74,6 +74,8 @@ func (c *call) setSecret(of *policyv1.Credential, in *credentialInput, alg strin
 			return true // with what else is said of it, such as that it may be weak
 		}
 	case of.GetKeySet().GetSecret() != nil, of.GetKeySet().GetJwks() != "":
+		keys := of.GetKeySet().GetSecret().GetKeys()
+		in.reread(len(keys) > 0 && keys[0].GetBase64())
 		return false // stays
 	default:
 		// As long as the hash (RFC 7518 section 3.2).
@@ -86,6 +88,14 @@ func (c *call) setSecret(of *policyv1.Credential, in *credentialInput, alg strin
 	return true
 }
 
+// reread refuses to read what is stored in another way: the text of a secret would
+// stay, and stand for other bytes.
+func (in *credentialInput) reread(inBase64 bool) {
+	if in.base64.set() && in.base64.value != inBase64 {
+		in.add("secret_is_base64", "says how a secret is read: give the secret too")
+	}
+}
+
 const needsKey = "failed conditional validation given value of field 'algorithm'"
 
 func setPublicKey(of *policyv1.Credential, in *credentialInput, publicKey, alg string, same bool) {
@@ -96,6 +106,8 @@ func setPublicKey(of *policyv1.Credential, in *credentialInput, publicKey, alg s
 		if (in.publicKey.there && shown) || (before.GetPem() == nil && before.GetJwks() == "") {
 			in.add("rsa_public_key", "required field missing")
 			in.addEntity(needsKey)
+		} else {
+			in.reread(false)
 		}
 		return
 	}

@@ -39,7 +39,7 @@ const (
 // Resources is where consumers are kept.
 type Resources interface {
 	// Current returns the state in force and its revision. The state must not be
-	// changed.
+	// changed; while no resource is, it should be the same map.
 	Current() (policy.State, int64)
 	// Change stores and removes resources, all or nothing, in the name of the
 	// actor in ctx, and returns once Current has them. A put with a revision holds
@@ -59,6 +59,10 @@ type Config struct {
 	// MayReadSecrets says whether the actor may see shared secrets that are stored.
 	// Nil: nobody.
 	MayReadSecrets func(ctx context.Context) bool
+	// Refused is told of each request that was refused for want of MayRead; the
+	// method is such as "kong GET". Those of Change it is not told of: whoever
+	// implements that knows them. Nil is told nothing.
+	Refused func(ctx context.Context, method, reason string)
 	// SecretIsBase64 is how secrets are read of requests that do not say it by
 	// secret_is_base64. In Kong it is a field of the plugin.
 	SecretIsBase64 bool
@@ -87,16 +91,20 @@ func New(c Config) http.Handler {
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
+	if c.Refused == nil {
+		c.Refused = func(context.Context, string, string) {}
+	}
 	return &handler{Config: c, writing: make(chan struct{}, 1)}
 }
 
 // directory returns what the current state holds.
 func (h *handler) directory() *directory {
-	state, revision := h.Resources.Current()
-	if d := h.known.Load(); d != nil && d.revision == revision {
-		return d
+	state, _ := h.Resources.Current()
+	known := h.known.Load()
+	if known.isOf(state) {
+		return known
 	}
-	d := newDirectory(state, revision)
+	d := newDirectory(state, known)
 	h.known.Store(d)
 	return d
 }

@@ -218,3 +218,31 @@ type recorder struct {
 func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
+
+// secret_is_base64 says how the secret beside it is read. Without one it would change
+// nothing, or what the stored text stands for: it is refused, unless it says what is
+// so already.
+func TestBase64NeedsItsSecret(t *testing.T) {
+	const needsSecret = `"secret_is_base64":"says how a secret is read: give the secret too"`
+	const plain, encoded = "0123456789abcdef0123456789abcdef", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+	for _, tt := range []struct {
+		of, patch string
+		code      int
+		want      string
+	}{
+		{"secret=" + plain, "secret_is_base64=true", 400, needsSecret},
+		{"secret=" + plain, "secret_is_base64=true&tags=t", 400, needsSecret},
+		{"secret=" + plain, "secret_is_base64=false&tags=t", 200, `"tags":["t"]`},
+		{"secret=" + plain, "secret_is_base64=true&secret=" + encoded, 200, `"secret_is_base64":true`},
+		{"secret_is_base64=true&secret=" + encoded, "secret_is_base64=true&tags=t", 200, `"secret_is_base64":true`},
+		{"secret_is_base64=true&secret=" + encoded, "secret_is_base64=false", 400, needsSecret},
+		{"secret_is_base64=true", "secret_is_base64=true", 200, `"secret_is_base64":true`},
+	} {
+		h := New(config(store(t, bob)))
+		if code, body := post(t, h, "/consumers/bob/jwt", "key=k&"+tt.of); code != 201 {
+			t.Fatalf("POST %s: %d %s", tt.of, code, body)
+		}
+		code, body := ask(t, h, http.MethodPatch, "/jwts/k", "application/x-www-form-urlencoded", tt.patch)
+		wantAnswer(t, "PATCH "+tt.patch+" of "+tt.of, code, body, tt.code, tt.want)
+	}
+}

@@ -78,6 +78,9 @@ func (k Key) String() string { return string(k.Kind) + "/" + k.Name }
 
 // Compare orders keys by kind, in the order of Kinds, then by name.
 func (k Key) Compare(o Key) int {
+	if k.Kind == o.Kind { // most are: Consumers
+		return cmp.Compare(k.Name, o.Name)
+	}
 	return cmp.Or(cmp.Compare(slices.Index(Kinds, k.Kind), slices.Index(Kinds, o.Kind)), cmp.Compare(k.Name, o.Name))
 }
 

@@ -71,7 +71,7 @@ func (s *Store) putJoinToken(t JoinToken) (clientv3.Op, error) {
 }
 
 // AddJoinToken stores a new join token. Without its service it is ErrNoService.
-func (s *Store) AddJoinToken(ctx context.Context, t JoinToken, entry audit.Entry) error {
+func (s *Store) AddJoinToken(ctx context.Context, t JoinToken, entry audit.Entry, conditions ...Condition) error {
 	if t.Uses < 1 || t.Uses > MaxJoinTokenUses {
 		return fmt.Errorf("a join token is for 1 to %d instances, not %d: make several", MaxJoinTokenUses, t.Uses)
 	}
@@ -79,7 +79,7 @@ func (s *Store) AddJoinToken(ctx context.Context, t JoinToken, entry audit.Entry
 	if err != nil {
 		return err
 	}
-	_, err = s.write(ctx, entry, []clientv3.Cmp{exists(s.serviceKey(t.Service)), unchanged(s.joinTokenKey(t.Service, t.ID), 0)}, put)
+	_, err = s.write(ctx, entry, s.and(conditions, exists(s.serviceKey(t.Service)), unchanged(s.joinTokenKey(t.Service, t.ID), 0)), put)
 	if errors.Is(err, ErrConflict) {
 		err = s.orNoService(ctx, t.Service, err)
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/watchword-mesh/watchword/controlplane/audit"
+	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -91,5 +93,32 @@ func TestLoadLeavesOutJoinTokens(t *testing.T) {
 	want := []string{"config/.fence", "config/Service/a", "instances/a/i1", "secrets/a/1"}
 	if !cmp.Equal(names, want) {
 		t.Errorf("Load reads %v, want %v", names, want)
+	}
+}
+
+// What is to hold only as long as no resource is written is refused after one was,
+// and nothing is stored; what is no resource doesn't count.
+func TestResourcesAt(t *testing.T) {
+	s := openTest(t, t.TempDir(), testKEK(t))
+	first := mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a", "x")}})
+	add := func(id string, at int64) (token, secret error) {
+		_, secret = s.AddSecret(t.Context(), clientauth.Secret{ID: id, Service: "a"}, entry("CreateClientSecret"), ResourcesAt(at))
+		return s.AddJoinToken(t.Context(), joinToken("a", id, 1), entry("CreateJoinToken"), ResourcesAt(at)), secret
+	}
+	for i := range 2 { // a token and a secret are no resources
+		if token, secret := add(strconv.Itoa(i), first); token != nil || secret != nil {
+			t.Errorf("at the revision of the last resource: %v, %v", token, secret)
+		}
+	}
+	second := mustCommit(t, s, Change{Put: []*policyv1.Resource{service("b", "x")}})
+	if token, secret := add("3", second-1); !errors.Is(token, ErrConflict) || !errors.Is(secret, ErrConflict) {
+		t.Errorf("after another resource: %v, %v; want ErrConflict", token, secret)
+	}
+	if list, err := s.ListJoinTokens(t.Context(), "a"); err != nil || len(list) != 2 {
+		t.Errorf("join tokens %v, %v; want two", list, err)
+	}
+	third := mustCommit(t, s, Change{Delete: []policy.Key{{Kind: policy.KindService, Name: "a"}}})
+	if token, secret := add("4", third); !errors.Is(token, ErrNoService) || !errors.Is(secret, ErrNoService) {
+		t.Errorf("without the service: %v, %v; want ErrNoService", token, secret)
 	}
 }

@@ -11,15 +11,15 @@ import (
 )
 
 // AddSecret stores a client secret. Without its service it is ErrNoService.
-func (s *Store) AddSecret(ctx context.Context, secret clientauth.Secret, entry audit.Entry) (int64, error) {
+func (s *Store) AddSecret(ctx context.Context, secret clientauth.Secret, entry audit.Entry, conditions ...Condition) (int64, error) {
 	value, err := encodeJSON(secretRecord(secret))
 	if err != nil {
 		return 0, err
 	}
-	revision, err := s.write(ctx, entry, []clientv3.Cmp{exists(s.serviceKey(secret.Service))},
+	revision, err := s.write(ctx, entry, s.and(conditions, exists(s.serviceKey(secret.Service))),
 		clientv3.OpPut(s.prefix+secretsPrefix+secret.Service+"/"+secret.ID, value))
 	if errors.Is(err, ErrConflict) {
-		err = ErrNoService
+		err = s.orNoService(ctx, secret.Service, err)
 	}
 	return revision, err
 }

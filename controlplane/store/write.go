@@ -118,7 +118,7 @@ func (s *Store) deletions(k policy.Key) ([]clientv3.Op, error) {
 func (s *Store) fenced(ctx context.Context, revision int64, entry audit.Entry, ops []clientv3.Op) (int64, error) {
 	fence := s.prefix + fenceKey
 	now, err := s.write(ctx, entry,
-		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(fence), "<", revision+1)},
+		[]clientv3.Cmp{ResourcesAt(revision)(s)},
 		append(ops, clientv3.OpPut(fence, ""))...)
 	switch {
 	case errors.Is(err, ErrConflict):
