@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -82,6 +83,9 @@ func (e *enrolments) RevokeInstances(ctx context.Context, service string, instan
 	}
 	revoked, tokens, revision, err := e.store.RevokeInstances(ctx, service, instances, entry)
 	resp := &adminv1.RevokeInstancesResponse{Revision: revision, Instances: revoked, JoinTokens: tokens}
+	if err != nil && len(revoked) > 0 {
+		err = fmt.Errorf("only %d of %d instances are revoked: %w", len(revoked), len(instances), err)
+	}
 	if err != nil {
 		return resp, unknown(err)
 	}

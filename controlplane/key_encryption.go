@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,7 +89,7 @@ func (k *keyEncryption) begin(ctx context.Context, e audit.Entry) (next store.Ke
 	case k.config.KEKExec != "":
 		next, err = k.store.PluginKeyring(ctx, k.config.plugin())
 	case k.own() && complete:
-		next, err = k.add()
+		next, err = k.add(current)
 	default:
 		next, err = k.config.keyring(false)
 		if err == nil && complete && next.ID() == current {
@@ -112,12 +113,19 @@ func (k *keyEncryption) complete(ctx context.Context, id string) (bool, error) {
 
 // add makes a key in the data folder, and gives what the file holds then: nothing
 // may be sealed with a key that is not there.
-func (k *keyEncryption) add() (store.Keyring, error) {
+func (k *keyEncryption) add(current string) (store.Keyring, error) {
+	held, err := k.config.keyring(false)
+	if err == nil && !slices.Contains(held.IDs(), current) {
+		err = fmt.Errorf("%s does not hold the key-encryption key %s any more, which everything is sealed with: put it back from a copy before the next start, and rotate then", k.path(), current)
+	}
+	if err != nil {
+		return held, err
+	}
 	added, err := store.AddKEK(k.path())
 	if err != nil {
 		return added, err
 	}
-	held, err := k.config.keyring(false)
+	held, err = k.config.keyring(false)
 	if err == nil && held.ID() != added.ID() {
 		err = fmt.Errorf("nothing was sealed anew, since somebody else has changed %s at the same time: look at it, and rotate again", k.path())
 	}

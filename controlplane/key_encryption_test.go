@@ -199,6 +199,13 @@ func TestRotationBreaksOff(t *testing.T) {
 	if len(got) != 2 || got[0] != beganText || !strings.Contains(got[1], "broke off after 1 of 1 records") {
 		t.Errorf("audit: %v, want that it has begun and broke off", got)
 	}
+	// Another one adds nothing to a file that can't open what there is.
+	if err := k.RotateKEK(t.Context(), byRoot, heard); err == nil || !strings.Contains(err.Error(), "put it back from a copy") {
+		t.Errorf("with a file that lacks the key: %v; want that it has to be put back", err)
+	}
+	if got, _ := os.ReadFile(k.path()); string(got) != string(file) {
+		t.Errorf("the file was written: %s", got)
+	}
 }
 
 // From a file or the environment nothing happens before the new key is there: the

@@ -199,3 +199,23 @@ func TestAuditIsNotWatched(t *testing.T) {
 		}
 	}
 }
+
+// Whatever text comes as an ID, it names a place within the audit or is refused, and
+// the ID of an entry comes back from its name.
+func FuzzAuditID(f *testing.F) {
+	f.Add(newAuditID(noon))
+	f.Add("zzz")
+	f.Add("7fffffffffffffff")
+	f.Fuzz(func(t *testing.T, id string) {
+		name, ok := auditName(id)
+		if !ok {
+			return
+		}
+		if name >= auditEnd {
+			t.Errorf("%q is named %q, which is behind all entries", id, name)
+		}
+		if again, ok := auditName(auditID(name)); !ok || again != name {
+			t.Errorf("%q is named %q, and from its ID %q", id, name, again)
+		}
+	})
+}
