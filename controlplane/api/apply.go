@@ -100,7 +100,7 @@ func (s *Server) write(ctx context.Context, method string, dryRun bool, make fun
 		if err != nil {
 			return nil, err
 		}
-		steps, err := s.steps(p)
+		steps, err := s.steps(ctx, p)
 		if err != nil {
 			return nil, err
 		}
@@ -126,8 +126,8 @@ func (s *Server) write(ctx context.Context, method string, dryRun bool, make fun
 }
 
 // steps checks a plan and cuts it into what is written at once. Every state on
-// the way is published, so each must be sound by itself.
-func (s *Server) steps(p *plan) ([]Step, error) {
+// the way is published, so each must be sound, and permitted, by itself.
+func (s *Server) steps(ctx context.Context, p *plan) ([]Step, error) {
 	if len(p.faults) == 0 {
 		p.faults = s.Preview.Faults(p.before, p.after, p.changed())
 	}
@@ -139,10 +139,14 @@ func (s *Server) steps(p *plan) ([]Step, error) {
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	between := p.before.Clone()
+	between := newPlan(p.before)
 	for i, step := range steps[:max(len(steps)-1, 0)] {
-		step.applyTo(between)
-		if faults := policy.CheckSince(between, p.before); len(faults) > 0 {
+		step.applyTo(between.after)
+		between.settled = false
+		if err := permitted(ctx, between); err != nil {
+			return nil, err
+		}
+		if faults := policy.CheckSince(between.after, p.before); len(faults) > 0 {
 			return nil, status.Errorf(codes.FailedPrecondition,
 				"%d changes need %d transactions, and after the first %d the configuration would not be sound (%s: %s): split the documents yourself, so that each part is sound",
 				len(puts)+len(removes), len(steps), i+1, faults[0].Key, faults[0].Message)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/watchword-mesh/watchword/controlplane/access"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
@@ -134,3 +135,29 @@ func TestOwnersServices(t *testing.T) {
 type everywhere struct{ sound }
 
 func (everywhere) Concerns(_, after policy.State, _ []policy.Key) []string { return after.Services() }
+
+// A change that is written in steps must not give an owner on the way what the whole
+// does not: in between, the service would verify with the secret that the mesh's
+// policy gives to others.
+func TestNoSecretBetweenSteps(t *testing.T) {
+	policyOf := func(name, service string) string {
+		return manifest + "AuthenticationPolicy\nmetadata: {name: " + name + "}\nspec: {target: {services: [" + service + "]}, jwtRules: [{issuer: watchword}]}\n"
+	}
+	s, m := open(t, serviceYAML("a", "x"), serviceYAML("b", "x"), policyOf("first", "a"),
+		manifest+"Issuer\nmetadata: {name: partner}\nspec: {issuer: p, keySet: {secret: {keys: [{secret: a0123456789012345678901234567890123456789}]}}}\n",
+		manifest+"AuthenticationPolicy\nmetadata: {name: mesh}\nspec: {jwtRules: [{issuer: partner, audiences: [a]}]}\n")
+	docs := join(policyOf("first", "b"), policyOf("second", "a")) // in this order
+	apply := func() error {
+		_, err := s.Apply(access.With(t.Context(), access.Actor{Name: "unix:owner", Roles: []access.Role{{Role: access.ServiceOwner, Services: []string{"a", "b"}}}}), &adminv1.ApplyRequest{Documents: documents(docs)})
+		return err
+	}
+	m.limit = 1
+	wantError(t, apply(), codes.PermissionDenied, `gives Service "a" a shared secret`)
+	if m.commits > 0 {
+		t.Errorf("%d commits were made, want none", m.commits)
+	}
+	m.limit = 2
+	if err := apply(); err != nil {
+		t.Errorf("at once: %v", err)
+	}
+}
