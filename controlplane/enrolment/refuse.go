@@ -60,6 +60,8 @@ func (s *Server) refuse(ctx context.Context, r request, err error) error {
 		return s.refused(r, refused)
 	case errors.Is(err, store.ErrNoService):
 		return s.refused(r, &refusal{"service", err.Error()})
+	case errors.Is(err, store.ErrRevoked):
+		return s.refused(r, &refusal{"instance", err.Error()})
 	case errors.Is(err, store.ErrUsedUp):
 		return s.refused(r, &refusal{"join token", err.Error()})
 	case errors.As(err, &told):

@@ -74,6 +74,9 @@ func (s *Store) putInstance(i Instance) (clientv3.Op, error) {
 var (
 	// ErrUsedUp means that a join token has no uses left.
 	ErrUsedUp = errors.New("the join token is used up")
+	// ErrRevoked means that the instance was revoked by name. It comes back with
+	// another key only.
+	ErrRevoked = errors.New("the instance was revoked")
 	// ErrOtherKey means that an instance of that ID has another public key,
 	// which only happens if the caller makes IDs from something else.
 	ErrOtherKey = errors.New("an instance of that name has another key")
@@ -122,6 +125,10 @@ func (s *Store) Enrol(ctx context.Context, i Instance, use *JoinToken, entry aud
 	if err != nil {
 		return Instance{}, err
 	}
+	if kv, err := s.get(ctx, revokedPrefix+i.key()); err != nil || kv != nil {
+		return Instance{}, errors.Join(err, ErrRevoked)
+	}
+	conditions = append(conditions, unchanged(s.revokedKey(i.Service, i.ID), 0))
 	// A key that is not there has the revision 0.
 	conditions = append(conditions, unchanged(s.prefix+instancesPrefix+i.key(), there.Revision))
 	i.Revision, err = s.write(ctx, entry, conditions, append(ops, put)...)

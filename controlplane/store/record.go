@@ -26,6 +26,7 @@ const (
 	enrolmentsPrefix = "enrolments/"
 	instancesPrefix  = "instances/"
 	joinTokensPrefix = "jointokens/"
+	revokedPrefix    = "revoked/"
 	keksPrefix       = "kek/"
 	keysPrefix       = "keys/"
 	secretsPrefix    = "secrets/"

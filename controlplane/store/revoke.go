@@ -30,6 +30,28 @@ func decodeEnrolments(value []byte) (time.Time, error) {
 	return r.RevokedBefore, err
 }
 
+// maxRevoked is how many instances one transaction revokes: each is deleted, and
+// noted.
+const maxRevoked = maxBatch / 2
+
+// putRevoked notes that an instance was revoked by name, so that its key is not
+// enrolled again, whatever it proves: a pod has a token of its account all the time.
+func (s *Store) putRevoked(service, id string, at time.Time) (clientv3.Op, error) {
+	if at.IsZero() {
+		at = time.Now()
+	}
+	value, err := encodeJSON(revokedRecord{Revoked: at.UTC()})
+	return clientv3.OpPut(s.revokedKey(service, id), value), err
+}
+
+type revokedRecord struct {
+	Revoked time.Time `json:"revoked"`
+}
+
+func (s *Store) revokedKey(service, id string) string {
+	return s.prefix + revokedPrefix + service + "/" + id
+}
+
 // RevokeInstances ends the enrolments of some instances of a service, or of all:
 // then its join tokens end in the same transaction, and what proves an instance
 // from elsewhere must be younger than the entry's time (default now), see
@@ -44,8 +66,8 @@ func (s *Store) RevokeInstances(ctx context.Context, service string, ids []strin
 		return s.revokeAll(ctx, service, entry)
 	}
 	all := entry.Subjects
-	for from := 0; from < len(ids); from += maxBatch {
-		to := min(from+maxBatch, len(ids))
+	for from := 0; from < len(ids); from += maxRevoked {
+		to := min(from+maxRevoked, len(ids))
 		if len(all) == len(ids) {
 			entry.Subjects = all[from:to]
 		}
@@ -56,6 +78,14 @@ func (s *Store) RevokeInstances(ctx context.Context, service string, ids []strin
 			there = append(there, exists(key))
 			ops = append(ops, clientv3.OpDelete(key, clientv3.WithPrevKV()))
 		}
+		// Behind the deletions, whose answers are looked at by number.
+		for _, id := range slices.Compact(slices.Sorted(slices.Values(ids[from:to]))) {
+			put, err := s.putRevoked(service, id, entry.Time)
+			if err != nil {
+				return revoked, nil, revision, err
+			}
+			ops = append(ops, put)
+		}
 		resp, err := s.transact(ctx, entry, there, ops...)
 		if errors.Is(err, ErrConflict) {
 			err = ErrUnknown
@@ -64,7 +94,7 @@ func (s *Store) RevokeInstances(ctx context.Context, service string, ids []strin
 			return revoked, nil, revision, err
 		}
 		revision = resp.Header.Revision
-		for n := range ops {
+		for n := range len(ops) / 2 {
 			revoked = append(revoked, s.deleted(resp, n, instancesPrefix+service+"/")...)
 		}
 	}

@@ -17,7 +17,7 @@ func TestRevokeInstances(t *testing.T) {
 	s := openTest(t, t.TempDir(), testKEK(t))
 	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a")}})
 	var ids []string
-	for n := range maxBatch + 3 {
+	for n := range maxRevoked + 3 {
 		ids = append(ids, fmt.Sprintf("i%03d", n))
 		mustEnrol(t, s, instance("a", ids[n]), nil)
 	}
@@ -38,8 +38,8 @@ func TestRevokeInstances(t *testing.T) {
 	if got := methods(entries); !cmp.Equal(got, []string{"RevokeInstances", "RevokeInstances"}) {
 		t.Errorf("audit: %v, want one entry for each of two transactions", got)
 	}
-	if got := entries[0].Subjects; !cmp.Equal(got, e.Subjects[maxBatch:]) {
-		t.Errorf("the later entry is about %v, want %v", got, e.Subjects[maxBatch:])
+	if got := entries[0].Subjects; !cmp.Equal(got, e.Subjects[maxRevoked:]) {
+		t.Errorf("the later entry is about %v, want %v", got, e.Subjects[maxRevoked:])
 	}
 }
 
@@ -49,7 +49,7 @@ func TestRevokeInstancesThatAreGone(t *testing.T) {
 	s := openTest(t, t.TempDir(), testKEK(t))
 	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a")}})
 	var ids []string
-	for n := range maxBatch + 1 {
+	for n := range maxRevoked + 1 {
 		ids = append(ids, fmt.Sprintf("i%03d", n))
 		mustEnrol(t, s, instance("a", ids[n]), nil)
 	}
@@ -60,10 +60,10 @@ func TestRevokeInstancesThatAreGone(t *testing.T) {
 		t.Errorf("audit: %v, want no revocation", got)
 	}
 	revoked, _, _, err := s.RevokeInstances(t.Context(), "a", append(ids, "gone"), entry("RevokeInstances"))
-	if !errors.Is(err, ErrUnknown) || !cmp.Equal(revoked, ids[:maxBatch]) {
+	if !errors.Is(err, ErrUnknown) || !cmp.Equal(revoked, ids[:maxRevoked]) {
 		t.Errorf("with one that is gone from the second transaction: %v, %v; want those of the first", revoked, err)
 	}
-	if got := keysOf(mustLoad(t, s).Instances); !cmp.Equal(got, []string{"a/" + ids[maxBatch]}) {
+	if got := keysOf(mustLoad(t, s).Instances); !cmp.Equal(got, []string{"a/" + ids[maxRevoked]}) {
 		t.Errorf("left: %v, want the last", got)
 	}
 }
@@ -134,4 +134,29 @@ func TestDeletedServiceLosesItsInstances(t *testing.T) {
 	if _, err := s.Enrol(t.Context(), late, nil, entry("Enrol")); !errors.Is(err, ErrConflict) {
 		t.Errorf("of who judged by the service before: %v, want ErrConflict", err)
 	}
+}
+
+// An instance that was revoked by name does not come back, whatever it proves; one
+// that was revoked with all others may, by a new proof. What is long ago is forgotten.
+func TestRevokedByNameStaysOut(t *testing.T) {
+	s := openTest(t, t.TempDir(), testKEK(t))
+	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a")}})
+	mustEnrol(t, s, instance("a", "named"), nil)
+	mustEnrol(t, s, instance("a", "all"), nil)
+	e := entry("RevokeInstances")
+	e.Time = noon
+	if _, _, _, err := s.RevokeInstances(t.Context(), "a", []string{"named"}, e); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := s.RevokeInstances(t.Context(), "a", nil, e); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := s.Enrol(t.Context(), instance("a", "named"), nil, entry("Enrol")); !errors.Is(err, ErrRevoked) {
+		t.Errorf("Enrol of the one that was named: %+v, %v; want ErrRevoked", i, err)
+	}
+	mustEnrol(t, s, instance("a", "all"), nil)
+	if _, _, err := s.Sweep(t.Context(), noon.Add(ForgetRevocations+time.Hour), Retention{}); err != nil {
+		t.Fatal(err)
+	}
+	mustEnrol(t, s, instance("a", "named"), nil)
 }

@@ -13,6 +13,7 @@
 //	jointokens/SERVICE/ID    hashes of join tokens, and who has used them
 //	instances/SERVICE/ID     enrolled instances
 //	enrolments/SERVICE       when all enrolments of a service were revoked
+//	revoked/SERVICE/ID       instances that were revoked by name
 //	admintoken               which admin token is valid
 //	bundles/ISSUER           the last good key set that was fetched for an Issuer
 //	kek/ID                   keys that a plug-in wrapped

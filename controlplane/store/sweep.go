@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"strings"
@@ -41,6 +42,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, keep Retention) (remov
 		func() (int, error) { return s.sweepJoinTokens(ctx, now) },
 		func() (int, error) { return s.sweepInstances(ctx, now) },
 		func() (int, error) { return s.sweepEnrolments(ctx, now) },
+		func() (int, error) { return s.sweepRevoked(ctx, now) },
 	} {
 		n, err := sweep()
 		removed += n
@@ -130,6 +132,13 @@ func (s *Store) sweepEnrolments(ctx context.Context, now time.Time) (int, error)
 	return s.sweepExpired(ctx, enrolmentsPrefix, func(_ string, kv *mvccpb.KeyValue) bool {
 		t, err := decodeEnrolments(kv.Value)
 		return err == nil && t.Before(now.Add(-ForgetRevocations))
+	})
+}
+
+func (s *Store) sweepRevoked(ctx context.Context, now time.Time) (int, error) {
+	return s.sweepExpired(ctx, revokedPrefix, func(_ string, kv *mvccpb.KeyValue) bool {
+		var r revokedRecord
+		return json.Unmarshal(kv.Value, &r) == nil && r.Revoked.Before(now.Add(-ForgetRevocations))
 	})
 }
 
