@@ -99,7 +99,7 @@ func (s *Store) deletions(k policy.Key) ([]clientv3.Op, error) {
 	case policy.KindService:
 		// Who makes a service of that name again must not find what proved the
 		// old one valid.
-		for _, prefix := range []string{secretsPrefix, instancesPrefix, joinTokensPrefix, revokedPrefix} {
+		for _, prefix := range []string{secretsPrefix, instancesPrefix, joinTokensPrefix} {
 			ops = append(ops, clientv3.OpDelete(s.prefix+prefix+k.Name+"/", clientv3.WithPrefix()))
 		}
 		// Neither do Kubernetes tokens of before count.
