@@ -33,13 +33,13 @@ const planeTable = `
 call      | none            | foreign | of people | of a replica | expired | revoked         | never enrolled  | own            | another's
 Enrol     | allowed         | no TLS  | no TLS    | no TLS       | no TLS  | allowed         | allowed         | allowed        | allowed
 Guess     | denied          | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | denied         | denied
-Renew     | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | unauthenticated | unauthenticated | renewed target | renewed other
+Renew     | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | renewed target | renewed other
 ADS       | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | gets target    | gets other
 ECDS      | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | gets target    | gets other
 OTLP logs | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | allowed        | denied
 old ADS   | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | not served     | not served
 old ECDS  | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | not served     | not served
-one ECDS  | not served      | no TLS  | no TLS    | no TLS       | no TLS  | not served      | not served      | not served     | not served
+one ECDS  | unauthenticated | no TLS  | no TLS    | no TLS       | no TLS  | denied          | denied          | not served     | not served
 admin API | not served      | no TLS  | no TLS    | no TLS       | no TLS  | not served      | not served      | not served     | not served
 `
 

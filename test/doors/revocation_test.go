@@ -134,8 +134,8 @@ func wantShutOut(t *testing.T, m *mesh, stranger *grpc.ClientConn, p *plane) {
 	t.Helper()
 	wantAll(t, m, stranger, codes.Unauthenticated, p)
 	for what, conn := range map[string]*grpc.ClientConn{"the open connection": p.ads, "a new connection": m.dial(t, m.Config.XDSListen, certificateOf(p.id))} {
-		if _, err := enrolmentv1.NewEnrolmentServiceClient(conn).Renew(patient(t), &enrolmentv1.RenewRequest{}); status.Code(err) != codes.Unauthenticated {
-			t.Errorf("renewing over %s: %v, want Unauthenticated", what, err)
+		if _, err := enrolmentv1.NewEnrolmentServiceClient(conn).Renew(patient(t), &enrolmentv1.RenewRequest{}); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("renewing over %s: %v, want PermissionDenied", what, err)
 		}
 		s := openStream(t, conn, "again")
 		s.subscribe(filterType, envoy.InboundName(p.id.Service()))
