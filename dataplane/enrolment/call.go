@@ -28,6 +28,13 @@ var again = []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Resour
 // errKey says that the key is enrolled no more.
 var errKey = fmt.Errorf("%w: the key is not enrolled, it was revoked maybe", ErrRefused)
 
+// denial is a refusal of the credential by the control plane itself, and not one of a
+// server that is not it, or of a request that it can't read.
+type denial struct{ error }
+
+// Unwrap gives what was said.
+func (d denial) Unwrap() error { return d.error }
+
 // tooEarly says whether a certificate is not valid yet, which is the case while the
 // clock of a machine that has just started is not set.
 func tooEarly(err error, now time.Time) bool {
@@ -107,7 +114,11 @@ func (c call) to(ctx context.Context, address string) (answer, error) {
 		return answer{}, fmt.Errorf("%w: %s", errKey, status.Convert(err).Message())
 	}
 	if !slices.Contains(again, status.Code(err)) {
-		return answer{}, fmt.Errorf("%w: %s (%s)", ErrRefused, status.Convert(err).Message(), status.Code(err))
+		refused := fmt.Errorf("%w: %s (%s)", ErrRefused, status.Convert(err).Message(), status.Code(err))
+		if status.Code(err) == codes.PermissionDenied {
+			return answer{}, denial{refused}
+		}
+		return answer{}, refused
 	}
 	return answer{}, err
 }

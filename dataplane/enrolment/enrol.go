@@ -109,26 +109,19 @@ func (i *Identity) enrolBy(ctx context.Context, last *granted) (*granted, error)
 		return i.enrol(ctx, i.config.Credential)
 	}
 	g, err := i.enrol(ctx, keyAssertion{i, last})
-	if err == nil || !errors.Is(err, ErrRefused) || i.config.Credential == nil {
+	var no denial
+	if err == nil || !errors.As(err, &no) || i.config.Credential == nil {
 		return g, err
 	}
 	i.log().Warn("the key that was enrolled is refused; enrolling a new one with the credential", "service", i.config.Service, "instance", i.key.instance, "error", err)
-	if err := i.replaceKey(); err != nil {
+	// The file keeps the old key until the new one is enrolled: its refusal may have
+	// been for a moment, such as for a clock that was wrong.
+	key, err := newKeyPair()
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	i.key = key
 	return i.enrol(ctx, i.config.Credential)
-}
-
-// replaceKey makes a new key, and keeps it as the last one was kept.
-func (i *Identity) replaceKey() error {
-	key, err := newKeyPair()
-	if err == nil && i.config.KeyFile != "" {
-		err = writeKeyFile(i.config.KeyFile, key, nil)
-	}
-	if err == nil {
-		i.key = key
-	}
-	return err
 }
 
 // enrol asks each address once.

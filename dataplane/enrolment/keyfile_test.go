@@ -223,3 +223,37 @@ func spkiOf(t *testing.T, c *x509.Certificate) []byte {
 	t.Helper()
 	return c.RawSubjectPublicKeyInfo
 }
+
+// A key that is enrolled stays in its file while nothing is in its place: it was
+// refused for a moment, maybe, or by another server than the control plane.
+func TestRefusedKeyIsKept(t *testing.T) {
+	refused := status.Error(codes.PermissionDenied, "no")
+	for name, tt := range map[string]struct {
+		elsewhere bool
+		answers   []error
+		asked     int
+	}{
+		"another server":         {elsewhere: true},
+		"wrong clock":            {answers: []error{refused, refused}, asked: 2},
+		"answer lost on the way": {answers: []error{status.Error(codes.Unavailable, "lost"), refused, refused}, asked: 3},
+	} {
+		p := newPlane(t)
+		c := p.config()
+		c.KeyFile = filepath.Join(t.TempDir(), "key.pem")
+		before := enrol(t, c)
+		p.asked()
+		p.clock.set(noon.Add(2 * time.Hour))
+		p.answer(tt.answers...)
+		c.Addresses = []string{p.address, p.address}
+		if tt.elsewhere {
+			c.Addresses = []string{newPlane(t).address}
+		}
+		if _, err := Enrol(t.Context(), c); !errors.Is(err, ErrRefused) || len(p.asked()) != tt.asked {
+			t.Errorf("%s: Enrol: %v; want ErrRefused after %d requests", name, err, tt.asked)
+		}
+		c.Credential, c.Addresses = nil, []string{p.address}
+		if after := enrol(t, c); after.Instance() != before.Instance() {
+			t.Errorf("%s: the next start is instance %s; want %s", name, after, before)
+		}
+	}
+}
