@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -212,6 +213,23 @@ func (c Config) keyring(create bool) (store.Keyring, error) {
 // plugin is the command that keeps the key-encryption key.
 func (c Config) plugin() store.Plugin {
 	return store.Plugin{Command: strings.Fields(c.KEKExec), Logger: c.Logger.Named("kek")}
+}
+
+// pluginKeyring is what the program keeps. A key in a file still opens what was sealed
+// before there was the program, until a rotation has sealed it anew.
+func (c Config) pluginKeyring(ctx context.Context, s *store.Store) (store.Keyring, error) {
+	ring, err := s.PluginKeyring(ctx, c.plugin())
+	if err != nil {
+		return ring, err
+	}
+	older, err := c.keyring(false)
+	switch {
+	case err == nil:
+		return ring.With(older), nil
+	case c.KEKFile != "" || !errors.Is(err, fs.ErrNotExist):
+		return ring, err
+	}
+	return ring, nil
 }
 
 // store turns the configuration into that of the store.

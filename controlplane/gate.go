@@ -44,21 +44,31 @@ const (
 // gate stands before all calls on the port of ADS. What it refuses has cost a
 // header: of the message nothing was read.
 type gate struct {
-	who      identities
-	enrols   *quota.Places
-	unary    *quota.Places
-	calls    *quota.Pace
-	refused  *prometheus.CounterVec
-	overload func()
+	who       identities
+	strangers transport.Limits
+	enrols    *quota.Places
+	unary     *quota.Places
+	calls     *quota.Pace
+	refused   *prometheus.CounterVec
+	overload  func()
 }
 
-func newGate(who identities, r prometheus.Registerer, overload func()) *gate {
+// strangersOf leaves enrolled instances at least half of the connections of ADS.
+func strangersOf(ads transport.Limits) transport.Limits {
+	s := strangerLimits
+	s.Total = min(s.Total, max(ads.Total/2, 1))
+	s.PerSource = min(s.PerSource, max(s.Total/2, 1))
+	return s
+}
+
+func newGate(who identities, ads transport.Limits, r prometheus.Registerer, overload func()) *gate {
 	g := &gate{
-		who:      who,
-		enrols:   quota.NewPlaces(enrolmentLimits.Total, enrolmentLimits.PerSource),
-		unary:    quota.NewPlaces(allUnary, instanceUnary),
-		calls:    quota.NewPace(instanceCalls, instanceBurst),
-		overload: overload,
+		strangers: strangersOf(ads),
+		who:       who,
+		enrols:    quota.NewPlaces(enrolmentLimits.Total, enrolmentLimits.PerSource),
+		unary:     quota.NewPlaces(allUnary, instanceUnary),
+		calls:     quota.NewPace(instanceCalls, instanceBurst),
+		overload:  overload,
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "watchword_ads_calls_refused_total", Help: "Calls on the port of ADS that were refused before they were read.",
 		}, []string{"reason"}),
@@ -77,7 +87,7 @@ func (g *gate) credentials(config *tls.Config) credentials.TransportCredentials 
 			id, _, err := g.who.ofPeer(state)
 			return id.Service + "/" + id.Instance, err == nil
 		},
-		Strangers: strangerLimits, StrangerLife: strangerLife, PerPeer: instanceConnections,
+		Strangers: g.strangers, StrangerLife: strangerLife, PerPeer: instanceConnections,
 		Refused: g.overload,
 	})
 }

@@ -82,12 +82,12 @@ func (k *keyEncryption) begin(ctx context.Context, e audit.Entry) (next store.Ke
 		if _, err := k.store.AddPluginKEK(ctx, k.config.plugin(), e); err != nil {
 			return next, false, err
 		}
-		next, err = k.store.PluginKeyring(ctx, k.config.plugin())
+		next, err = k.config.pluginKeyring(ctx, k.store)
 		return next, true, err
 	}
 	switch {
 	case k.config.KEKExec != "":
-		next, err = k.store.PluginKeyring(ctx, k.config.plugin())
+		next, err = k.config.pluginKeyring(ctx, k.store)
 	case k.own() && complete:
 		next, err = k.add(current)
 	default:

@@ -259,3 +259,27 @@ sed 's/.*"key":"\([^"]*\)".*/{"id":"outer","key":"\1"}/'
 	}
 	wantAudit(t, k, beganText, endedText)
 }
+
+// What was sealed with the key of a file, before there was the program, a rotation
+// seals with that of the program.
+func TestRotationToProgram(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "wrap")
+	script := `#!/bin/sh
+sed 's/.*"key":"\([^"]*\)".*/{"id":"outer","key":"\1"}/'
+`
+	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	k := openKEK(t, Config{DataDir: t.TempDir()})
+	before := k.store.Keyring().ID()
+	if err := k.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	k = openKEK(t, Config{DataDir: k.config.DataDir, KEKExec: program})
+	if err := k.RotateKEK(t.Context(), byRoot, heard); err != nil {
+		t.Fatal(err)
+	}
+	if sealed, err := k.store.SealedWith(t.Context()); err != nil || len(sealed) != 1 || sealed[before] != 0 {
+		t.Errorf("sealed with %v, %v; want one other than %s", sealed, err, before)
+	}
+}

@@ -69,3 +69,13 @@ func TestReadinessAsksOnce(t *testing.T) {
 		all(false, 2)
 	})
 }
+
+// However few files may be open, strangers leave enrolled instances half of ADS.
+func TestStrangersOf(t *testing.T) {
+	for _, n := range []uint64{1, 1024, 2048, 4096, 1 << 20} {
+		ads := sharesOf(n).xds
+		if s := strangersOf(ads); s.Total < 1 || s.PerSource < 1 || s.Total > strangerLimits.Total || s.PerSource > s.Total || s.Total > max(ads.Total/2, 1) {
+			t.Errorf("%d files: strangers have %+v of %+v", n, s, ads)
+		}
+	}
+}

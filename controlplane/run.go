@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"path/filepath"
 	"sync/atomic"
@@ -201,24 +200,12 @@ func (r *replica) checkFirst(now time.Time) error {
 	return nil
 }
 
-// openKeyring finds the key-encryption key. With a program for it, a key in a file
-// still opens what was sealed before there was the program.
+// openKeyring finds the key-encryption key.
 func (r *replica) openKeyring(ctx context.Context, create bool) (store.Keyring, error) {
 	if r.KEKExec == "" {
 		return r.keyring(create)
 	}
-	ring, err := r.store.PluginKeyring(ctx, r.plugin())
-	if err != nil {
-		return ring, err
-	}
-	older, err := r.keyring(false)
-	switch {
-	case err == nil:
-		return ring.With(older), nil
-	case r.KEKFile != "" || !errors.Is(err, fs.ErrNotExist):
-		return ring, err
-	}
-	return ring, nil
+	return r.pluginKeyring(ctx, r.store)
 }
 
 // firstCA makes the CA of the mesh, in the trust domain that the first start has
@@ -324,7 +311,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, r.kek.end)()
 	limits := r.limits()
-	gate := newGate(identities{loop: r.loop}, r.registry, r.full("ads_peer"))
+	gate := newGate(identities{loop: r.loop}, limits.xds, r.registry, r.full("ads_peer"))
 	ads := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(gate.credentials(r.doors.dataPlanes())), grpc.StreamInterceptor(gate.stream), grpc.ConnectionTimeout(headerTimeout))...)
 	r.xds.Register(transport.UnreadUnary(ads, gate.stream))
 	r.refusals.Register(transport.UnreadUnary(ads, gate.stream))

@@ -24,7 +24,10 @@ const (
 
 // load keeps count of who makes how much work.
 type load struct {
-	calls  *quota.Places
+	calls *quota.Places
+	// all are the places of who may do everything: others can't take them, and so not
+	// keep from revoking them who has to.
+	all    *quota.Places
 	writes *quota.Pace
 	// noise bounds the log lines about refused attempts of one source, or actor.
 	noise *failures.Counter
@@ -32,7 +35,8 @@ type load struct {
 
 func newLoad() load {
 	return load{
-		calls:  quota.NewPlaces(maxCalls, maxCallsOf),
+		calls:  quota.NewPlaces(maxCalls-maxCallsOf, maxCallsOf),
+		all:    quota.NewPlaces(maxCallsOf, maxCallsOf),
 		writes: quota.NewPace(writesPerSecond, writesAtOnce),
 		noise:  failures.New(),
 	}
@@ -41,6 +45,14 @@ func newLoad() load {
 const busy = "too many calls at the same time, of this caller or of all; try again"
 
 var errWrites = status.Errorf(codes.ResourceExhausted, "this caller makes more than %d changes a second; try again later", writesPerSecond)
+
+// enter takes a place for a call.
+func (l load) enter(a access.Actor) (leave func(), ok bool) {
+	if a.Has(access.Operator) && a.Has(access.SecurityOfficer) {
+		return l.all.Take(a.Name)
+	}
+	return l.calls.Take(a.Name)
+}
 
 // mayWrite says whether an actor may make one more change now.
 func (l load) mayWrite(a access.Actor) error {

@@ -34,3 +34,23 @@ func TestLoad(t *testing.T) {
 		t.Errorf("%d lines about one source, want some twenty, and one about another", lines)
 	}
 }
+
+// However many callers take all places that they can have, who may do everything
+// gets in.
+func TestEnter(t *testing.T) {
+	l := newLoad()
+	for n := range maxCalls {
+		_, _ = l.enter(access.Actor{Name: "service:" + string(rune('a'+n%8))})
+	}
+	if _, ok := l.enter(access.Actor{Name: "service:z"}); ok {
+		t.Error("there is a place beyond all")
+	}
+	leave, ok := l.enter(access.Actor{Name: "unix:root", Roles: access.AllRoles()})
+	if !ok {
+		t.Fatal("who may do everything has no place")
+	}
+	leave()
+	if n := l.all.Taken(); n != 0 {
+		t.Errorf("%d places are not given back", n)
+	}
+}

@@ -92,7 +92,7 @@ func (s *Server) split(g *grpc.Server, rest http.Handler) http.Handler {
 			refuse(w, isGRPC, codes.Unauthenticated, hint(err))
 			return
 		}
-		leave, ok := s.load.calls.Take(actor.Name)
+		leave, ok := s.load.enter(actor)
 		if !ok {
 			refuse(w, isGRPC, codes.ResourceExhausted, busy)
 			return

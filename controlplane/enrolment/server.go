@@ -164,7 +164,7 @@ func (s *Server) enrolOnce(ctx context.Context, r request, judge func() (proof, 
 		return store.Instance{}, err
 	case proof.used != "":
 		return store.Instance{}, refusef("instance", "it has enrolled with %s before, and was revoked since", proof.used)
-	case s.fresh.Take(r.source, 1, s.Now()) > 0:
+	case s.fresh.Take(failures.Key(r.source), 1, s.Now()) > 0:
 		return store.Instance{}, answerf(codes.ResourceExhausted, "too many new instances enrol from this address; try again")
 	}
 	now := s.Now().UTC()
