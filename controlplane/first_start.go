@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"path/filepath"
 	"time"
 
@@ -59,6 +60,9 @@ func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 func (r *replica) checkFirst(now time.Time) error {
 	if r.IssuerURL == "" {
 		return fmt.Errorf("--sts-listen %s is no address that callers can have: give theirs with --issuer-url, such as https://tokens.example:7402", r.STSListen)
+	}
+	if u, err := url.Parse(r.IssuerURL); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("--issuer-url %s: want https://HOST[:PORT][/PATH], where callers find the token service (RFC 8414 section 2)", r.IssuerURL)
 	}
 	if _, err := ca.First(r.TrustDomain, now); err != nil {
 		return fmt.Errorf("--trust-domain %s: %w", r.TrustDomain, err)

@@ -88,6 +88,7 @@ func (k *keyEncryption) begin(ctx context.Context, e audit.Entry) (next store.Ke
 	switch {
 	case k.config.KEKExec != "":
 		next, err = k.store.PluginKeyring(ctx, k.config.plugin())
+		next = next.With(k.store.Keyring()) // such as a key in a file, from before there was the program
 	case k.own() && complete:
 		next, err = k.add(current)
 	default:

@@ -238,17 +238,23 @@ func TestRotationNeedsANewKey(t *testing.T) {
 	}
 }
 
-// With a program there is one entry for the begin, too, and one for the end.
-func TestRotationByProgram(t *testing.T) {
+// plugin is a program that answers with what it was given: "key" is the only text in
+// base64.
+func plugin(t *testing.T) string {
+	t.Helper()
 	program := filepath.Join(t.TempDir(), "wrap")
-	// It answers with what it was given: "key" is the only text in base64.
 	script := `#!/bin/sh
 sed 's/.*"key":"\([^"]*\)".*/{"id":"outer","key":"\1"}/'
 `
 	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	k := openKEK(t, Config{KEKExec: program})
+	return program
+}
+
+// With a program there is one entry for the begin, too, and one for the end.
+func TestRotationByProgram(t *testing.T) {
+	k := openKEK(t, Config{KEKExec: plugin(t)})
 	before := k.store.Keyring().ID()
 	if err := k.RotateKEK(t.Context(), byRoot, heard); err != nil {
 		t.Fatal(err)
@@ -258,4 +264,35 @@ sed 's/.*"key":"\([^"]*\)".*/{"id":"outer","key":"\1"}/'
 		t.Errorf("sealed with %v, %v; want one other than %s", sealed, err, before)
 	}
 	wantAudit(t, k, beganText, endedText)
+}
+
+// A key in a file gives way to a program: the file opens what there is until
+// everything is sealed by the program's key, and is of no use then.
+func TestFromFileToProgram(t *testing.T) {
+	k := openKEK(t, Config{})
+	dir := k.config.DataDir
+	program := plugin(t)
+	for _, step := range []struct {
+		what   string
+		rotate bool
+	}{{"file and program", true}, {"program alone", false}} {
+		r := &replica{Config: Config{DataDir: dir, KEKExec: program}.withDefaults(), store: k.store}
+		ring, err := r.openKeyring(t.Context(), false)
+		if err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		k.store.UseKeyring(ring)
+		if _, _, err := k.store.Init(t.Context(), store.Setup{}); err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		if !step.rotate {
+			break
+		}
+		if err := newKeyEncryption(k.store, r.Config).RotateKEK(t.Context(), byRoot, heard); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(dir, "kek")); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
