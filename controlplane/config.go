@@ -204,7 +204,7 @@ func (c Config) keyring(create bool) (store.Keyring, error) {
 	path := filepath.Join(c.DataDir, kekFile)
 	ring, err := store.KEKFile(path, create)
 	if errors.Is(err, fs.ErrNotExist) {
-		return store.Keyring{}, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it by --kek-file or WATCHWORD_KEK: %w", path, fs.ErrNotExist)
+		return store.Keyring{}, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it as it was given before, by --kek-file, WATCHWORD_KEK or --kek-exec: %w", path, fs.ErrNotExist)
 	}
 	return ring, err
 }

@@ -165,7 +165,7 @@ func (s *Server) enrolOnce(ctx context.Context, r request, judge func() (proof, 
 	case !errors.Is(err, store.ErrUnknown):
 		return store.Instance{}, err
 	case proof.used != "":
-		return store.Instance{}, refusef("instance", "it has enrolled with %s before, and was revoked since", proof.used)
+		return store.Instance{}, refusef("instance revoked", "it has enrolled with %s before, and was revoked since", proof.used)
 	case !fresh():
 		return store.Instance{}, answerf(codes.ResourceExhausted, "too many new instances enrol from this address; try again")
 	}
