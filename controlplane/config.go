@@ -1,7 +1,6 @@
 package controlplane
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -205,7 +204,7 @@ func (c Config) keyring(create bool) (store.Keyring, error) {
 	path := filepath.Join(c.DataDir, kekFile)
 	ring, err := store.KEKFile(path, create)
 	if errors.Is(err, fs.ErrNotExist) {
-		return store.Keyring{}, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it by --kek-file or WATCHWORD_KEK: %w", path, fs.ErrNotExist)
+		return store.Keyring{}, fmt.Errorf("the key-encryption key %s is missing, and the data are sealed with it: put it back from a copy, or give it as it was given before, by --kek-file, WATCHWORD_KEK or --kek-exec: %w", path, fs.ErrNotExist)
 	}
 	return ring, err
 }
@@ -213,23 +212,6 @@ func (c Config) keyring(create bool) (store.Keyring, error) {
 // plugin is the command that keeps the key-encryption key.
 func (c Config) plugin() store.Plugin {
 	return store.Plugin{Command: strings.Fields(c.KEKExec), Logger: c.Logger.Named("kek")}
-}
-
-// pluginKeyring is what the program keeps. A key in a file still opens what was sealed
-// before there was the program, until a rotation has sealed it anew.
-func (c Config) pluginKeyring(ctx context.Context, s *store.Store) (store.Keyring, error) {
-	ring, err := s.PluginKeyring(ctx, c.plugin())
-	if err != nil {
-		return ring, err
-	}
-	older, err := c.keyring(false)
-	switch {
-	case err == nil:
-		return ring.With(older), nil
-	case c.KEKFile != "" || !errors.Is(err, fs.ErrNotExist):
-		return ring, err
-	}
-	return ring, nil
 }
 
 // store turns the configuration into that of the store.

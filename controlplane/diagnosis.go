@@ -1,9 +1,11 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -115,6 +117,9 @@ func (d *diagnosis) keyEncryption(ctx context.Context, out *findings) {
 	default:
 		out.ok(subject, "in the data folder, away from etcd")
 	}
+	if d.config.KEKFile != "" || d.config.KEK != "" || d.config.KEKExec != "" {
+		d.leftKEK(out, subject)
+	}
 	sealed, err := d.store.SealedWith(ctx)
 	if err != nil {
 		out.warn(subject, "see the log", "what is sealed with which key could not be read")
@@ -136,7 +141,16 @@ func (d *diagnosis) kekFile(out *findings, subject string) {
 	case info.Mode().Perm()&0o077 != 0:
 		out.problem(subject, "chmod 600 it, and rotate the key", "%s can be read by others (mode %04o)", d.config.KEKFile, info.Mode().Perm())
 	default:
-		out.ok(subject, "in %s", d.config.KEKFile)
+		at, _ := filepath.Abs(d.config.KEKFile)
+		out.ok(subject, "in %s", cmp.Or(at, d.config.KEKFile))
+	}
+}
+
+// leftKEK tells of a key of before that is still beside the data.
+func (d *diagnosis) leftKEK(out *findings, subject string) {
+	path := filepath.Join(d.config.DataDir, kekFile)
+	if _, err := os.Stat(path); err == nil {
+		out.warn(subject, "keep a copy elsewhere and delete it, once the control plane starts without it", "%s is still there, beside the data, though another source is used", path)
 	}
 }
 

@@ -82,12 +82,13 @@ func (k *keyEncryption) begin(ctx context.Context, e audit.Entry) (next store.Ke
 		if _, err := k.store.AddPluginKEK(ctx, k.config.plugin(), e); err != nil {
 			return next, false, err
 		}
-		next, err = k.config.pluginKeyring(ctx, k.store)
+		next, err = k.store.PluginKeyring(ctx, k.config.plugin())
 		return next, true, err
 	}
 	switch {
 	case k.config.KEKExec != "":
-		next, err = k.config.pluginKeyring(ctx, k.store)
+		next, err = k.store.PluginKeyring(ctx, k.config.plugin())
+		next = next.With(k.store.Keyring()) // such as a key in a file, from before there was the program
 	case k.own() && complete:
 		next, err = k.add(current)
 	default:

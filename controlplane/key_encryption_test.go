@@ -238,17 +238,23 @@ func TestRotationNeedsANewKey(t *testing.T) {
 	}
 }
 
-// With a program there is one entry for the begin, too, and one for the end.
-func TestRotationByProgram(t *testing.T) {
+// plugin is a program that answers with what it was given: "key" is the only text in
+// base64.
+func plugin(t *testing.T) string {
+	t.Helper()
 	program := filepath.Join(t.TempDir(), "wrap")
-	// It answers with what it was given: "key" is the only text in base64.
 	script := `#!/bin/sh
 sed 's/.*"key":"\([^"]*\)".*/{"id":"outer","key":"\1"}/'
 `
 	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	k := openKEK(t, Config{KEKExec: program})
+	return program
+}
+
+// With a program there is one entry for the begin, too, and one for the end.
+func TestRotationByProgram(t *testing.T) {
+	k := openKEK(t, Config{KEKExec: plugin(t)})
 	before := k.store.Keyring().ID()
 	if err := k.RotateKEK(t.Context(), byRoot, heard); err != nil {
 		t.Fatal(err)
@@ -260,26 +266,33 @@ sed 's/.*"key":"\([^"]*\)".*/{"id":"outer","key":"\1"}/'
 	wantAudit(t, k, beganText, endedText)
 }
 
-// What was sealed with the key of a file, before there was the program, a rotation
-// seals with that of the program.
-func TestRotationToProgram(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "wrap")
-	script := `#!/bin/sh
-sed 's/.*"key":"\([^"]*\)".*/{"id":"outer","key":"\1"}/'
-`
-	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	k := openKEK(t, Config{DataDir: t.TempDir()})
-	before := k.store.Keyring().ID()
-	if err := k.store.Close(); err != nil {
-		t.Fatal(err)
-	}
-	k = openKEK(t, Config{DataDir: k.config.DataDir, KEKExec: program})
-	if err := k.RotateKEK(t.Context(), byRoot, heard); err != nil {
-		t.Fatal(err)
-	}
-	if sealed, err := k.store.SealedWith(t.Context()); err != nil || len(sealed) != 1 || sealed[before] != 0 {
-		t.Errorf("sealed with %v, %v; want one other than %s", sealed, err, before)
+// A key in a file gives way to a program: the file opens what there is until
+// everything is sealed by the program's key, and is of no use then.
+func TestFromFileToProgram(t *testing.T) {
+	k := openKEK(t, Config{})
+	dir := k.config.DataDir
+	program := plugin(t)
+	for _, step := range []struct {
+		what   string
+		rotate bool
+	}{{"file and program", true}, {"program alone", false}} {
+		r := &replica{Config: Config{DataDir: dir, KEKExec: program}.withDefaults(), store: k.store}
+		ring, err := r.openKeyring(t.Context(), false)
+		if err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		k.store.UseKeyring(ring)
+		if _, _, err := k.store.Init(t.Context(), store.Setup{}); err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		if !step.rotate {
+			break
+		}
+		if err := newKeyEncryption(k.store, r.Config).RotateKEK(t.Context(), byRoot, heard); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(dir, "kek")); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -42,7 +42,7 @@ func (m mesh) Authority() *ca.Authority { return m.loop.authority() }
 func (m mesh) Revision() int64          { return m.loop.current.Load().Revision }
 
 func (m mesh) Reached(ctx context.Context, revision int64) error {
-	return m.loop.reached(ctx, revision)
+	return m.loop.inForce(ctx, revision, "the instance is enrolled")
 }
 
 // authority is the CA of the mesh as it is now.

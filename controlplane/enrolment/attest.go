@@ -45,14 +45,13 @@ func (s *Server) judge(ctx context.Context, r request, req *enrolmentv1.EnrolReq
 	case *enrolmentv1.EnrolRequest_KeyAssertion:
 		return sync.OnceValues(func() (proof, error) { return s.byKey(r, c.KeyAssertion) }) // it is good once
 	}
-	return func() (proof, error) { return proof{}, refusef("request", "there is no credential") }
+	return func() (proof, error) { return proof{}, refusef("no credential", "the request has none") }
 }
 
 func (s *Server) byJoinToken(ctx context.Context, r request, text string) (proof, error) {
-	const about = "join token"
 	given, err := jointoken.Parse(text)
 	if err != nil {
-		return proof{}, refusef(about, "%v", err)
+		return proof{}, refusef("not a join token", "%v", err)
 	}
 	kept, err := s.Records.JoinToken(ctx, r.service, given.ID)
 	if err != nil && !errors.Is(err, store.ErrUnknown) {
@@ -60,17 +59,17 @@ func (s *Server) byJoinToken(ctx context.Context, r request, text string) (proof
 	}
 	// The same work for an ID that is not there: the hash of nothing is equal to none.
 	if !hmac.Equal(Hash(s.Pepper, kept.Service, given), kept.Hash) {
-		return proof{}, refusef(about, "service %q has no join token %s, or its secret is wrong", r.service, given.ID)
+		return proof{}, refusef("join token unknown", "service %q has no join token %s, or its secret is wrong", r.service, given.ID)
 	}
 	p := proof{by: "join-token/" + kept.ID}
 	used := slices.Contains(kept.Instances, r.instance)
 	switch {
 	case !s.Now().Before(kept.Expires):
-		return proof{}, refusef(about, "%s has expired", kept.ID)
+		return proof{}, refusef("join token expired", "it is %s", kept.ID)
 	case used: // the answer was lost on the way, maybe
 		p.used = "join token " + kept.ID
 	case len(kept.Instances) >= kept.Uses:
-		return proof{}, refusef(about, "%s is used up", kept.ID)
+		return proof{}, refusef("join token used up", "it is %s", kept.ID)
 	default:
 		p.token = &kept
 	}
@@ -80,7 +79,6 @@ func (s *Server) byJoinToken(ctx context.Context, r request, text string) (proof
 // byKubernetes takes a projected token of a service account that the service
 // names. Its cluster is an Issuer whose keys are followed as any other's.
 func (s *Server) byKubernetes(r request, text string, spec *policyv1.ServiceSpec) (proof, error) {
-	const about = "Kubernetes token"
 	workloads := spec.GetBootstrap().GetKubernetes()
 	var names []string
 	for _, w := range workloads {
@@ -88,7 +86,7 @@ func (s *Server) byKubernetes(r request, text string, spec *policyv1.ServiceSpec
 	}
 	token, err := verifyKubernetes(text, s.Mesh.Issuers(names), s.Now())
 	if err != nil {
-		return proof{}, refusef(about, "%v", err)
+		return proof{}, refusef("Kubernetes token not valid", "%v", err)
 	}
 	for _, w := range workloads {
 		audiences := w.GetAudiences()
@@ -99,14 +97,14 @@ func (s *Server) byKubernetes(r request, text string, spec *policyv1.ServiceSpec
 			continue
 		}
 		if !token.IssuedAt.After(s.Now().Add(-store.ForgetRevocations)) {
-			return proof{}, refusef(about, "it is over %d days old", store.ForgetRevocations/(24*time.Hour))
+			return proof{}, refusef("Kubernetes token too old", "it is over %d days old", store.ForgetRevocations/(24*time.Hour))
 		}
 		if before := s.Mesh.RevokedBefore(r.service); !token.IssuedAt.After(before) {
-			return proof{}, refusef(about, "it is of before the instances of %q were revoked, or the service was made again", r.service)
+			return proof{}, refusef("Kubernetes token revoked", "it is of before the instances of %q were revoked, or the service was made again", r.service)
 		}
 		return proof{by: "kubernetes/" + w.GetIssuer() + "/" + w.GetNamespace() + "/" + w.GetServiceAccount()}, nil
 	}
-	return proof{}, refusef(about, "it is of %q for %q, which spec.bootstrap of service %q does not name", token.Subject, token.Audience, r.service)
+	return proof{}, refusef("Kubernetes token not named", "it is of %q for %q, which spec.bootstrap of service %q does not name", token.Subject, token.Audience, r.service)
 }
 
 func subjectOf(w *policyv1.KubernetesWorkload) string {
@@ -115,13 +113,12 @@ func subjectOf(w *policyv1.KubernetesWorkload) string {
 
 // byKey takes a key that is enrolled.
 func (s *Server) byKey(r request, assertion string) (proof, error) {
-	const about = "key assertion"
 	service, instance, err := s.Assertions.VerifyAssertion(assertion)
 	switch {
 	case err != nil:
-		return proof{}, refusef(about, "%v", err)
+		return proof{}, refusef("key assertion not valid", "%v", err)
 	case service != r.service || instance != r.instance:
-		return proof{}, refusef(about, "it is of instance %s/%s", service, instance)
+		return proof{}, refusef("key assertion not valid", "it is of instance %s/%s", service, instance)
 	}
 	return proof{used: "its key"}, nil
 }

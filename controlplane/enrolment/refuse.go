@@ -26,18 +26,18 @@ func read(req *enrolmentv1.EnrolRequest, source string) (request, error) {
 	r := request{source: source, service: req.GetService(), node: req.GetNode()}
 	if _, err := identity.Parse(identity.ID{TrustDomain: "x", Service: r.service}.String()); err != nil {
 		r.service = ""
-		return r, refusef("request", "what it asks for can't be the name of a service")
+		return r, refusef("request not valid", "what it asks for can't be the name of a service")
 	}
 	if len(r.node) > maxNode || strings.ContainsFunc(r.node, unicode.IsControl) {
-		return r, refusef("request", "the name that it gives itself is too long, or has control characters")
+		return r, refusef("request not valid", "the name that it gives itself is too long, or has control characters")
 	}
 	key, spki, err := ca.ParseRequest(req.GetCertificateRequest())
 	if err != nil {
-		return r, refusef("request", "%v", err)
+		return r, refusef("request not valid", "%v", err)
 	}
 	public, err := ca.InstanceKey(spki)
 	if err != nil {
-		return r, refusef("request", "%v", err)
+		return r, refusef("request not valid", "%v", err)
 	}
 	r.key, r.jwk, r.instance = key, public.JWK(), identity.InstanceOf(spki)
 	return r, nil
@@ -59,11 +59,11 @@ func (s *Server) refuse(ctx context.Context, r request, err error) error {
 	case errors.As(err, &refused):
 		return s.refused(r, refused)
 	case errors.Is(err, store.ErrNoService):
-		return s.refused(r, &refusal{"service", err.Error()})
+		return s.refused(r, &refusal{"service unknown", err.Error()})
 	case errors.Is(err, store.ErrRevoked):
-		return s.refused(r, &refusal{"instance", err.Error()})
+		return s.refused(r, &refusal{"instance revoked", err.Error()})
 	case errors.Is(err, store.ErrUsedUp):
-		return s.refused(r, &refusal{"join token", err.Error()})
+		return s.refused(r, &refusal{"join token used up", err.Error()})
 	case errors.As(err, &told):
 		return told.error
 	case ctx.Err() != nil:
@@ -85,13 +85,22 @@ func (s *Server) refused(r request, err *refusal) error {
 	wait, first := s.failed.Add(r.source, s.Now())
 	if wait == 0 || first {
 		s.Logger.Warn("enrolment refused", "service", r.service, "instance", r.instance, "source", r.source, "reason", err)
-		// Nobody is known: an entry among those of strangers, in words of ours alone.
-		s.Refused(audit.Entry{Source: r.source, Method: "Enrol", Outcome: audit.Refused, Reason: err.about + " refused"})
+		s.Refused(audit.Entry{Source: r.source, Method: "Enrol", Outcome: audit.Refused, Reason: s.audited(r, err)})
 	}
 	if wait > 0 {
 		return status.Error(codes.ResourceExhausted, "too many failed enrolments from this address; check the credential")
 	}
 	return status.Errorf(codes.PermissionDenied, "the credential does not enrol an instance of service %q: it may be wrong, used up, expired or for another service; the control plane's log says which", r.service)
+}
+
+// audited is the reason for the audit. Nobody is known, so that it is an entry among
+// those of strangers, who must not choose its words: the service is named if there
+// is one of that name.
+func (s *Server) audited(r request, err *refusal) string {
+	if s.Mesh.Service(r.service) == nil {
+		return err.about
+	}
+	return err.about + ", for service " + r.service
 }
 
 func (s *Server) fault(what string, err error) error {

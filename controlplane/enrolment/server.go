@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -138,8 +139,9 @@ func (s *Server) enrol(ctx context.Context, r request, req *enrolmentv1.EnrolReq
 
 // enrolTill tries anew when others have written meanwhile.
 func (s *Server) enrolTill(ctx context.Context, r request, judge func() (proof, error)) (store.Instance, error) {
+	fresh := sync.OnceValue(func() bool { return s.fresh.Take(failures.Key(r.source), 1, s.Now()) == 0 }) // once, however often it is tried
 	for range attempts {
-		i, err := s.enrolOnce(ctx, r, judge)
+		i, err := s.enrolOnce(ctx, r, judge, fresh)
 		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, errGone) {
 			return i, err
 		}
@@ -150,7 +152,7 @@ func (s *Server) enrolTill(ctx context.Context, r request, judge func() (proof, 
 // errGone: the instance was there when the credential was judged, and is no more.
 var errGone = errors.New("the enrolment has ended meanwhile")
 
-func (s *Server) enrolOnce(ctx context.Context, r request, judge func() (proof, error)) (store.Instance, error) {
+func (s *Server) enrolOnce(ctx context.Context, r request, judge func() (proof, error), fresh func() bool) (store.Instance, error) {
 	revision := s.Mesh.Revision() // before the credential is judged by what Mesh says
 	proof, err := judge()
 	if err != nil {
@@ -163,8 +165,8 @@ func (s *Server) enrolOnce(ctx context.Context, r request, judge func() (proof, 
 	case !errors.Is(err, store.ErrUnknown):
 		return store.Instance{}, err
 	case proof.used != "":
-		return store.Instance{}, refusef("instance", "it has enrolled with %s before, and was revoked since", proof.used)
-	case s.fresh.Take(failures.Key(r.source), 1, s.Now()) > 0:
+		return store.Instance{}, refusef("instance revoked", "it has enrolled with %s before, and was revoked since", proof.used)
+	case !fresh():
 		return store.Instance{}, answerf(codes.ResourceExhausted, "too many new instances enrol from this address; try again")
 	}
 	now := s.Now().UTC()

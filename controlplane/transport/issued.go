@@ -35,13 +35,6 @@ func (i *Issued) Certificate() (*tls.Certificate, error) {
 	return c, err
 }
 
-// Renew makes the next handshake have a new certificate.
-func (i *Issued) Renew() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.current = nil
-}
-
 func halfLife(c *tls.Certificate) time.Time {
 	return c.Leaf.NotBefore.Add(c.Leaf.NotAfter.Sub(c.Leaf.NotBefore) / 2)
 }

@@ -55,9 +55,7 @@ func (s *Server) issued(e Entry) {
 
 // refused counts and records a refusal, and returns it.
 func (s *Server) refused(e Entry, err *Error) *Error {
-	s.metrics.refused.WithLabelValues(err.Code).Inc()
-	e.Time, e.Outcome, e.Code, e.Reason = s.now().UTC(), Refused, err.Code, err.reason()
-	s.audit(e)
+	e = s.recorded(e, err)
 	if err.Status == http.StatusInternalServerError {
 		s.log.Error("token not issued", "service", e.Service, "audience", e.Audience, "reason", e.Reason)
 	} else if s.log.IsDebug() {
@@ -66,24 +64,39 @@ func (s *Server) refused(e Entry, err *Error) *Error {
 	return err
 }
 
+func (s *Server) recorded(e Entry, err *Error) Entry {
+	s.metrics.refused.WithLabelValues(err.Code).Inc()
+	e.Time, e.Outcome, e.Code, e.Reason = s.now().UTC(), Refused, err.Code, err.reason()
+	s.audit(e)
+	return e
+}
+
 // refuseStranger is refused for a request that nobody authenticated. Each
 // source may have so many of those; then it hears 429, and the audit, which
 // has said what goes on, isn't filled with more of it.
 func (s *Server) refuseStranger(e Entry, err *Error) *Error {
 	wait, first := s.failures.Add(e.Source, s.now())
 	if wait == 0 {
-		return s.refused(e, err)
+		s.warn(s.recorded(e, err))
+		return err
 	}
 	limited := &Error{
 		Code: CodeUnavailable, Status: http.StatusTooManyRequests, RetryAfter: wait,
 		Description: "too many failed requests from this address; check the client credentials",
 		Err:         err,
 	}
-	if first {
-		return s.refused(e, limited)
+	if !first {
+		s.metrics.refused.WithLabelValues(limited.Code).Inc()
+		return limited
 	}
-	s.metrics.refused.WithLabelValues(limited.Code).Inc()
+	s.warn(s.recorded(e, limited))
 	return limited
+}
+
+// warn tells an operator why a client can't authenticate, which the client is not
+// told. The limit of failures bounds how often.
+func (s *Server) warn(e Entry) {
+	s.log.Warn("client not authenticated", "service", e.Service, "reason", e.Reason, "source", e.Source)
 }
 
 // maxShown is how much of what a client sent is repeated to operators, in bytes.

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -108,7 +109,7 @@ func (a spy) run(ctx context.Context, m *mesh) (string, error) {
 	}
 	err = stream.Send(&discovery.DeltaDiscoveryRequest{
 		TypeUrl: "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig", ResourceNamesSubscribe: names})
-	if err != nil {
+	if err != nil && !errors.Is(err, io.EOF) { // what ended it, Recv says
 		return "", err
 	}
 	resp, err := stream.Recv()

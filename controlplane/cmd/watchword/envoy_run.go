@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,10 +61,14 @@ func runEnvoy(ctx context.Context, binary string, args []string, failed <-chan e
 	if ctx.Err() != nil {
 		return errors.New("interrupted before Envoy was started")
 	}
+	// Linux ends Envoy with the thread that has started it, which must not be one that
+	// Go ends when it likes.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.Command(binary, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Env = withoutJoinToken(os.Environ())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = childAttributes()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting Envoy: %w", err)
 	}

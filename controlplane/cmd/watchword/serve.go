@@ -54,7 +54,7 @@ Every listener has TLS, with a certificate of that CA or the one of
 	flags.StringVar(&c.IssuerURL, "issuer-url", "", "`URL` in the iss of issued tokens, fixed at the first start (default https://STS-LISTEN)")
 	flags.StringVar(&c.TrustDomain, "trust-domain", "", "trust domain of the SPIFFE IDs in sub, fixed at the first start (default "+controlplane.DefaultTrustDomain+")")
 	flags.StringVar(&c.KEKFile, "kek-file", "", "`FILE` with the key-encryption key, 32 random bytes in base64 (default DATA-DIR/kek, or WATCHWORD_KEK)")
-	flags.StringVar(&c.KEKExec, "kek-exec", "", "`COMMAND` that wraps and unwraps the key-encryption key, such as by a KMS")
+	flags.StringVar(&c.KEKExec, "kek-exec", "", "`COMMAND` that wraps and unwraps the key-encryption key, such as by a KMS; a key of another source beside it only opens what was sealed before")
 	flags.StringSliceVar(&c.Etcd.Endpoints, "etcd-endpoints", nil, "`URLS` of an etcd cluster, with commas; none: etcd runs inside this process")
 	flags.StringVar(&c.Etcd.Prefix, "etcd-prefix", "/watchword/", "`PREFIX` of all keys in etcd")
 	flags.StringVar(&c.Etcd.CAFile, "etcd-ca-file", "", "`FILE` with the CA of etcd's certificates")
