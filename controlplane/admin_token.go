@@ -66,10 +66,13 @@ func (a *adminTokens) read(path string) (string, error) {
 	}
 	token := strings.TrimSpace(string(text))
 	if !strings.HasPrefix(token, adminTokenPrefix) || len(token) < 32 {
-		return "", fmt.Errorf("%s does not hold an admin token: delete the file, the next start makes a new one", path)
+		return "", fmt.Errorf("%s %w: delete the file, the next start makes a new one", path, errNoToken)
 	}
 	return token, nil
 }
+
+// errNoToken is what is said of a file with something else in it.
+var errNoToken = errors.New("does not hold an admin token")
 
 // pending has a new token until it is known whether etcd has its hash.
 func (a *adminTokens) pending() string { return a.path() + ".new" }
@@ -85,8 +88,10 @@ func (a *adminTokens) settle(ctx context.Context) (store.AdminTokenState, error)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return state, nil
-	case err != nil:
+	case errors.Is(err, errNoToken):
 		return state, remove(a.pending()) // written in part: its hash was never stored
+	case err != nil:
+		return state, err // it may be the one that is valid
 	case state.Is(adminTokenHash(a.pepper, token)):
 		return state, store.MoveSecret(a.pending(), a.path())
 	}

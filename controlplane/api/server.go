@@ -89,6 +89,11 @@ func (s *Server) split(g *grpc.Server, rest http.Handler) http.Handler {
 		actor, err := s.identify(r)
 		if err != nil {
 			s.refused("", failures.SourceOf(r.RemoteAddr), attempted(r, isGRPC), err.Error())
+			if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+				// The certificate may have ended meanwhile: another one is shown on
+				// another connection.
+				w.Header().Set("Connection", "close")
+			}
 			refuse(w, isGRPC, codes.Unauthenticated, hint(err))
 			return
 		}

@@ -116,10 +116,15 @@ func (s *Store) sweepJoinTokens(ctx context.Context, now time.Time) (int, error)
 	})
 }
 
+// sweepGrace is how long an instance that has ended stays. It is refused in that
+// time, and enrolled again if it was only a clock that had gone ahead, or a backup
+// that was old.
+const sweepGrace = 30 * 24 * time.Hour
+
 func (s *Store) sweepInstances(ctx context.Context, now time.Time) (int, error) {
 	return s.sweepExpired(ctx, instancesPrefix, func(name string, kv *mvccpb.KeyValue) bool {
 		i, err := decodeInstance(name, kv)
-		return err == nil && i.Expires.Before(now)
+		return err == nil && i.Expires.Add(sweepGrace).Before(now)
 	})
 }
 

@@ -27,11 +27,13 @@ func TestSweep(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"i1", "i2"} {
-		i, err := s.Enrol(t.Context(), instance("a", id), nil, audit.Entry{})
+		i := instance("a", id)
+		i.Expires = noon.Add(time.Hour - sweepGrace)
+		i, err := s.Enrol(t.Context(), i, nil, audit.Entry{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i.Expires = noon.Add(3 * time.Hour); id == "i2" {
+		if i.Expires = noon.Add(3*time.Hour - sweepGrace); id == "i2" {
 			if err := s.Renew(t.Context(), i); err != nil {
 				t.Fatal(err)
 			}

@@ -136,6 +136,11 @@ func (i *Identity) enrol(ctx context.Context, by Credential) (*granted, error) {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	c := call{trust: t, now: i.config.Now, send: func(ctx context.Context, client enrolmentv1.EnrolmentServiceClient) (*enrolmentv1.Identity, error) {
+		if k, ok := by.(keyAssertion); ok { // it is good once: each address gets its own
+			if _, err := k.present(req); err != nil {
+				return nil, err
+			}
+		}
 		resp, err := client.Enrol(ctx, req)
 		return resp.GetIdentity(), err
 	}}
