@@ -144,6 +144,11 @@ func (o *options) tlsConfig() (*tls.Config, error) {
 // roots are the CAs that may have signed the control plane's certificate; nil is
 // those of the system.
 func (o *options) roots() (*x509.CertPool, error) {
+	return o.rootsIn(x509.NewCertPool())
+}
+
+// rootsIn adds the CAs to a pool; it is nil if there are none to add.
+func (o *options) rootsIn(pool *x509.CertPool) (*x509.CertPool, error) {
 	path := o.caFile
 	if path == "" {
 		path = filepath.Join(o.dataDir, "ca.pem")
@@ -156,7 +161,6 @@ func (o *options) roots() (*x509.CertPool, error) {
 		return nil, &failure{code: exitUnreachable, err: fmt.Errorf("reading the CA of the control plane: %w", err),
 			hint: "name a file with its certificate in PEM with --ca-file"}
 	}
-	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
 		return nil, &failure{code: exitUnreachable, err: fmt.Errorf("%s holds no certificate in PEM", path),
 			hint: "name a file with the certificate of the CA with --ca-file"}
