@@ -137,7 +137,8 @@ func (o *options) tlsConfig() (*tls.Config, error) {
 		return nil, &failure{code: exitUnreachable, err: fmt.Errorf("reading the client certificate: %w", err),
 			hint: "--client-cert-file holds the certificate in PEM, --client-key-file its private key"}
 	}
-	config.Certificates = []tls.Certificate{certificate}
+	o.certificate = &clientCertificate{certificate: certificate}
+	config.GetClientCertificate = o.certificate.get
 	return config, nil
 }
 

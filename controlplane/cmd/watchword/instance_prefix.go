@@ -39,7 +39,7 @@ func (c *client) wholeInstances(ctx context.Context, service string, given []str
 			}
 		}
 		if id == "" {
-			return nil, &failure{code: exitFailed, err: fmt.Errorf("Service %q has no instance %q, and none was revoked", service, prefix),
+			return nil, &failure{code: exitFailed, err: fmt.Errorf("there is no instance %q of service %q, and none was revoked", prefix, service),
 				hint: "`watchword instance list --service " + service + "` lists those that there are"}
 		}
 		// The same one twice would be refused in words about what nobody has written.

@@ -119,6 +119,7 @@ type options struct {
 	noColor                       bool
 	timeout                       time.Duration
 
+	certificate *clientCertificate
 	// proved says whether a call had a token or a client certificate.
 	proved bool
 }
