@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -58,6 +59,7 @@ admin socket stays open to root and to the user that runs the control plane.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			con := o.console(cmd)
 			return o.withClient(cmd, func(ctx context.Context, c *client) error {
+				had := c.hasAdminToken(ctx)
 				if _, err := c.RevokeAdminToken(ctx, &adminv1.RevokeAdminTokenRequest{}); err != nil {
 					return err
 				}
@@ -66,9 +68,24 @@ admin socket stays open to root and to the user that runs the control plane.`,
 				}{true}); ok {
 					return err
 				}
+				if !had {
+					fmt.Fprintln(con.out, "there was no admin token any more")
+					return nil
+				}
 				fmt.Fprintln(con.out, "admin token revoked")
 				return nil
 			})
 		},
 	}
+}
+
+// hasAdminToken asks the diagnosis, which alone knows. In doubt there is one.
+func (c *client) hasAdminToken(ctx context.Context) bool {
+	response, err := c.Diagnose(ctx, &adminv1.DiagnoseRequest{})
+	if err != nil {
+		return true
+	}
+	return !slices.ContainsFunc(response.GetFindings(), func(f *adminv1.Finding) bool {
+		return f.GetSubject() == "admin token" && f.GetSeverity() == adminv1.Finding_OK
+	})
 }

@@ -121,7 +121,7 @@ func (c *console) printAudit(r *auditReport) error {
 	for _, e := range r.Entries {
 		rows = append(rows, e.row())
 	}
-	c.table([]string{"TIME", "ACTOR", "SOURCE", "METHOD", "OUTCOME", "REVISION", "SUBJECTS"}, rows)
+	c.table([]string{"TIME", "ACTOR", "SOURCE", "METHOD", "OUTCOME", "REVISION", "ABOUT"}, rows)
 	if r.Next != "" {
 		fmt.Fprintf(c.err, "there are older ones: --before %s\n", oneLine(r.Next))
 	}
@@ -137,10 +137,23 @@ func (e auditView) row() []cell {
 		revision = fmt.Sprint(e.Revision)
 	}
 	row := append(plain(at, e.Actor, e.Source, e.Method), e.outcome())
-	return append(row, plain(revision, strings.Join(e.Subjects, ", "))...)
+	return append(row, plain(revision, e.about())...)
 }
 
-// outcome says of a refusal how often, and why.
+// about is what it was about, and why it was refused. It is as long as it likes,
+// so it is in the last column, which makes no other row longer.
+func (e auditView) about() string {
+	text := strings.Join(e.Subjects, ", ")
+	switch {
+	case e.Outcome != "refused" || e.Reason == "":
+		return text
+	case text == "":
+		return e.Reason
+	}
+	return text + ": " + e.Reason
+}
+
+// outcome says of a refusal how often.
 func (e auditView) outcome() cell {
 	if e.Outcome != "refused" {
 		return cell{text: e.Outcome}
@@ -148,9 +161,6 @@ func (e auditView) outcome() cell {
 	text := e.Outcome
 	if e.Count > 1 {
 		text += fmt.Sprintf(" %d times", e.Count)
-	}
-	if e.Reason != "" {
-		text += ": " + e.Reason
 	}
 	return cell{text, []color.Attribute{color.FgRed}}
 }

@@ -23,7 +23,7 @@ func (o *options) explain(err error) error {
 	if !ok {
 		return err
 	}
-	message := errors.New(oneLine(s.Message()))
+	message := errors.New(oneLine(plainWords(s.Message())))
 	switch s.Code() {
 	case codes.InvalidArgument:
 		return refusal(s, message)
@@ -43,7 +43,7 @@ func (o *options) explain(err error) error {
 			hint: "`watchword whoami` shows who you are to the control plane, and your roles; docs/roles.md says which role each call needs, and how a SECURITY_OFFICER gives it"}
 	case codes.Unimplemented:
 		return &failure{code: exitFailed, err: fmt.Errorf("%s does not know this call: %w", o.address(), message),
-			hint: "it is another version; this is watchword " + buildVersion().Version}
+			hint: "it is another version (this is watchword " + buildVersion().Version + "), or another port of the control plane: that of the admin API is 7400 by default"}
 	case codes.Canceled:
 		return &failure{code: exitFailed, err: errors.New("interrupted")}
 	}

@@ -137,13 +137,19 @@ func (o *options) tlsConfig() (*tls.Config, error) {
 		return nil, &failure{code: exitUnreachable, err: fmt.Errorf("reading the client certificate: %w", err),
 			hint: "--client-cert-file holds the certificate in PEM, --client-key-file its private key"}
 	}
-	config.Certificates = []tls.Certificate{certificate}
+	o.certificate = &clientCertificate{certificate: certificate}
+	config.GetClientCertificate = o.certificate.get
 	return config, nil
 }
 
 // roots are the CAs that may have signed the control plane's certificate; nil is
 // those of the system.
 func (o *options) roots() (*x509.CertPool, error) {
+	return o.rootsIn(x509.NewCertPool())
+}
+
+// rootsIn adds the CAs to a pool; it is nil if there are none to add.
+func (o *options) rootsIn(pool *x509.CertPool) (*x509.CertPool, error) {
 	path := o.caFile
 	if path == "" {
 		path = filepath.Join(o.dataDir, "ca.pem")
@@ -156,7 +162,6 @@ func (o *options) roots() (*x509.CertPool, error) {
 		return nil, &failure{code: exitUnreachable, err: fmt.Errorf("reading the CA of the control plane: %w", err),
 			hint: "name a file with its certificate in PEM with --ca-file"}
 	}
-	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
 		return nil, &failure{code: exitUnreachable, err: fmt.Errorf("%s holds no certificate in PEM", path),
 			hint: "name a file with the certificate of the CA with --ca-file"}

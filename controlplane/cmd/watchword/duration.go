@@ -54,6 +54,13 @@ func ageOf(since *time.Time, now time.Time) string {
 	return age(*since, now)
 }
 
+func timeOrZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
+
 // left prints how long it is until something ends.
 func left(until *time.Time, now time.Time) string {
 	switch {

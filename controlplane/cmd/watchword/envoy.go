@@ -87,6 +87,10 @@ func runEnvoyCommand(cmd *cobra.Command, flags *envoyFlags, args []string) error
 	if err != nil {
 		return err
 	}
+	// Before a join token is used up for nothing.
+	if err := checkEnvoy(cmd.Context(), binary, versionTimeout); err != nil {
+		return err
+	}
 	return runProtected(cmd.Context(), flags, binary, args)
 }
 

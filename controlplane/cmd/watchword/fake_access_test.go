@@ -35,6 +35,9 @@ func (f *fakeAdmin) GetSelf(ctx context.Context, _ *adminv1.GetSelfRequest) (*ad
 const fakeJoinToken = "wwjt_7QK2M4ZC5XWAB.s3cret.pin"
 
 func (f *fakeAdmin) CreateJoinToken(_ context.Context, r *adminv1.CreateJoinTokenRequest) (*adminv1.CreateJoinTokenResponse, error) {
+	if ttl := r.GetTtl().AsDuration(); ttl < time.Minute {
+		return nil, status.Errorf(codes.InvalidArgument, "ttl: %s; wants 1 minute to 7 days", ttl)
+	}
 	at := time.Unix(1_800_000_000, 0)
 	return &adminv1.CreateJoinTokenResponse{Token: fakeJoinToken, JoinToken: &adminv1.JoinToken{Id: "7QK2M4ZC5XWAB", Service: r.GetService(), Uses: r.GetUses(),
 		Created: timestamppb.New(at), Expires: timestamppb.New(at.Add(r.GetTtl().AsDuration())), CreatedBy: "unix:root"}}, nil
@@ -69,6 +72,8 @@ func (f *fakeAdmin) RevokeJoinToken(_ context.Context, r *adminv1.RevokeJoinToke
 func (f *fakeAdmin) ListInstances(_ context.Context, r *adminv1.ListInstancesRequest) (*adminv1.ListInstancesResponse, error) {
 	now, response := time.Now(), &adminv1.ListInstancesResponse{}
 	for _, i := range []*adminv1.Instance{
+		{Service: "payments", Id: "zzzz6c7dwyzaevb5mz2ggqzlxi", Enrolled: fakeTime(now, -time.Hour), Expires: fakeTime(now, time.Hour), AttestedBy: "key"},
+		{Service: "payments", Id: "aaab6c7dwyzaevb5mz2ggqzlxi", Enrolled: fakeTime(now, -time.Hour), Expires: fakeTime(now, time.Hour), AttestedBy: "key"},
 		{Service: "orders", Id: "kq3v6c7dwyzaevb5mz2ggqzlxi", Node: "orders-1", AttestedBy: "join-token/7QK2M4ZC5XWAB", Enrolled: fakeTime(now, -9*time.Minute), Renewed: fakeTime(now, -9*time.Minute), Expires: fakeTime(now, 719*time.Hour), Streams: 1},
 		{Service: "payments", Id: "aaaa6c7dwyzaevb5mz2ggqzlxi", Node: "n\n1", AttestedBy: "kubernetes/cluster", Enrolled: fakeTime(now, -50*time.Hour), Expires: fakeTime(now, time.Hour)},
 	} {
@@ -166,6 +171,8 @@ func (f *fakeAdmin) Diagnose(context.Context, *adminv1.DiagnoseRequest) (*adminv
 		{Severity: adminv1.Finding_WARNING, Subject: "admin token", Message: "the token of the first start is still good", Hint: "`watchword admin-token revoke`"},
 	}}
 	switch f.is() {
+	case "no-token":
+		response.Findings[1] = &adminv1.Finding{Severity: adminv1.Finding_OK, Subject: "admin token", Message: "revoked"}
 	case "sick":
 		response.Findings = append(response.Findings, &adminv1.Finding{Severity: adminv1.Finding_PROBLEM, Subject: "key-encryption key", Message: "others can read its file\x1b[31m", Hint: "chmod 600 it"})
 	case "unknown":

@@ -38,6 +38,8 @@ type fakeEnrolment struct {
 	token     string
 	renewals  atomic.Int64
 	revoked   atomic.Bool
+
+	credentials credentials.TransportCredentials
 }
 
 // newFakeEnrolment is served by the gRPC server.
@@ -59,10 +61,11 @@ func newFakeEnrolment() (*fakeEnrolment, *grpc.Server, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	g := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(credentials.NewTLS(&tls.Config{
+	f.credentials = credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{{Certificate: chain, PrivateKey: key}},
 		ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: f.authority.Pool(),
-	})))...)
+	})
+	g := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(f.credentials))...)
 	enrolmentv1.RegisterEnrolmentServiceServer(g, f)
 	return f, g, nil
 }
@@ -79,7 +82,15 @@ func serveGRPC(g *grpc.Server, atEnd func(func())) (address string, err error) {
 	return l.Addr().String(), nil
 }
 
-// startEnrolment serves at $ADS, for the join token $JOIN_TOKEN, which is in the
+// adminPort refuses every call as the admin API does, with the certificate of the
+// same CA.
+func (f *fakeEnrolment) adminPort() *grpc.Server {
+	return grpc.NewServer(grpc.Creds(f.credentials), grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
+		return status.Error(codes.Unauthenticated, "this call needs a credential: authorization: Bearer TOKEN")
+	}))
+}
+
+// startEnrolment serves at $ADS, and at $ADMIN_PORT what refuses it, for the join token $JOIN_TOKEN, which is in the
 // file join.token too.
 func startEnrolment(env *testscript.Env) error {
 	f, g, err := newFakeEnrolment()
@@ -90,6 +101,11 @@ func startEnrolment(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	admin, err := serveGRPC(f.adminPort(), env.Defer)
+	if err != nil {
+		return err
+	}
+	env.Setenv("ADMIN_PORT", admin)
 	env.Setenv("ADS", address)
 	env.Setenv("JOIN_TOKEN", f.token)
 	return os.WriteFile(filepath.Join(env.WorkDir, "join.token"), []byte(f.token+"\n"), 0o600)

@@ -334,13 +334,16 @@ func (f *fakeAdmin) ListDataPlanes(_ context.Context, r *adminv1.ListDataPlanesR
 			response.DataPlanes = append(response.DataPlanes, p)
 		}
 	}
+	if f.is() == "twins" {
+		response.DataPlanes = append(response.DataPlanes, &adminv1.DataPlane{Node: "orders-2", Service: "orders", Instance: "kq3vvvvvwyzaevb5mz2ggqzlxi"})
+	}
 	return response, nil
 }
 
 func (f *fakeAdmin) GetDataPlaneConfig(_ context.Context, r *adminv1.GetDataPlaneConfigRequest) (*adminv1.GetDataPlaneConfigResponse, error) {
 	body, _ := structpb.NewStruct(map[string]any{"name": "mesh.inbound/payments", "port": 8080})
 	for _, p := range fakePlanes() {
-		if p.GetNode() == r.GetNode() {
+		if p.GetNode() == r.GetNode() || p.GetInstance() != "" && p.GetInstance() == r.GetNode() {
 			return &adminv1.GetDataPlaneConfigResponse{DataPlane: p, Resources: []*adminv1.SentResource{
 				{TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener", Name: "inbound", Version: "0123456789abcdef", AckedVersion: "0123456789abcdef", Body: body},
 				{TypeUrl: "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig", Name: "mesh.inbound/payments", Version: "fedcba9876543210", AckedVersion: "aaaa", Refusal: "no such\nfield", Body: body},

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"os"
@@ -21,13 +22,13 @@ type fakeCA struct {
 	key         *ecdsa.PrivateKey
 }
 
-func newFakeCA() (*fakeCA, error) {
+func newFakeCA(name string) (*fakeCA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fake CA"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
@@ -58,13 +59,14 @@ func (ca *fakeCA) sign(name string, use x509.ExtKeyUsage) (tls.Certificate, erro
 
 // tlsConfig is that of the fake: it takes client certificates, and in the mode
 // certificate insists on one. The files for clients go to dir: ca.pem,
-// client.pem and client.key, and other.pem, which is another CA.
+// client.pem and client.key, and other.pem, which is another CA and has signed
+// stranger.pem.
 func (f *fakeAdmin) tlsConfig(dir string) (*tls.Config, error) {
-	ca, err := newFakeCA()
+	ca, err := newFakeCA("fake CA")
 	if err != nil {
 		return nil, err
 	}
-	other, err := newFakeCA()
+	other, err := newFakeCA("other CA")
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +74,7 @@ func (f *fakeAdmin) tlsConfig(dir string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := ca.writeClient(dir, other); err != nil {
+	if err := errors.Join(ca.writeClient(dir, "client", "ca.pem"), other.writeClient(dir, "stranger", "other.pem")); err != nil {
 		return nil, err
 	}
 	clients := x509.NewCertPool()
@@ -89,7 +91,8 @@ func (f *fakeAdmin) tlsConfig(dir string) (*tls.Config, error) {
 	return config, nil
 }
 
-func (ca *fakeCA) writeClient(dir string, other *fakeCA) error {
+// writeClient writes NAME.pem and NAME.key of a client, and the CA itself as own.
+func (ca *fakeCA) writeClient(dir, name, own string) error {
 	client, err := ca.sign("ci.example", x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		return err
@@ -99,10 +102,9 @@ func (ca *fakeCA) writeClient(dir string, other *fakeCA) error {
 		return err
 	}
 	for name, block := range map[string]*pem.Block{
-		"ca.pem":     {Type: "CERTIFICATE", Bytes: ca.certificate.Raw},
-		"other.pem":  {Type: "CERTIFICATE", Bytes: other.certificate.Raw},
-		"client.pem": {Type: "CERTIFICATE", Bytes: client.Certificate[0]},
-		"client.key": {Type: "PRIVATE KEY", Bytes: key},
+		own:           {Type: "CERTIFICATE", Bytes: ca.certificate.Raw},
+		name + ".pem": {Type: "CERTIFICATE", Bytes: client.Certificate[0]},
+		name + ".key": {Type: "PRIVATE KEY", Bytes: key},
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
 			return err

@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/pflag"
 
 	"github.com/watchword-mesh/watchword/dataplane/enrolment"
@@ -62,26 +61,17 @@ func (f *instanceFlags) enrol(ctx context.Context, service, node, address string
 	}
 	id, err := enrolment.Enrol(ctx, enrolment.Config{Addresses: []string{address}, Service: service, Node: node,
 		Credential: credential, KeyFile: f.keyFile, Logger: instanceLog()})
+	switch {
+	case err == nil:
+		return id, nil
+	case ctx.Err() != nil:
+		return nil, errors.New("interrupted before it was enrolled")
+	}
+	text := plainWords(err.Error())
 	if errors.Is(err, enrolment.ErrRefused) {
-		return nil, &failure{code: exitUnreachable, err: err, hint: refusedHint(credential)}
+		return nil, &failure{code: exitUnreachable, err: errors.New(text), hint: refusedHint(credential, text)}
 	}
-	return id, err
-}
-
-// refusedHint is the way out for who is not let in with a credential.
-func refusedHint(credential enrolment.Credential) string {
-	switch credential.(type) {
-	case enrolment.KubernetesTokenFile:
-		return "spec.bootstrap.kubernetes of the Service must name issuer, namespace and service account, and the token must be for its audience; see docs/enrolment.md"
-	case nil:
-		return "the key of the file is not enrolled any more: remove the file, and give a join token (`watchword join-token create` makes one)"
-	}
-	return "a join token is for one service and one mesh, a number of uses and a time; `watchword join-token create` makes a new one"
-}
-
-// instanceLog says on standard error what an operator has to know.
-func instanceLog() hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{Name: "watchword", Level: hclog.Warn, Output: os.Stderr})
+	return nil, errors.New(text)
 }
 
 // withoutJoinToken is the environment for another program.

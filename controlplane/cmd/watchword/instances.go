@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,6 +34,18 @@ func instanceViewOf(i *adminv1.Instance) instanceView {
 		timeOf(i.GetEnrolled()), timeOf(i.GetRenewed()), timeOf(i.GetExpires()), i.GetStreams()}
 }
 
+// instanceViews has the services in order, and of each who enrolled first in front.
+func instanceViews(instances []*adminv1.Instance) []instanceView {
+	views := []instanceView{}
+	for _, i := range instances {
+		views = append(views, instanceViewOf(i))
+	}
+	slices.SortFunc(views, func(a, b instanceView) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), timeOrZero(a.Enrolled).Compare(timeOrZero(b.Enrolled)), cmp.Compare(a.ID, b.ID))
+	})
+	return views
+}
+
 func newInstanceListCommand(o *options) *cobra.Command {
 	var service string
 	cmd := &cobra.Command{
@@ -49,11 +63,7 @@ streams it has open at the replica that was asked.`,
 				if err != nil {
 					return err
 				}
-				views := []instanceView{}
-				for _, i := range response.GetInstances() {
-					views = append(views, instanceViewOf(i))
-				}
-				return instanceListing(time.Now()).print(o.console(cmd), views)
+				return instanceListing(time.Now()).print(o.console(cmd), instanceViews(response.GetInstances()))
 			})
 		},
 	}
@@ -78,8 +88,12 @@ func newInstanceRevokeCommand(o *options) *cobra.Command {
 		Long: `Ends enrolments: the streams of the instances are cut, and they get neither
 configuration nor tokens any more. With --all it is every instance of the service,
 with its join tokens, and the Kubernetes tokens that were made until now: for a
-service whose secrets got out. Its client secrets stay; see client-secret delete.`,
+service whose secrets got out. Its client secrets stay; see client-secret delete.
+
+The first characters of an instance are enough, 4 or more, if there is one alone
+of the service that begins so.`,
 		Example: `  watchword instance revoke orders kq3v6c7dwyzaevb5mz2ggqzlxi
+  watchword instance revoke orders kq3v6c7d
   watchword instance revoke orders --all --yes`,
 		ValidArgsFunction: o.completeInstances,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -126,6 +140,10 @@ type revocationView struct {
 }
 
 func runInstanceRevoke(ctx context.Context, c *client, con *console, request *adminv1.RevokeInstancesRequest) error {
+	var err error
+	if request.Instances, err = c.wholeInstances(ctx, request.GetService(), request.GetInstances()); err != nil {
+		return err
+	}
 	response, err := c.RevokeInstances(ctx, request)
 	if err != nil {
 		return err

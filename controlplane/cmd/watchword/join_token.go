@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
@@ -25,13 +27,14 @@ func newJoinTokenCreateCommand(o *options) *cobra.Command {
 nothing else. Only a hash of it is stored, so it can't be shown again. Whoever has
 it can become an instance of the service until it is used up or expires.`,
 		Example: `  (umask 077; watchword join-token create --service orders > orders.jointoken)
-  watchword join-token create --service orders --uses 10 --ttl 24h`,
+  watchword join-token create --service orders --uses 10 --ttl 1d`,
 		Args: noArguments("; name the service with --service"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// Refused before a token is made that nobody would see.
 			if o.output == formatName {
 				return usagef("-o name would not print the token; use table, json or yaml")
 			}
+			// Zero is what the API takes for left out.
 			if request.Uses < 1 || ttl <= 0 {
 				return usagef("--uses and --ttl: want more than 0")
 			}
@@ -43,7 +46,7 @@ it can become an instance of the service until it is used up or expires.`,
 	}
 	o.addServiceFlag(cmd, &request.Service, "`SERVICE` that the instances are of")
 	cmd.Flags().Int32Var(&request.Uses, "uses", 1, "how many instances the token is for")
-	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long it is good, at most 168h")
+	addDuration(cmd.Flags(), &ttl, "ttl", time.Hour, "how long it is good, 1m to 7d")
 	return cmd
 }
 
@@ -71,6 +74,9 @@ func joinTokenViewOf(t *adminv1.JoinToken) joinTokenView {
 
 func runJoinTokenCreate(ctx context.Context, c *client, con *console, request *adminv1.CreateJoinTokenRequest) error {
 	response, err := c.CreateJoinToken(ctx, request)
+	if s := status.Convert(err); s.Code() == codes.InvalidArgument {
+		return usagef("--%s", oneLine(s.Message())) // it begins with uses or ttl
+	}
 	if err != nil {
 		return err
 	}

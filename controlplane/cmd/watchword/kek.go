@@ -66,7 +66,7 @@ func runKEKRotate(ctx context.Context, c *client, con *console) error {
 		return nil
 	}
 	fmt.Fprintf(con.out, "%s sealed with the key-encryption key %s\n", count(int(view.Records), "record"), oneLine(view.KEK))
-	fmt.Fprintln(con.err, "if the earlier key is still beside it, take it away from every replica; keep a copy of it for as long as there are backups of before")
+	fmt.Fprintln(con.err, "a key of the data folder or of a program needs nothing more; with --kek-file or WATCHWORD_KEK, take the earlier key out, on every replica, and keep a copy of it for as long as there are backups of before")
 	return nil
 }
 

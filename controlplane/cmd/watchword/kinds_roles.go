@@ -9,7 +9,11 @@ func roleBindingRow(i item) []cell {
 		m, _ := v.(map[string]any)
 		subjects = append(subjects, roleSubjectText(m))
 	}
-	return row(i, spec.text("role"), spec.texts("services"), strings.Join(subjects, ","))
+	services := spec.texts("services")
+	if services == "" && spec.text("role") != "SERVICE_OWNER" {
+		services = "all" // as whoami says it
+	}
+	return row(i, spec.text("role"), services, strings.Join(subjects, ","))
 }
 
 // roleSubjectText names a subject as whoami and the audit do, as far as it is one.

@@ -6,8 +6,15 @@ import (
 	"strings"
 )
 
+// strangerCertificate is the way out for a certificate that was never asked for.
+const strangerCertificate = "give `watchword serve` the CA that signed it with --admin-client-ca-file, or name another certificate; see docs/tls.md"
+
 // notKnown is for a control plane that does not know who calls.
 func (o *options) notKnown(message error) error {
+	if o.certificate.kept() {
+		return &failure{code: exitUnreachable, err: fmt.Errorf("%s asked for no client certificate of the CA that signed %s, so none was shown: %w", o.address(), o.clientCertFile, message),
+			hint: strangerCertificate}
+	}
 	if !o.proved {
 		return &failure{code: exitUnreachable, err: fmt.Errorf("%s does not know who you are: %w", o.address(), message),
 			hint: "name a token with --token-file, or a client certificate with --client-cert-file and --client-key-file; docs/roles.md says what it accepts"}
@@ -29,7 +36,7 @@ func (o *options) notReachable(message string) error {
 	}
 	if cause == message && !broke(message) {
 		// It answered: what it needs itself is not there.
-		return &failure{code: exitUnreachable, err: fmt.Errorf("the control plane at %s can't do this now: %s", o.address(), oneLine(message)),
+		return &failure{code: exitUnreachable, err: fmt.Errorf("the control plane at %s can't do this now: %s", o.address(), oneLine(plainWords(message))),
 			hint: "try again; the log of `watchword serve` may say more"}
 	}
 	return &failure{code: exitUnreachable, err: fmt.Errorf("control plane not reachable at %s: %s", o.address(), oneLine(cause)),
@@ -44,7 +51,16 @@ func broke(message string) bool {
 
 // wayThere is the hint for a connection that failed.
 func (o *options) wayThere(message string) string {
-	if hint := handshakeHint(message); hint != "" {
+	hint := handshakeHint(message)
+	wanted := wrongCertificate
+	if o.certificate.kept() {
+		wanted = strangerCertificate
+	}
+	switch hint {
+	case "":
+	case wrongCertificate:
+		return wanted
+	default:
 		return hint
 	}
 	switch unix := strings.HasPrefix(o.address(), "unix:"); {
@@ -57,7 +73,7 @@ func (o *options) wayThere(message string) string {
 	case !strings.HasPrefix(o.server, "http://") && !unix && (strings.Contains(message, "broken pipe") || strings.Contains(message, "reset by peer")):
 		// With TLS 1.3 a client is refused after its handshake is over, and what it
 		// sends may break before it reads why.
-		return "it closed the connection; if it wants a client certificate: " + wrongCertificate
+		return "it closed the connection; if it wants a client certificate: " + wanted
 	case o.server != "":
 		return "is `watchword serve` running there? --server or WATCHWORD_SERVER names another place"
 	}
@@ -80,7 +96,7 @@ var handshakeHints = []struct{ words, hint string }{
 }
 
 const (
-	wrongName        = "use a name that its certificate has, or give this one to `watchword serve` with --tls-names"
+	wrongName        = "use a name that its certificate has, or give this one to `watchword serve` with --tls-names; a certificate of --tls-cert-file has to have it itself"
 	wrongCertificate = "name a client certificate that it accepts with --client-cert-file and --client-key-file; see docs/roles.md"
 )
 

@@ -119,6 +119,7 @@ type options struct {
 	noColor                       bool
 	timeout                       time.Duration
 
+	certificate *clientCertificate
 	// proved says whether a call had a token or a client certificate.
 	proved bool
 }
@@ -134,7 +135,7 @@ func (o *options) addFlags(root *cobra.Command) {
 	flags.StringVar(&o.clientKeyFile, "client-key-file", "", "`FILE` with the private key of that certificate")
 	flags.VarP(&o.output, "output", "o", "`FORMAT` of what is printed: "+strings.Join(formatNames(), ", "))
 	flags.BoolVar(&o.noColor, "no-color", false, "no colours on a terminal (NO_COLOR does the same)")
-	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "longest wait for one answer of the control plane")
+	addDuration(flags, &o.timeout, "timeout", 10*time.Second, "longest wait for one answer of the control plane")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formatNames(), cobra.ShellCompDirectiveNoFileComp)))
 	must(root.MarkPersistentFlagDirname("data-dir"))
 	for _, name := range []string{"token-file", "ca-file", "client-cert-file", "client-key-file"} {

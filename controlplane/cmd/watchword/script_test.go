@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"flag"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -47,7 +49,8 @@ func TestScripts(t *testing.T) {
 type fakeKey struct{}
 
 // startFakes gives each script a control plane in its watchword-data, which
-// listens on $ADDR too, and with TLS on $TLS_ADDR, a token endpoint at $TOKEN_URL,
+// listens on $ADDR too, and with TLS on $TLS_ADDR, a token endpoint at $TOKEN_URL, with TLS at
+// $TLS_TOKEN_URL,
 // and startEnrolment. What [fakeAdmin.tlsConfig] writes is in $WORK.
 func startFakes(env *testscript.Env) error {
 	dir := filepath.Join(env.WorkDir, "watchword-data")
@@ -78,6 +81,12 @@ func startFakes(env *testscript.Env) error {
 	env.Values[fakeKey{}] = fake
 	endpoint := httptest.NewServer(http.HandlerFunc(fakeTokenEndpoint))
 	env.Defer(endpoint.Close)
+	secureEndpoint := httptest.NewUnstartedServer(http.HandlerFunc(fakeTokenEndpoint))
+	secureEndpoint.TLS = config.Clone()
+	secureEndpoint.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secureEndpoint.StartTLS()
+	env.Defer(secureEndpoint.Close)
+	env.Setenv("TLS_TOKEN_URL", secureEndpoint.URL)
 	env.Setenv("ADDR", loopback.Addr().String())
 	env.Setenv("TLS_ADDR", secure.Addr().String())
 	_, port, _ := net.SplitHostPort(secure.Addr().String())

@@ -43,7 +43,7 @@ what it has not confirmed or why it refused.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&flags.watch, "watch", "w", false, "print again and again until interrupted")
-	cmd.Flags().DurationVar(&flags.interval, "interval", time.Second, "with --watch: how often")
+	addDuration(cmd.Flags(), &flags.interval, "interval", time.Second, "with --watch: how often")
 	return cmd
 }
 
@@ -58,7 +58,21 @@ func readStatus(ctx context.Context, c *client, request *adminv1.ListDataPlanesR
 	if err != nil {
 		return nil, err
 	}
+	if request.GetService() != "" && len(response.GetDataPlanes()) == 0 {
+		if err := c.mustBeThere(ctx, request.GetService()); err != nil {
+			return nil, err
+		}
+	}
 	return &statusReport{response.GetRevision(), planeViews(response.GetDataPlanes())}, nil
+}
+
+// mustBeThere: a name that is misspelt must not look as if there was nothing.
+func (c *client) mustBeThere(ctx context.Context, service string) error {
+	response, err := c.List(ctx, &adminv1.ListRequest{Kind: "Service", Name: service})
+	if err == nil && len(response.GetItems()) == 0 {
+		err = &failure{code: exitFailed, err: fmt.Errorf("there is no Service %q", service), hint: "`watchword get services` lists those that there are"}
+	}
+	return err
 }
 
 func printStatus(ctx context.Context, c *client, con *console, request *adminv1.ListDataPlanesRequest) error {

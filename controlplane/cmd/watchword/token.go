@@ -33,13 +33,16 @@ admin API issues it, to security officers and to the owners of the service; with
 --client-secret-file and --token-url it comes from the token endpoint, by the way
 that the service itself takes (client_credentials).
 
+A token URL with https:// is trusted by --ca-file, else by the CA of the data folder
+and those of the system.
+
 The client secret file holds what ` + "`watchword client-secret create -o json`" + ` printed,
 or the secret alone; the client ID is then the name of the service.`,
 		Example: `  watchword token --service shop --audience orders
   watchword token --service shop --audience orders --decode
   curl -H "Authorization: Bearer $(watchword token --service shop --audience orders)" http://127.0.0.1:8080/
   watchword token --service shop --audience orders \
-    --client-secret-file shop.json --token-url http://127.0.0.1:7402/token`,
+    --client-secret-file shop.json --token-url https://127.0.0.1:7402/token`,
 		Args: noArguments("; see --service and --audience"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runToken(cmd, o, &flags) },
 	}
@@ -71,7 +74,7 @@ func runToken(cmd *cobra.Command, o *options, flags *tokenFlags) error {
 		return usagef("a token has no name; leave out -o, or use json or yaml")
 	}
 	if flags.secretFile != "" {
-		token, err := requestToken(cmd.Context(), o.timeout, flags)
+		token, err := o.requestToken(cmd.Context(), flags)
 		if err != nil {
 			return err
 		}

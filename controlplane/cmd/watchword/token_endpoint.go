@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +13,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
@@ -19,7 +20,7 @@ import (
 
 // requestToken gets a token from the token endpoint with client_credentials
 // (RFC 6749 section 4.4), authenticated with client_secret_basic.
-func requestToken(ctx context.Context, timeout time.Duration, flags *tokenFlags) (*tokenView, error) {
+func (o *options) requestToken(ctx context.Context, flags *tokenFlags) (*tokenView, error) {
 	if err := checkTokenURL(flags.tokenURL); err != nil {
 		return nil, err
 	}
@@ -35,14 +36,39 @@ func requestToken(ctx context.Context, timeout time.Duration, flags *tokenFlags)
 		EndpointParams: url.Values{"audience": {flags.audience}},
 		AuthStyle:      oauth2.AuthStyleInHeader,
 	}
-	// A redirect would take the secret elsewhere.
-	client := &http.Client{Timeout: timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client, err := o.endpointClient()
+	if err != nil {
+		return nil, err
+	}
+	defer client.CloseIdleConnections()
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 	if err != nil {
 		return nil, endpointError(flags.tokenURL, err)
 	}
 	scope, _ := token.Extra("scope").(string)
 	return &tokenView{token.AccessToken, token.Type(), token.ExpiresIn, scope}, nil
+}
+
+// endpointClient trusts whom the connection to the admin API does: the CA of
+// --ca-file, or that of the data folder. The CAs of the system do beside the
+// latter, since a proxy may stand before the token endpoint.
+func (o *options) endpointClient() (*http.Client, error) {
+	pool := x509.NewCertPool()
+	if system, err := x509.SystemCertPool(); err == nil && o.caFile == "" {
+		pool = system
+	}
+	roots, err := o.rootsIn(pool)
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	return &http.Client{
+		Timeout:   o.timeout,
+		Transport: transport,
+		// A redirect would take the secret elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
 }
 
 // checkTokenURL lets the secret travel over TLS, or within this machine.
@@ -92,12 +118,12 @@ func endpointError(endpoint string, err error) error {
 		var transport *url.Error
 		if errors.As(err, &transport) {
 			return &failure{code: exitUnreachable, err: fmt.Errorf("token endpoint not reachable at %s: %w", endpoint, transport.Err),
-				hint: "is `watchword serve` running? its first lines name the token endpoint"}
+				hint: endpointHint(transport.Err)}
 		}
 		return fmt.Errorf("token endpoint %s: %w", endpoint, err)
 	}
 	if refused.ErrorCode == "" {
-		return fmt.Errorf("token endpoint %s answered with status %d and no OAuth error; is that the right URL?", endpoint, refused.Response.StatusCode)
+		return fmt.Errorf("token endpoint %s answered with status %d and no OAuth error; is that the right URL? with TLS it begins with https://", endpoint, refused.Response.StatusCode)
 	}
 	f := &failure{code: exitRefused, err: fmt.Errorf("the token endpoint refused: %s", refused.ErrorCode)}
 	if refused.ErrorDescription != "" {
@@ -108,4 +134,15 @@ func endpointError(endpoint string, err error) error {
 		f.hint = "make a new secret with `watchword client-secret create`"
 	}
 	return f
+}
+
+// endpointHint is the way out of a connection that failed.
+func endpointHint(err error) string {
+	if strings.Contains(err.Error(), "HTTP response to HTTPS client") {
+		return "it has no TLS there: on its own machine, use http://"
+	}
+	if hint := handshakeHint(err.Error()); hint != "" {
+		return hint
+	}
+	return "is `watchword serve` running? its first lines name the token endpoint"
 }

@@ -28,7 +28,7 @@ type waiting struct {
 
 func (w *waiting) addFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&w.wait, "wait", false, "return when all data planes that the change touches are in sync")
-	cmd.Flags().DurationVar(&w.timeout, "wait-timeout", 30*time.Second, "with --wait: how long at most")
+	addDuration(cmd.Flags(), &w.timeout, "wait-timeout", 30*time.Second, "with --wait: how long at most")
 }
 
 // syncReport is how a wait ended.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/fatih/color"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
@@ -31,7 +33,7 @@ refused. -o yaml and -o json print the resources themselves, secrets left out.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&node, "node", "", "`NODE` as `watchword status` lists it")
+	cmd.Flags().StringVar(&node, "node", "", "`NODE`, or instance, as `watchword status` lists it")
 	must(cmd.MarkFlagRequired("node"))
 	must(cmd.RegisterFlagCompletionFunc("node", o.completeNodes))
 	return cmd
@@ -55,8 +57,33 @@ func sentViews(resources []*adminv1.SentResource) []sentView {
 	return views
 }
 
-func runXDS(ctx context.Context, c *client, con *console, node string) error {
+// dataPlaneConfig takes a node, an instance, or the beginning of one: that is what
+// status shows.
+func (c *client) dataPlaneConfig(ctx context.Context, node string) (*adminv1.GetDataPlaneConfigResponse, error) {
 	response, err := c.GetDataPlaneConfig(ctx, &adminv1.GetDataPlaneConfigRequest{Node: node})
+	if status.Code(err) != codes.NotFound || len(node) < shortestInstance {
+		return response, err
+	}
+	connected, failed := c.ListDataPlanes(ctx, &adminv1.ListDataPlanesRequest{})
+	if failed != nil {
+		return nil, err
+	}
+	var all []string
+	for _, p := range connected.GetDataPlanes() {
+		all = append(all, p.GetInstance())
+	}
+	id, ambiguous := oneInstance(all, node)
+	if ambiguous != nil {
+		return nil, ambiguous
+	}
+	if id == "" {
+		return nil, err
+	}
+	return c.GetDataPlaneConfig(ctx, &adminv1.GetDataPlaneConfigRequest{Node: id})
+}
+
+func runXDS(ctx context.Context, c *client, con *console, node string) error {
+	response, err := c.dataPlaneConfig(ctx, node)
 	if err != nil {
 		return err
 	}
