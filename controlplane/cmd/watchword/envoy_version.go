@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"syscall"
 	"time"
 )
 
@@ -23,7 +24,10 @@ func checkEnvoy(ctx context.Context, binary string, timeout time.Duration) error
 	defer cancel()
 	cmd := exec.CommandContext(asking, binary, "--version")
 	cmd.Env = withoutJoinToken(os.Environ())
-	cmd.WaitDelay = time.Second // for what it has started itself
+	// It ends with all that it has started itself.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	switch {
 	case ctx.Err() != nil:

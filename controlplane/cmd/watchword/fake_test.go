@@ -101,7 +101,7 @@ func (f *fakeAdmin) admit(ctx context.Context) error {
 	case "internal":
 		return status.Error(codes.Internal, "the disk is full")
 	case "no-store":
-		return status.Error(codes.Unavailable, "reading etcd: no leader")
+		return status.Error(codes.Unavailable, "reading etcd: rpc error: code = Unavailable desc = no leader")
 	case "large":
 		return status.Error(codes.ResourceExhausted, "the request is larger than 4 MiB")
 	case "hang":

@@ -11,6 +11,7 @@ import (
 var (
 	rpcError        = regexp.MustCompile(`rpc error: code = \w+ desc = `)
 	connectionError = regexp.MustCompile(`connection error: desc = ("(?:[^"\\]|\\.)*")`)
+	otherType       = regexp.MustCompile(`; transport: received unexpected content-type "[^"]*"(?:\s+data: "(?:[^"\\]|\\.)*")?`)
 	codeAtEnd       = regexp.MustCompile(`(?m) \((?:` + codeNames() + `)\)$`)
 )
 
@@ -33,7 +34,7 @@ func plainWords(text string) string {
 		}
 		return quoted
 	})
-	text = rpcError.ReplaceAllString(text, "")
+	text = otherType.ReplaceAllString(rpcError.ReplaceAllString(text, ""), "")
 	for _, layer := range append([]string{"transport: "}, layers...) {
 		text = strings.ReplaceAll(text, layer, "")
 	}
