@@ -34,11 +34,11 @@ var layout = []struct {
 	{"test/...", []string{"..."}},
 	{"deployments/...", []string{"..."}},
 
-	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "controlplane/importer", "controlplane/policytest", "controlplane/transport", "dataplane/enrolment", "dataplane/reason", "dataplane/ruleset", "dataplane/sds", "proto/..."}},
+	{"controlplane/cmd/watchword", []string{"controlplane", "controlplane/envoy", "controlplane/importer", "controlplane/policytest", "controlplane/transport", "dataplane/enrolment", "dataplane/reason", "dataplane/ruleset", "dataplane/sds", "internal/identity", "proto/..."}},
 	{"controlplane", []string{"controlplane/...", "dataplane/ruleset", "issuer/...", "internal/failures", "internal/quota", "internal/identity", "internal/jointoken", "internal/jose", "proto/..."}},
 	{"controlplane/policytest", []string{"controlplane/policy", "controlplane/compile", "dataplane/ruleset", "dataplane/reason", "issuer/sts", "issuer/token", "internal/jose", "proto/..."}},
-	{"controlplane/api", []string{"controlplane/access", "controlplane/audit", "controlplane/policy", "controlplane/envoy", "internal/failures", "internal/quota", "proto/..."}},
-	{"controlplane/kong", []string{"controlplane/policy", "internal/jose", "proto/..."}},
+	{"controlplane/api", []string{"controlplane/access", "controlplane/audit", "controlplane/policy", "controlplane/envoy", "internal/failures", "internal/identity", "internal/quota", "proto/..."}},
+	{"controlplane/kong", []string{"controlplane/policy", "internal/identity", "internal/jose", "proto/..."}},
 	{"controlplane/accesslog", []string{"controlplane/envoy", "dataplane/reason"}},
 	{"controlplane/access", []string{"controlplane/policy", "proto/..."}},
 	{"controlplane/audit", nil},
@@ -51,7 +51,7 @@ var layout = []struct {
 	{"controlplane/store", []string{"controlplane/audit", "controlplane/policy", "controlplane/bundle", "issuer/ca", "issuer/keyset", "issuer/clientauth", "proto/..."}},
 	{"controlplane/bundle", []string{"internal/jose", "proto/..."}},
 	{"controlplane/importer", []string{"controlplane/policy", "internal/jose", "proto/..."}},
-	{"controlplane/policy", []string{"dataplane/reason", "internal/jose", "proto/..."}},
+	{"controlplane/policy", []string{"dataplane/reason", "internal/identity", "internal/jose", "proto/..."}},
 
 	{"issuer/sts", []string{"issuer/token", "issuer/clientauth", "issuer/keyset", "internal/failures", "internal/quota", "internal/jointoken", "internal/jose"}},
 	{"issuer/token", []string{"issuer/keyset", "internal/jose"}},

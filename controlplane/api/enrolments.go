@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/watchword-mesh/watchword/controlplane/access"
+	"github.com/watchword-mesh/watchword/internal/identity"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
 
@@ -145,8 +145,6 @@ func (s *Server) ListInstances(ctx context.Context, req *adminv1.ListInstancesRe
 	return &adminv1.ListInstancesResponse{Instances: seen(ctx, list)}, s.mustBeThere(req.GetService(), len(list))
 }
 
-var instanceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-
 // RevokeInstances implements adminv1.AdminServiceServer.
 func (s *Server) RevokeInstances(ctx context.Context, req *adminv1.RevokeInstancesRequest) (*adminv1.RevokeInstancesResponse, error) {
 	const method = adminv1.AdminService_RevokeInstances_FullMethodName
@@ -186,7 +184,7 @@ func revoked(service string, names []string) (subjects []string, err error) {
 		return []string{"revoked all instances of Service/" + service}, nil
 	}
 	for i, name := range names {
-		if !instanceName.MatchString(name) || slices.Contains(names[:i], name) {
+		if !identity.IsName(name) || slices.Contains(names[:i], name) {
 			return nil, status.Errorf(codes.InvalidArgument, "instances[%d]: %q is not the name of an instance, or is given twice", i, clip(name))
 		}
 		subjects = append(subjects, fmt.Sprintf("revoked instance %s/%s", service, name))

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/internal/identity"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
@@ -208,14 +208,12 @@ func (c *consumer) own(ref string) *credential {
 	return byID
 }
 
-var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-
 // resourceName is the name of a new Consumer: the username where that is one and
 // free, else one that holds what can be kept of it and tells others of like
 // spelling apart.
 func (d *directory) resourceName(username, id string) string {
 	free := func(name string) bool { return d.state[policy.Key{Kind: policy.KindConsumer, Name: name}] == nil }
-	if dnsLabel.MatchString(username) && free(username) {
+	if identity.IsName(username) && free(username) {
 		return username
 	}
 	kept := strings.Map(func(r rune) rune {

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/watchword-mesh/watchword/internal/identity"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
@@ -118,7 +119,6 @@ func (c *checker) shared() {
 }
 
 var (
-	dnsLabel    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 	labelText   = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_./]{0,61}[A-Za-z0-9])?$`)
 	headerName  = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$") // RFC 9110 section 5.1
 	methodName  = regexp.MustCompile(`^[A-Z][A-Z-]{0,31}$`)
@@ -129,7 +129,7 @@ var (
 )
 
 func (c *checker) metadata(m *policyv1.Metadata) {
-	if !dnsLabel.MatchString(m.GetName()) {
+	if !identity.IsName(m.GetName()) {
 		c.fault("metadata.name", "%q is not a name: lower-case letters, digits and dashes, at most 63, a letter or digit at both ends", clip(m.GetName()))
 	}
 	for _, k := range sortedKeys(m.GetLabels()) {

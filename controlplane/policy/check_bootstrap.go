@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/watchword-mesh/watchword/internal/identity"
 	"github.com/watchword-mesh/watchword/internal/jose"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -26,7 +27,7 @@ func (c *checker) bootstrap(b *policyv1.Bootstrap) {
 
 func (c *checker) kubernetes(field string, w *policyv1.KubernetesWorkload) {
 	c.voucher(field+".issuer", w.GetIssuer())
-	if !dnsLabel.MatchString(w.GetNamespace()) {
+	if !identity.IsName(w.GetNamespace()) {
 		c.fault(field+".namespace", "%q is not a namespace: lower-case letters, digits and dashes, at most 63, a letter or digit at both ends", clip(w.GetNamespace()))
 	}
 	if a := w.GetServiceAccount(); len(a) > 253 || !dnsSubdomain.MatchString(a) {

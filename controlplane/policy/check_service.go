@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/watchword-mesh/watchword/internal/identity"
 	"github.com/watchword-mesh/watchword/internal/jose"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
@@ -91,7 +92,7 @@ func (s State) subject(service string) string {
 
 // serviceAudiences: a token for one service must not be one for another.
 func (c *checker) serviceAudiences(s *policyv1.ServiceSpec) {
-	if len(s.GetAudiences()) == 0 && (!dnsLabel.MatchString(c.key.Name) || c.key.Name == AdminAudience) {
+	if len(s.GetAudiences()) == 0 && (!identity.IsName(c.key.Name) || c.key.Name == AdminAudience) {
 		return // a fault of the name alone
 	}
 	for i, aud := range Audiences(c.key.Name, s) {
@@ -111,7 +112,7 @@ func (c *checker) serviceAudiences(s *policyv1.ServiceSpec) {
 }
 
 func (c *checker) route(field string, r *policyv1.Route, earlier []*policyv1.Route) {
-	if !dnsLabel.MatchString(r.GetName()) {
+	if !identity.IsName(r.GetName()) {
 		c.fault(field+".name", "%q is not a name: lower-case letters, digits and dashes", clip(r.GetName()))
 	}
 	if len(r.GetHosts())+len(r.GetPaths())+len(r.GetMethods()) == 0 {

@@ -42,9 +42,13 @@ func ControlPlane(trustDomain string) string { return scheme + trustDomain + "/"
 
 var (
 	domain = regexp.MustCompile(`^[a-z0-9._-]{1,255}$`)
-	// label is what a Service and an instance may be called.
-	label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	label  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 )
+
+// IsName tells whether a Service, an instance, or what else is named as they are,
+// may be called so: a label of RFC 1123 section 2.1 in lower case, of 1 to 63
+// characters.
+func IsName(text string) bool { return label.MatchString(text) }
 
 // Parse reads the ID of a service or an instance. It refuses every other
 // spelling of it, so that equal IDs are equal texts.
@@ -55,7 +59,7 @@ func Parse(text string) (ID, error) {
 		return ID{}, fmt.Errorf("%q is not spiffe://TRUST-DOMAIN/SERVICE[/INSTANCE]", text)
 	}
 	for _, p := range parts[1:] {
-		if !label.MatchString(p) {
+		if !IsName(p) {
 			return ID{}, fmt.Errorf("%q is not spiffe://TRUST-DOMAIN/SERVICE[/INSTANCE]: %q has other characters than lower-case letters, digits and dashes", text, p)
 		}
 	}

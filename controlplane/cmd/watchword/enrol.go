@@ -12,6 +12,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
 	"github.com/watchword-mesh/watchword/dataplane/enrolment"
+	"github.com/watchword-mesh/watchword/internal/identity"
 )
 
 type enrolFlags struct {
@@ -53,7 +54,7 @@ already needs no join token any more.`,
 }
 
 func runEnrol(cmd *cobra.Command, f *enrolFlags) error {
-	if !serviceName.MatchString(f.service) {
+	if !identity.IsName(f.service) {
 		return usagef("--service %q is not the name of a Service: lower-case letters, digits and dashes", f.service)
 	}
 	if _, _, err := net.SplitHostPort(f.ads); err != nil {

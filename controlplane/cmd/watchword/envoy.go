@@ -5,12 +5,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"regexp"
 
 	"github.com/spf13/cobra"
 
 	"github.com/watchword-mesh/watchword/controlplane"
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
+	"github.com/watchword-mesh/watchword/internal/identity"
 )
 
 type envoyFlags struct {
@@ -105,11 +105,8 @@ func printOwn(cmd *cobra.Command) func([]byte, error) error {
 	}
 }
 
-// serviceName is what metadata.name of a Service may be.
-var serviceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-
 func (f *envoyFlags) check() error {
-	if !serviceName.MatchString(f.service) {
+	if !identity.IsName(f.service) {
 		return usagef("--service %q is not the name of a Service: lower-case letters, digits and dashes", f.service)
 	}
 	if f.concurrency < 0 {
