@@ -20,7 +20,7 @@ type farewells struct {
 }
 
 // departures ends the streams of instances that are not enrolled any more. Only
-// the loop's goroutine calls it.
+// the loop's goroutine calls it; whoever asks for an instance reads left.
 type departures struct {
 	xds *xds.Server
 	// ending are those of deleted services, by SERVICE/ID.

@@ -26,18 +26,15 @@ type identities struct {
 	loop *loop
 }
 
-var errStranger = status.Error(codes.Unauthenticated,
-	"a data plane needs the certificate of an enrolled instance: start it with `watchword envoy`, or enrol it with `watchword enrol`")
-
 // ofCall is the instance that a gRPC call comes from, and its key.
 func (i identities) ofCall(ctx context.Context) (identity.ID, crypto.PublicKey, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return identity.ID{}, nil, errStranger
+		return identity.ID{}, nil, xds.ErrUnknown
 	}
 	conn, ok := p.AuthInfo.(transport.Connection)
 	if !ok {
-		return identity.ID{}, nil, errStranger
+		return identity.ID{}, nil, xds.ErrUnknown
 	}
 	id, key, err := i.ofPeer(conn.State)
 	if err != nil && key != nil {
@@ -53,7 +50,7 @@ func (i identities) ofCall(ctx context.Context) (identity.ID, crypto.PublicKey, 
 func (i identities) ofPeer(state tls.ConnectionState) (identity.ID, crypto.PublicKey, error) {
 	leaf, ours := verifiedBy(state.VerifiedChains, i.loop.authority())
 	if leaf == nil || !ours {
-		return identity.ID{}, nil, errStranger
+		return identity.ID{}, nil, xds.ErrUnknown
 	}
 	id, err := i.ofLeaf(leaf)
 	return id, leaf.PublicKey, err

@@ -77,8 +77,8 @@ func answer(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text + "\n"))
 }
 
-// auditTokens logs what the token service refused; what it issued is counted,
-// since a line for each token would be on the way of each.
+// auditTokens logs each token request, issued or refused, and at debug alone: a
+// line for each token would be on the way of each, and metrics count them.
 func (r *replica) auditTokens() func(sts.Entry) {
 	log := r.Logger.Named("audit")
 	return func(e sts.Entry) {

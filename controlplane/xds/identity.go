@@ -28,14 +28,15 @@ const maxInstanceStreams = 32
 // errRevoked ends the streams of an instance by Disconnect.
 var errRevoked = status.Error(codes.PermissionDenied, "this instance was revoked")
 
-var errUnknown = status.Error(codes.Unauthenticated,
+// ErrUnknown is what a client learns whose identity is none of an enrolled instance.
+var ErrUnknown = status.Error(codes.Unauthenticated,
 	"a data plane needs the certificate of an enrolled instance: start it with `watchword envoy`, or enrol it with `watchword enrol`")
 
 // identify asks who is at the other end. A status says what the client may
 // know; what any other error says is for the log alone.
 func (s *Server) identify(ctx context.Context) (Identity, error) {
 	if s.who == nil {
-		return Identity{}, errUnknown
+		return Identity{}, ErrUnknown
 	}
 	who, err := s.who(ctx)
 	if err == nil && (who.Service == "" || who.Instance == "") {
@@ -49,7 +50,7 @@ func (s *Server) identify(ctx context.Context) (Identity, error) {
 	case codes.Unauthenticated, codes.PermissionDenied, codes.Unavailable:
 		return Identity{}, err
 	}
-	return Identity{}, errUnknown
+	return Identity{}, ErrUnknown
 }
 
 // admit books a stream under its identity, so that Disconnect finds it. Who it
@@ -61,7 +62,7 @@ func (s *Server) admit(ctx context.Context, st *stream) error {
 	}
 	again, err := s.identify(ctx)
 	if err == nil && again != st.identity {
-		err = errUnknown
+		err = ErrUnknown
 	}
 	if err != nil {
 		s.dismiss(st)

@@ -29,7 +29,7 @@ func replaceFile(path string, text []byte) error {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	_, err = f.Write(text)
-	// Certificates are no secret, and Envoy may run as another user.
+	// Certificates are no secret.
 	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
