@@ -7,6 +7,10 @@
 // What the data planes of one service must enforce: the one form between
 // policies and any data plane. Everything is resolved here: defaults are
 // filled in, names of services are subjects, key sets are keys.
+//
+// The Go data plane gets the messages Ruleset, Outbound and Lease as they are,
+// as resources of these types over delta ADS. The name of the first two is that
+// of the service.
 
 package dataplanev1
 
@@ -361,7 +365,8 @@ type Ruleset struct {
 	Issuers []*Issuer `protobuf:"bytes,2,rep,name=issuers,proto3" json:"issuers,omitempty"`
 	// A request belongs to the first that matches; the last matches everything.
 	Routes []*Route `protobuf:"bytes,3,rep,name=routes,proto3" json:"routes,omitempty"`
-	// Where a managed Envoy listens and forwards to. Not set: it has no listener.
+	// Where a managed Envoy or a sidecar listens and forwards to. Not set: it has no
+	// listener, but for one that the sidecar is started with.
 	Inbound *Inbound `protobuf:"bytes,4,opt,name=inbound,proto3" json:"inbound,omitempty"`
 	// The subjects that one issuer alone may sign for, each of a service that signs
 	// for itself apart.
@@ -374,7 +379,10 @@ type Ruleset struct {
 	// that have no usable key now. Lower case, sorted.
 	StrippedHeaders []string `protobuf:"bytes,8,rep,name=stripped_headers,json=strippedHeaders,proto3" json:"stripped_headers,omitempty"`
 	// No Envoy enforces it, so that it may hold what Envoy can't do.
-	WithoutEnvoy  bool `protobuf:"varint,9,opt,name=without_envoy,json=withoutEnvoy,proto3" json:"without_envoy,omitempty"`
+	WithoutEnvoy bool `protobuf:"varint,9,opt,name=without_envoy,json=withoutEnvoy,proto3" json:"without_envoy,omitempty"`
+	// It holds only under a Lease: without one, or after its end, every request is
+	// refused.
+	Leased        bool `protobuf:"varint,10,opt,name=leased,proto3" json:"leased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -472,6 +480,13 @@ func (x *Ruleset) GetWithoutEnvoy() bool {
 	return false
 }
 
+func (x *Ruleset) GetLeased() bool {
+	if x != nil {
+		return x.Leased
+	}
+	return false
+}
+
 type OwnSubjects struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of `sub`, such as spiffe://mesh.local/.
@@ -533,7 +548,9 @@ type Inbound struct {
 	LocalIp   string                 `protobuf:"bytes,3,opt,name=local_ip,json=localIp,proto3" json:"local_ip,omitempty"`
 	LocalPort uint32                 `protobuf:"varint,4,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
 	// What the service itself speaks.
-	Protocol      Inbound_Protocol `protobuf:"varint,5,opt,name=protocol,proto3,enum=watchword.dataplane.v1.Inbound_Protocol" json:"protocol,omitempty"`
+	Protocol Inbound_Protocol `protobuf:"varint,5,opt,name=protocol,proto3,enum=watchword.dataplane.v1.Inbound_Protocol" json:"protocol,omitempty"`
+	// TLS 1.3 with the certificate of the instance; else plain text.
+	Tls           bool `protobuf:"varint,6,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -601,6 +618,13 @@ func (x *Inbound) GetProtocol() Inbound_Protocol {
 		return x.Protocol
 	}
 	return Inbound_PROTOCOL_UNSPECIFIED
+}
+
+func (x *Inbound) GetTls() bool {
+	if x != nil {
+		return x.Tls
+	}
+	return false
 }
 
 // Consumer is what the service may be told of one.
@@ -1214,7 +1238,10 @@ type Authentication struct {
 	AnonymousConsumer string            `protobuf:"bytes,5,opt,name=anonymous_consumer,json=anonymousConsumer,proto3" json:"anonymous_consumer,omitempty"`
 	ConsumerHeaders   []*ConsumerHeader `protobuf:"bytes,6,rep,name=consumer_headers,json=consumerHeaders,proto3" json:"consumer_headers,omitempty"`
 	// Whether Envoy may run Lua for what it can't do by itself.
-	AllowScripts  bool `protobuf:"varint,7,opt,name=allow_scripts,json=allowScripts,proto3" json:"allow_scripts,omitempty"`
+	AllowScripts bool `protobuf:"varint,7,opt,name=allow_scripts,json=allowScripts,proto3" json:"allow_scripts,omitempty"`
+	// What was let in with a token ends when the token does, or when it would not be
+	// accepted any more.
+	EndStreams    bool `protobuf:"varint,8,opt,name=end_streams,json=endStreams,proto3" json:"end_streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1294,6 +1321,13 @@ func (x *Authentication) GetConsumerHeaders() []*ConsumerHeader {
 func (x *Authentication) GetAllowScripts() bool {
 	if x != nil {
 		return x.AllowScripts
+	}
+	return false
+}
+
+func (x *Authentication) GetEndStreams() bool {
+	if x != nil {
+		return x.EndStreams
 	}
 	return false
 }
@@ -2075,7 +2109,7 @@ var File_watchword_dataplane_v1_ruleset_proto protoreflect.FileDescriptor
 
 const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\n" +
-	"$watchword/dataplane/v1/ruleset.proto\x12\x16watchword.dataplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xf7\x03\n" +
+	"$watchword/dataplane/v1/ruleset.proto\x12\x16watchword.dataplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x8f\x04\n" +
 	"\aRuleset\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x128\n" +
 	"\aissuers\x18\x02 \x03(\v2\x1e.watchword.dataplane.v1.IssuerR\aissuers\x125\n" +
@@ -2085,17 +2119,20 @@ const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\tconsumers\x18\x06 \x03(\v2 .watchword.dataplane.v1.ConsumerR\tconsumers\x12N\n" +
 	"\x0fcredential_sets\x18\a \x03(\v2%.watchword.dataplane.v1.CredentialSetR\x0ecredentialSets\x12)\n" +
 	"\x10stripped_headers\x18\b \x03(\tR\x0fstrippedHeaders\x12#\n" +
-	"\rwithout_envoy\x18\t \x01(\bR\fwithoutEnvoy\"=\n" +
+	"\rwithout_envoy\x18\t \x01(\bR\fwithoutEnvoy\x12\x16\n" +
+	"\x06leased\x18\n" +
+	" \x01(\bR\x06leased\"=\n" +
 	"\vOwnSubjects\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
-	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"\xf3\x01\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"\x85\x02\n" +
 	"\aInbound\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x19\n" +
 	"\blocal_ip\x18\x03 \x01(\tR\alocalIp\x12\x1d\n" +
 	"\n" +
 	"local_port\x18\x04 \x01(\rR\tlocalPort\x12D\n" +
-	"\bprotocol\x18\x05 \x01(\x0e2(.watchword.dataplane.v1.Inbound.ProtocolR\bprotocol\":\n" +
+	"\bprotocol\x18\x05 \x01(\x0e2(.watchword.dataplane.v1.Inbound.ProtocolR\bprotocol\x12\x10\n" +
+	"\x03tls\x18\x06 \x01(\bR\x03tls\":\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05HTTP1\x10\x01\x12\t\n" +
@@ -2144,7 +2181,7 @@ const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\tnot_hosts\x18\x04 \x03(\tR\bnotHosts\x12\x1b\n" +
 	"\tnot_paths\x18\x05 \x03(\tR\bnotPaths\x12\x1f\n" +
 	"\vnot_methods\x18\x06 \x03(\tR\n" +
-	"notMethods\"\xb4\x03\n" +
+	"notMethods\"\xd5\x03\n" +
 	"\x0eAuthentication\x12?\n" +
 	"\x04mode\x18\x01 \x01(\x0e2+.watchword.dataplane.v1.Authentication.ModeR\x04mode\x127\n" +
 	"\x05rules\x18\x02 \x03(\v2!.watchword.dataplane.v1.TokenRuleR\x05rules\x12\x16\n" +
@@ -2152,7 +2189,9 @@ const file_watchword_dataplane_v1_ruleset_proto_rawDesc = "" +
 	"\aobserve\x18\x04 \x01(\bR\aobserve\x12-\n" +
 	"\x12anonymous_consumer\x18\x05 \x01(\tR\x11anonymousConsumer\x12Q\n" +
 	"\x10consumer_headers\x18\x06 \x03(\v2&.watchword.dataplane.v1.ConsumerHeaderR\x0fconsumerHeaders\x12#\n" +
-	"\rallow_scripts\x18\a \x01(\bR\fallowScripts\"O\n" +
+	"\rallow_scripts\x18\a \x01(\bR\fallowScripts\x12\x1f\n" +
+	"\vend_streams\x18\b \x01(\bR\n" +
+	"endStreams\"O\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

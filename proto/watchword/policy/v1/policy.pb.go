@@ -243,7 +243,7 @@ func (x RoleBindingSpec_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RoleBindingSpec_Role.Descriptor instead.
 func (RoleBindingSpec_Role) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{5, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{6, 0}
 }
 
 type Inbound_Protocol int32
@@ -294,7 +294,56 @@ func (x Inbound_Protocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Inbound_Protocol.Descriptor instead.
 func (Inbound_Protocol) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{12, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{13, 0}
+}
+
+type Inbound_Tls int32
+
+const (
+	// Plain text.
+	Inbound_TLS_UNSPECIFIED Inbound_Tls = 0
+	// TLS 1.3 with the certificate of the instance, which callers know by the
+	// SPIFFE ID of the service. Callers need no certificate.
+	Inbound_MESH Inbound_Tls = 1
+)
+
+// Enum value maps for Inbound_Tls.
+var (
+	Inbound_Tls_name = map[int32]string{
+		0: "TLS_UNSPECIFIED",
+		1: "MESH",
+	}
+	Inbound_Tls_value = map[string]int32{
+		"TLS_UNSPECIFIED": 0,
+		"MESH":            1,
+	}
+)
+
+func (x Inbound_Tls) Enum() *Inbound_Tls {
+	p := new(Inbound_Tls)
+	*p = x
+	return p
+}
+
+func (x Inbound_Tls) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Inbound_Tls) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_policy_v1_policy_proto_enumTypes[5].Descriptor()
+}
+
+func (Inbound_Tls) Type() protoreflect.EnumType {
+	return &file_watchword_policy_v1_policy_proto_enumTypes[5]
+}
+
+func (x Inbound_Tls) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Inbound_Tls.Descriptor instead.
+func (Inbound_Tls) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{13, 1}
 }
 
 type AuthenticationPolicySpec_Mode int32
@@ -342,11 +391,11 @@ func (x AuthenticationPolicySpec_Mode) String() string {
 }
 
 func (AuthenticationPolicySpec_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[5].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[6].Descriptor()
 }
 
 func (AuthenticationPolicySpec_Mode) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[5]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[6]
 }
 
 func (x AuthenticationPolicySpec_Mode) Number() protoreflect.EnumNumber {
@@ -355,7 +404,7 @@ func (x AuthenticationPolicySpec_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthenticationPolicySpec_Mode.Descriptor instead.
 func (AuthenticationPolicySpec_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type ConsumerHeader_Attribute int32
@@ -406,11 +455,11 @@ func (x ConsumerHeader_Attribute) String() string {
 }
 
 func (ConsumerHeader_Attribute) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[6].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[7].Descriptor()
 }
 
 func (ConsumerHeader_Attribute) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[6]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[7]
 }
 
 func (x ConsumerHeader_Attribute) Number() protoreflect.EnumNumber {
@@ -419,7 +468,7 @@ func (x ConsumerHeader_Attribute) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ConsumerHeader_Attribute.Descriptor instead.
 func (ConsumerHeader_Attribute) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{25, 0}
 }
 
 type JwtRule_AudienceCheck int32
@@ -458,11 +507,11 @@ func (x JwtRule_AudienceCheck) String() string {
 }
 
 func (JwtRule_AudienceCheck) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[7].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[8].Descriptor()
 }
 
 func (JwtRule_AudienceCheck) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[7]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[8]
 }
 
 func (x JwtRule_AudienceCheck) Number() protoreflect.EnumNumber {
@@ -471,7 +520,7 @@ func (x JwtRule_AudienceCheck) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JwtRule_AudienceCheck.Descriptor instead.
 func (JwtRule_AudienceCheck) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{26, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{27, 0}
 }
 
 type KeyClaim_Source int32
@@ -508,11 +557,11 @@ func (x KeyClaim_Source) String() string {
 }
 
 func (KeyClaim_Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[8].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[9].Descriptor()
 }
 
 func (KeyClaim_Source) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[8]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[9]
 }
 
 func (x KeyClaim_Source) Number() protoreflect.EnumNumber {
@@ -521,7 +570,7 @@ func (x KeyClaim_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyClaim_Source.Descriptor instead.
 func (KeyClaim_Source) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{30, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{31, 0}
 }
 
 type AuthorizationPolicySpec_Action int32
@@ -557,11 +606,11 @@ func (x AuthorizationPolicySpec_Action) String() string {
 }
 
 func (AuthorizationPolicySpec_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[9].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[10].Descriptor()
 }
 
 func (AuthorizationPolicySpec_Action) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[9]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[10]
 }
 
 func (x AuthorizationPolicySpec_Action) Number() protoreflect.EnumNumber {
@@ -570,7 +619,7 @@ func (x AuthorizationPolicySpec_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorizationPolicySpec_Action.Descriptor instead.
 func (AuthorizationPolicySpec_Action) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{35, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{36, 0}
 }
 
 type Condition_Operator int32
@@ -618,11 +667,11 @@ func (x Condition_Operator) String() string {
 }
 
 func (Condition_Operator) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[10].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[11].Descriptor()
 }
 
 func (Condition_Operator) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[10]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[11]
 }
 
 func (x Condition_Operator) Number() protoreflect.EnumNumber {
@@ -631,7 +680,7 @@ func (x Condition_Operator) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Condition_Operator.Descriptor instead.
 func (Condition_Operator) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{40, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{41, 0}
 }
 
 // Resource is one stored object of any kind.
@@ -883,7 +932,16 @@ type ServiceSpec struct {
 	SelfIssued *SelfIssued `protobuf:"bytes,6,opt,name=self_issued,json=selfIssued,proto3" json:"self_issued,omitempty"`
 	// How its instances prove at a start that they are the service, besides join
 	// tokens.
-	Bootstrap     *Bootstrap `protobuf:"bytes,7,opt,name=bootstrap,proto3" json:"bootstrap,omitempty"`
+	Bootstrap *Bootstrap `protobuf:"bytes,7,opt,name=bootstrap,proto3" json:"bootstrap,omitempty"`
+	// Host names that callers reach it by, in lower case and without port. Empty
+	// means the service's name. No other service may have the same one.
+	Hosts []string `protobuf:"bytes,8,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// Where its data planes listen, HOST:PORT: for the outbound side of its
+	// callers. Empty: callers go to the host that they name.
+	Endpoints []string `protobuf:"bytes,9,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// Where its data plane takes the service's own requests to the services in
+	// `calls`, and adds a token to each.
+	Outbound      *Outbound `protobuf:"bytes,10,opt,name=outbound,proto3" json:"outbound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -967,6 +1025,83 @@ func (x *ServiceSpec) GetBootstrap() *Bootstrap {
 	return nil
 }
 
+func (x *ServiceSpec) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetEndpoints() []string {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetOutbound() *Outbound {
+	if x != nil {
+		return x.Outbound
+	}
+	return nil
+}
+
+// Outbound is a proxy for one service, so it listens where nobody else is.
+type Outbound struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IP address to listen on. Default 127.0.0.1; another one must be a loopback
+	// address too, since whoever reaches it is the service.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// TCP port to listen on.
+	Port          uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outbound) Reset() {
+	*x = Outbound{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outbound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outbound) ProtoMessage() {}
+
+func (x *Outbound) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outbound.ProtoReflect.Descriptor instead.
+func (*Outbound) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Outbound) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Outbound) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
 // Bootstrap says what proves that a new instance is of the service.
 type Bootstrap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -977,7 +1112,7 @@ type Bootstrap struct {
 
 func (x *Bootstrap) Reset() {
 	*x = Bootstrap{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1124,7 @@ func (x *Bootstrap) String() string {
 func (*Bootstrap) ProtoMessage() {}
 
 func (x *Bootstrap) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1137,7 @@ func (x *Bootstrap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bootstrap.ProtoReflect.Descriptor instead.
 func (*Bootstrap) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Bootstrap) GetKubernetes() []*KubernetesWorkload {
@@ -1029,7 +1164,7 @@ type KubernetesWorkload struct {
 
 func (x *KubernetesWorkload) Reset() {
 	*x = KubernetesWorkload{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1176,7 @@ func (x *KubernetesWorkload) String() string {
 func (*KubernetesWorkload) ProtoMessage() {}
 
 func (x *KubernetesWorkload) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1189,7 @@ func (x *KubernetesWorkload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubernetesWorkload.ProtoReflect.Descriptor instead.
 func (*KubernetesWorkload) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *KubernetesWorkload) GetIssuer() string {
@@ -1099,7 +1234,7 @@ type RoleBindingSpec struct {
 
 func (x *RoleBindingSpec) Reset() {
 	*x = RoleBindingSpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1246,7 @@ func (x *RoleBindingSpec) String() string {
 func (*RoleBindingSpec) ProtoMessage() {}
 
 func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[5]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1259,7 @@ func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBindingSpec.ProtoReflect.Descriptor instead.
 func (*RoleBindingSpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RoleBindingSpec) GetRole() RoleBindingSpec_Role {
@@ -1167,7 +1302,7 @@ type RoleSubject struct {
 
 func (x *RoleSubject) Reset() {
 	*x = RoleSubject{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1314,7 @@ func (x *RoleSubject) String() string {
 func (*RoleSubject) ProtoMessage() {}
 
 func (x *RoleSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[6]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1327,7 @@ func (x *RoleSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleSubject.ProtoReflect.Descriptor instead.
 func (*RoleSubject) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{6}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RoleSubject) GetService() string {
@@ -1240,7 +1375,7 @@ type TokenSubject struct {
 
 func (x *TokenSubject) Reset() {
 	*x = TokenSubject{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1387,7 @@ func (x *TokenSubject) String() string {
 func (*TokenSubject) ProtoMessage() {}
 
 func (x *TokenSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[7]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1400,7 @@ func (x *TokenSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenSubject.ProtoReflect.Descriptor instead.
 func (*TokenSubject) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TokenSubject) GetIssuer() string {
@@ -1309,7 +1444,7 @@ type ClaimRequirement struct {
 
 func (x *ClaimRequirement) Reset() {
 	*x = ClaimRequirement{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1456,7 @@ func (x *ClaimRequirement) String() string {
 func (*ClaimRequirement) ProtoMessage() {}
 
 func (x *ClaimRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[8]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1469,7 @@ func (x *ClaimRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequirement.ProtoReflect.Descriptor instead.
 func (*ClaimRequirement) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{8}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ClaimRequirement) GetPath() []string {
@@ -1364,7 +1499,7 @@ type CertificateSubject struct {
 
 func (x *CertificateSubject) Reset() {
 	*x = CertificateSubject{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1511,7 @@ func (x *CertificateSubject) String() string {
 func (*CertificateSubject) ProtoMessage() {}
 
 func (x *CertificateSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1524,7 @@ func (x *CertificateSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateSubject.ProtoReflect.Descriptor instead.
 func (*CertificateSubject) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CertificateSubject) GetUri() string {
@@ -1428,7 +1563,7 @@ type SelfIssued struct {
 
 func (x *SelfIssued) Reset() {
 	*x = SelfIssued{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1575,7 @@ func (x *SelfIssued) String() string {
 func (*SelfIssued) ProtoMessage() {}
 
 func (x *SelfIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1588,7 @@ func (x *SelfIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfIssued.ProtoReflect.Descriptor instead.
 func (*SelfIssued) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SelfIssued) GetIssuer() string {
@@ -1489,7 +1624,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1636,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1649,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{11}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Route) GetName() string {
@@ -1547,21 +1682,23 @@ func (x *Route) GetMethods() []string {
 
 type Inbound struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// IP address to listen on. Default 127.0.0.1, since the listener has no TLS.
+	// IP address to listen on. Default 127.0.0.1.
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	// TCP port to listen on.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	// Where the service itself listens, IP:PORT.
 	LocalAddress string `protobuf:"bytes,3,opt,name=local_address,json=localAddress,proto3" json:"local_address,omitempty"`
 	// What the service itself speaks.
-	Protocol      Inbound_Protocol `protobuf:"varint,4,opt,name=protocol,proto3,enum=watchword.policy.v1.Inbound_Protocol" json:"protocol,omitempty"`
+	Protocol Inbound_Protocol `protobuf:"varint,4,opt,name=protocol,proto3,enum=watchword.policy.v1.Inbound_Protocol" json:"protocol,omitempty"`
+	// What callers have to speak.
+	Tls           Inbound_Tls `protobuf:"varint,5,opt,name=tls,proto3,enum=watchword.policy.v1.Inbound_Tls" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Inbound) Reset() {
 	*x = Inbound{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1710,7 @@ func (x *Inbound) String() string {
 func (*Inbound) ProtoMessage() {}
 
 func (x *Inbound) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[12]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1723,7 @@ func (x *Inbound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inbound.ProtoReflect.Descriptor instead.
 func (*Inbound) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{12}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Inbound) GetAddress() string {
@@ -1617,6 +1754,13 @@ func (x *Inbound) GetProtocol() Inbound_Protocol {
 	return Inbound_PROTOCOL_UNSPECIFIED
 }
 
+func (x *Inbound) GetTls() Inbound_Tls {
+	if x != nil {
+		return x.Tls
+	}
+	return Inbound_TLS_UNSPECIFIED
+}
+
 // Call allows the service to get tokens for another one.
 type Call struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1630,7 +1774,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1786,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[13]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1799,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{13}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Call) GetService() string {
@@ -1689,7 +1833,7 @@ type IssuerSpec struct {
 
 func (x *IssuerSpec) Reset() {
 	*x = IssuerSpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1845,7 @@ func (x *IssuerSpec) String() string {
 func (*IssuerSpec) ProtoMessage() {}
 
 func (x *IssuerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[14]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1858,7 @@ func (x *IssuerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssuerSpec.ProtoReflect.Descriptor instead.
 func (*IssuerSpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{14}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *IssuerSpec) GetIssuer() string {
@@ -1757,7 +1901,7 @@ type KeySet struct {
 
 func (x *KeySet) Reset() {
 	*x = KeySet{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1913,7 @@ func (x *KeySet) String() string {
 func (*KeySet) ProtoMessage() {}
 
 func (x *KeySet) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[15]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +1926,7 @@ func (x *KeySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeySet.ProtoReflect.Descriptor instead.
 func (*KeySet) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{15}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KeySet) GetSource() isKeySet_Source {
@@ -1907,7 +2051,7 @@ type JwksUri struct {
 
 func (x *JwksUri) Reset() {
 	*x = JwksUri{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2063,7 @@ func (x *JwksUri) String() string {
 func (*JwksUri) ProtoMessage() {}
 
 func (x *JwksUri) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[16]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2076,7 @@ func (x *JwksUri) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwksUri.ProtoReflect.Descriptor instead.
 func (*JwksUri) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{16}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JwksUri) GetUri() string {
@@ -2001,7 +2145,7 @@ type SecretKeys struct {
 
 func (x *SecretKeys) Reset() {
 	*x = SecretKeys{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2157,7 @@ func (x *SecretKeys) String() string {
 func (*SecretKeys) ProtoMessage() {}
 
 func (x *SecretKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[17]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2170,7 @@ func (x *SecretKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretKeys.ProtoReflect.Descriptor instead.
 func (*SecretKeys) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{17}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SecretKeys) GetKeys() []*SecretKey {
@@ -2051,7 +2195,7 @@ type SecretKey struct {
 
 func (x *SecretKey) Reset() {
 	*x = SecretKey{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2207,7 @@ func (x *SecretKey) String() string {
 func (*SecretKey) ProtoMessage() {}
 
 func (x *SecretKey) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[18]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2220,7 @@ func (x *SecretKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretKey.ProtoReflect.Descriptor instead.
 func (*SecretKey) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{18}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SecretKey) GetSecret() string {
@@ -2121,7 +2265,7 @@ type BuiltinKeys struct {
 
 func (x *BuiltinKeys) Reset() {
 	*x = BuiltinKeys{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2277,7 @@ func (x *BuiltinKeys) String() string {
 func (*BuiltinKeys) ProtoMessage() {}
 
 func (x *BuiltinKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[19]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2290,7 @@ func (x *BuiltinKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuiltinKeys.ProtoReflect.Descriptor instead.
 func (*BuiltinKeys) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{19}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *BuiltinKeys) GetTrustDomain() string {
@@ -2172,7 +2316,7 @@ type PemKeys struct {
 
 func (x *PemKeys) Reset() {
 	*x = PemKeys{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2328,7 @@ func (x *PemKeys) String() string {
 func (*PemKeys) ProtoMessage() {}
 
 func (x *PemKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[20]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2341,7 @@ func (x *PemKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PemKeys.ProtoReflect.Descriptor instead.
 func (*PemKeys) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{20}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PemKeys) GetKeys() []*PemKey {
@@ -2220,7 +2364,7 @@ type PemKey struct {
 
 func (x *PemKey) Reset() {
 	*x = PemKey{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2376,7 @@ func (x *PemKey) String() string {
 func (*PemKey) ProtoMessage() {}
 
 func (x *PemKey) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2389,7 @@ func (x *PemKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PemKey.ProtoReflect.Descriptor instead.
 func (*PemKey) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{21}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PemKey) GetPem() string {
@@ -2274,7 +2418,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2430,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2443,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{22}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Target) GetServices() []string {
@@ -2341,14 +2485,18 @@ type AuthenticationPolicySpec struct {
 	// query parameter or a cookie, tokens in a form (whose body it then buffers, up
 	// to its buffer limit), claims into cookies and forms, removal of a token from
 	// a cookie.
-	AllowScripts  bool `protobuf:"varint,9,opt,name=allow_scripts,json=allowScripts,proto3" json:"allow_scripts,omitempty"`
+	AllowScripts bool `protobuf:"varint,9,opt,name=allow_scripts,json=allowScripts,proto3" json:"allow_scripts,omitempty"`
+	// Streams and WebSockets end when the token that opened them does, or no longer
+	// would be accepted. Default: what was let in goes on. Not for Envoy, which can't
+	// end what it has let in.
+	EndStreams    bool `protobuf:"varint,10,opt,name=end_streams,json=endStreams,proto3" json:"end_streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuthenticationPolicySpec) Reset() {
 	*x = AuthenticationPolicySpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2360,7 +2508,7 @@ func (x *AuthenticationPolicySpec) String() string {
 func (*AuthenticationPolicySpec) ProtoMessage() {}
 
 func (x *AuthenticationPolicySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2373,7 +2521,7 @@ func (x *AuthenticationPolicySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthenticationPolicySpec.ProtoReflect.Descriptor instead.
 func (*AuthenticationPolicySpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AuthenticationPolicySpec) GetTarget() *Target {
@@ -2439,6 +2587,13 @@ func (x *AuthenticationPolicySpec) GetAllowScripts() bool {
 	return false
 }
 
+func (x *AuthenticationPolicySpec) GetEndStreams() bool {
+	if x != nil {
+		return x.EndStreams
+	}
+	return false
+}
+
 // ConsumerHeader is a request header with one attribute of the consumer. It is
 // absent where the consumer has no such attribute.
 type ConsumerHeader struct {
@@ -2451,7 +2606,7 @@ type ConsumerHeader struct {
 
 func (x *ConsumerHeader) Reset() {
 	*x = ConsumerHeader{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2618,7 @@ func (x *ConsumerHeader) String() string {
 func (*ConsumerHeader) ProtoMessage() {}
 
 func (x *ConsumerHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2631,7 @@ func (x *ConsumerHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerHeader.ProtoReflect.Descriptor instead.
 func (*ConsumerHeader) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ConsumerHeader) GetAttribute() ConsumerHeader_Attribute {
@@ -2510,7 +2665,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2677,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2690,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{25}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Response) GetReasons() []string {
@@ -2616,7 +2771,7 @@ type JwtRule struct {
 
 func (x *JwtRule) Reset() {
 	*x = JwtRule{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2783,7 @@ func (x *JwtRule) String() string {
 func (*JwtRule) ProtoMessage() {}
 
 func (x *JwtRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2796,7 @@ func (x *JwtRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtRule.ProtoReflect.Descriptor instead.
 func (*JwtRule) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{26}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *JwtRule) GetIssuer() string {
@@ -2783,7 +2938,7 @@ type TokenLocation struct {
 
 func (x *TokenLocation) Reset() {
 	*x = TokenLocation{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +2950,7 @@ func (x *TokenLocation) String() string {
 func (*TokenLocation) ProtoMessage() {}
 
 func (x *TokenLocation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +2963,7 @@ func (x *TokenLocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenLocation.ProtoReflect.Descriptor instead.
 func (*TokenLocation) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{27}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TokenLocation) GetName() string {
@@ -2838,7 +2993,7 @@ type ConsumerSelector struct {
 
 func (x *ConsumerSelector) Reset() {
 	*x = ConsumerSelector{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +3005,7 @@ func (x *ConsumerSelector) String() string {
 func (*ConsumerSelector) ProtoMessage() {}
 
 func (x *ConsumerSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +3018,7 @@ func (x *ConsumerSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerSelector.ProtoReflect.Descriptor instead.
 func (*ConsumerSelector) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{28}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ConsumerSelector) GetNames() []string {
@@ -2895,7 +3050,7 @@ type SelfIssuedTokens struct {
 
 func (x *SelfIssuedTokens) Reset() {
 	*x = SelfIssuedTokens{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3062,7 @@ func (x *SelfIssuedTokens) String() string {
 func (*SelfIssuedTokens) ProtoMessage() {}
 
 func (x *SelfIssuedTokens) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3075,7 @@ func (x *SelfIssuedTokens) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfIssuedTokens.ProtoReflect.Descriptor instead.
 func (*SelfIssuedTokens) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{29}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{30}
 }
 
 type KeyClaim struct {
@@ -2934,7 +3089,7 @@ type KeyClaim struct {
 
 func (x *KeyClaim) Reset() {
 	*x = KeyClaim{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2946,7 +3101,7 @@ func (x *KeyClaim) String() string {
 func (*KeyClaim) ProtoMessage() {}
 
 func (x *KeyClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2959,7 +3114,7 @@ func (x *KeyClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyClaim.ProtoReflect.Descriptor instead.
 func (*KeyClaim) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{30}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *KeyClaim) GetName() string {
@@ -2998,7 +3153,7 @@ type OutputClaim struct {
 
 func (x *OutputClaim) Reset() {
 	*x = OutputClaim{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3165,7 @@ func (x *OutputClaim) String() string {
 func (*OutputClaim) ProtoMessage() {}
 
 func (x *OutputClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3178,7 @@ func (x *OutputClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputClaim.ProtoReflect.Descriptor instead.
 func (*OutputClaim) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{31}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OutputClaim) GetClaimPath() []string {
@@ -3090,7 +3245,7 @@ type ConsumerSpec struct {
 
 func (x *ConsumerSpec) Reset() {
 	*x = ConsumerSpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3102,7 +3257,7 @@ func (x *ConsumerSpec) String() string {
 func (*ConsumerSpec) ProtoMessage() {}
 
 func (x *ConsumerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3115,7 +3270,7 @@ func (x *ConsumerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerSpec.ProtoReflect.Descriptor instead.
 func (*ConsumerSpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{32}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ConsumerSpec) GetUsername() string {
@@ -3190,7 +3345,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3202,7 +3357,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3215,7 +3370,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{33}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Credential) GetId() string {
@@ -3272,7 +3427,7 @@ type ConsumerMatch struct {
 
 func (x *ConsumerMatch) Reset() {
 	*x = ConsumerMatch{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[34]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3284,7 +3439,7 @@ func (x *ConsumerMatch) String() string {
 func (*ConsumerMatch) ProtoMessage() {}
 
 func (x *ConsumerMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[34]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3297,7 +3452,7 @@ func (x *ConsumerMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerMatch.ProtoReflect.Descriptor instead.
 func (*ConsumerMatch) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{34}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ConsumerMatch) GetIssuer() string {
@@ -3331,7 +3486,7 @@ type AuthorizationPolicySpec struct {
 
 func (x *AuthorizationPolicySpec) Reset() {
 	*x = AuthorizationPolicySpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[35]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3343,7 +3498,7 @@ func (x *AuthorizationPolicySpec) String() string {
 func (*AuthorizationPolicySpec) ProtoMessage() {}
 
 func (x *AuthorizationPolicySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[35]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3356,7 +3511,7 @@ func (x *AuthorizationPolicySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationPolicySpec.ProtoReflect.Descriptor instead.
 func (*AuthorizationPolicySpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{35}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AuthorizationPolicySpec) GetTarget() *Target {
@@ -3400,7 +3555,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[36]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3412,7 +3567,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[36]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3425,7 +3580,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{36}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AuthorizationRule) GetFrom() *Source {
@@ -3471,7 +3626,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[37]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3483,7 +3638,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[37]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3496,7 +3651,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{37}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Source) GetServices() []string {
@@ -3568,7 +3723,7 @@ type Subject struct {
 
 func (x *Subject) Reset() {
 	*x = Subject{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[38]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3580,7 +3735,7 @@ func (x *Subject) String() string {
 func (*Subject) ProtoMessage() {}
 
 func (x *Subject) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[38]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3593,7 +3748,7 @@ func (x *Subject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subject.ProtoReflect.Descriptor instead.
 func (*Subject) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{38}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Subject) GetIssuer() string {
@@ -3626,7 +3781,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[39]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +3793,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[39]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +3806,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{39}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Operation) GetHosts() []string {
@@ -3710,7 +3865,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[40]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3722,7 +3877,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[40]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3735,7 +3890,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{40}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Condition) GetClaimPath() []string {
@@ -3780,7 +3935,7 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd1\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\x04\n" +
 	"\vServiceSpec\x12\x1c\n" +
 	"\taudiences\x18\x01 \x03(\tR\taudiences\x122\n" +
 	"\x06routes\x18\x02 \x03(\v2\x1a.watchword.policy.v1.RouteR\x06routes\x126\n" +
@@ -3790,11 +3945,18 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"dataPlanes\x12@\n" +
 	"\vself_issued\x18\x06 \x01(\v2\x1f.watchword.policy.v1.SelfIssuedR\n" +
 	"selfIssued\x12<\n" +
-	"\tbootstrap\x18\a \x01(\v2\x1e.watchword.policy.v1.BootstrapR\tbootstrap\":\n" +
+	"\tbootstrap\x18\a \x01(\v2\x1e.watchword.policy.v1.BootstrapR\tbootstrap\x12\x14\n" +
+	"\x05hosts\x18\b \x03(\tR\x05hosts\x12\x1c\n" +
+	"\tendpoints\x18\t \x03(\tR\tendpoints\x129\n" +
+	"\boutbound\x18\n" +
+	" \x01(\v2\x1d.watchword.policy.v1.OutboundR\boutbound\":\n" +
 	"\tDataPlane\x12\x1a\n" +
 	"\x16DATA_PLANE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05ENVOY\x10\x01\x12\x06\n" +
-	"\x02GO\x10\x02\"T\n" +
+	"\x02GO\x10\x02\"8\n" +
+	"\bOutbound\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"T\n" +
 	"\tBootstrap\x12G\n" +
 	"\n" +
 	"kubernetes\x18\x01 \x03(\v2'.watchword.policy.v1.KubernetesWorkloadR\n" +
@@ -3840,16 +4002,20 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\x14\n" +
 	"\x05paths\x18\x03 \x03(\tR\x05paths\x12\x18\n" +
-	"\amethods\x18\x04 \x03(\tR\amethods\"\xdb\x01\n" +
+	"\amethods\x18\x04 \x03(\tR\amethods\"\xb5\x02\n" +
 	"\aInbound\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12#\n" +
 	"\rlocal_address\x18\x03 \x01(\tR\flocalAddress\x12A\n" +
-	"\bprotocol\x18\x04 \x01(\x0e2%.watchword.policy.v1.Inbound.ProtocolR\bprotocol\":\n" +
+	"\bprotocol\x18\x04 \x01(\x0e2%.watchword.policy.v1.Inbound.ProtocolR\bprotocol\x122\n" +
+	"\x03tls\x18\x05 \x01(\x0e2 .watchword.policy.v1.Inbound.TlsR\x03tls\":\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05HTTP1\x10\x01\x12\t\n" +
-	"\x05HTTP2\x10\x02\"8\n" +
+	"\x05HTTP2\x10\x02\"$\n" +
+	"\x03Tls\x12\x13\n" +
+	"\x0fTLS_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04MESH\x10\x01\"8\n" +
 	"\x04Call\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\"z\n" +
@@ -3896,7 +4062,7 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\x03kid\x18\x02 \x01(\tR\x03kid\"<\n" +
 	"\x06Target\x12\x1a\n" +
 	"\bservices\x18\x01 \x03(\tR\bservices\x12\x16\n" +
-	"\x06routes\x18\x02 \x03(\tR\x06routes\"\x8c\x05\n" +
+	"\x06routes\x18\x02 \x03(\tR\x06routes\"\xad\x05\n" +
 	"\x18AuthenticationPolicySpec\x123\n" +
 	"\x06target\x18\x01 \x01(\v2\x1b.watchword.policy.v1.TargetR\x06target\x12F\n" +
 	"\x04mode\x18\x02 \x01(\x0e22.watchword.policy.v1.AuthenticationPolicySpec.ModeR\x04mode\x129\n" +
@@ -3906,7 +4072,10 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\x10run_on_preflight\x18\x06 \x01(\bH\x00R\x0erunOnPreflight\x88\x01\x01\x12N\n" +
 	"\x10consumer_headers\x18\a \x03(\v2#.watchword.policy.v1.ConsumerHeaderR\x0fconsumerHeaders\x12;\n" +
 	"\tresponses\x18\b \x03(\v2\x1d.watchword.policy.v1.ResponseR\tresponses\x12#\n" +
-	"\rallow_scripts\x18\t \x01(\bR\fallowScripts\"O\n" +
+	"\rallow_scripts\x18\t \x01(\bR\fallowScripts\x12\x1f\n" +
+	"\vend_streams\x18\n" +
+	" \x01(\bR\n" +
+	"endStreams\"O\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -4080,139 +4249,143 @@ func file_watchword_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_watchword_policy_v1_policy_proto_rawDescData
 }
 
-var file_watchword_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_watchword_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_watchword_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
+var file_watchword_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_watchword_policy_v1_policy_proto_goTypes = []any{
 	(Enforcement)(0),                    // 0: watchword.policy.v1.Enforcement
 	(TimeCheck)(0),                      // 1: watchword.policy.v1.TimeCheck
 	(ServiceSpec_DataPlane)(0),          // 2: watchword.policy.v1.ServiceSpec.DataPlane
 	(RoleBindingSpec_Role)(0),           // 3: watchword.policy.v1.RoleBindingSpec.Role
 	(Inbound_Protocol)(0),               // 4: watchword.policy.v1.Inbound.Protocol
-	(AuthenticationPolicySpec_Mode)(0),  // 5: watchword.policy.v1.AuthenticationPolicySpec.Mode
-	(ConsumerHeader_Attribute)(0),       // 6: watchword.policy.v1.ConsumerHeader.Attribute
-	(JwtRule_AudienceCheck)(0),          // 7: watchword.policy.v1.JwtRule.AudienceCheck
-	(KeyClaim_Source)(0),                // 8: watchword.policy.v1.KeyClaim.Source
-	(AuthorizationPolicySpec_Action)(0), // 9: watchword.policy.v1.AuthorizationPolicySpec.Action
-	(Condition_Operator)(0),             // 10: watchword.policy.v1.Condition.Operator
-	(*Resource)(nil),                    // 11: watchword.policy.v1.Resource
-	(*Metadata)(nil),                    // 12: watchword.policy.v1.Metadata
-	(*ServiceSpec)(nil),                 // 13: watchword.policy.v1.ServiceSpec
-	(*Bootstrap)(nil),                   // 14: watchword.policy.v1.Bootstrap
-	(*KubernetesWorkload)(nil),          // 15: watchword.policy.v1.KubernetesWorkload
-	(*RoleBindingSpec)(nil),             // 16: watchword.policy.v1.RoleBindingSpec
-	(*RoleSubject)(nil),                 // 17: watchword.policy.v1.RoleSubject
-	(*TokenSubject)(nil),                // 18: watchword.policy.v1.TokenSubject
-	(*ClaimRequirement)(nil),            // 19: watchword.policy.v1.ClaimRequirement
-	(*CertificateSubject)(nil),          // 20: watchword.policy.v1.CertificateSubject
-	(*SelfIssued)(nil),                  // 21: watchword.policy.v1.SelfIssued
-	(*Route)(nil),                       // 22: watchword.policy.v1.Route
-	(*Inbound)(nil),                     // 23: watchword.policy.v1.Inbound
-	(*Call)(nil),                        // 24: watchword.policy.v1.Call
-	(*IssuerSpec)(nil),                  // 25: watchword.policy.v1.IssuerSpec
-	(*KeySet)(nil),                      // 26: watchword.policy.v1.KeySet
-	(*JwksUri)(nil),                     // 27: watchword.policy.v1.JwksUri
-	(*SecretKeys)(nil),                  // 28: watchword.policy.v1.SecretKeys
-	(*SecretKey)(nil),                   // 29: watchword.policy.v1.SecretKey
-	(*BuiltinKeys)(nil),                 // 30: watchword.policy.v1.BuiltinKeys
-	(*PemKeys)(nil),                     // 31: watchword.policy.v1.PemKeys
-	(*PemKey)(nil),                      // 32: watchword.policy.v1.PemKey
-	(*Target)(nil),                      // 33: watchword.policy.v1.Target
-	(*AuthenticationPolicySpec)(nil),    // 34: watchword.policy.v1.AuthenticationPolicySpec
-	(*ConsumerHeader)(nil),              // 35: watchword.policy.v1.ConsumerHeader
-	(*Response)(nil),                    // 36: watchword.policy.v1.Response
-	(*JwtRule)(nil),                     // 37: watchword.policy.v1.JwtRule
-	(*TokenLocation)(nil),               // 38: watchword.policy.v1.TokenLocation
-	(*ConsumerSelector)(nil),            // 39: watchword.policy.v1.ConsumerSelector
-	(*SelfIssuedTokens)(nil),            // 40: watchword.policy.v1.SelfIssuedTokens
-	(*KeyClaim)(nil),                    // 41: watchword.policy.v1.KeyClaim
-	(*OutputClaim)(nil),                 // 42: watchword.policy.v1.OutputClaim
-	(*ConsumerSpec)(nil),                // 43: watchword.policy.v1.ConsumerSpec
-	(*Credential)(nil),                  // 44: watchword.policy.v1.Credential
-	(*ConsumerMatch)(nil),               // 45: watchword.policy.v1.ConsumerMatch
-	(*AuthorizationPolicySpec)(nil),     // 46: watchword.policy.v1.AuthorizationPolicySpec
-	(*AuthorizationRule)(nil),           // 47: watchword.policy.v1.AuthorizationRule
-	(*Source)(nil),                      // 48: watchword.policy.v1.Source
-	(*Subject)(nil),                     // 49: watchword.policy.v1.Subject
-	(*Operation)(nil),                   // 50: watchword.policy.v1.Operation
-	(*Condition)(nil),                   // 51: watchword.policy.v1.Condition
-	nil,                                 // 52: watchword.policy.v1.Metadata.LabelsEntry
-	(*durationpb.Duration)(nil),         // 53: google.protobuf.Duration
-	(*structpb.Value)(nil),              // 54: google.protobuf.Value
+	(Inbound_Tls)(0),                    // 5: watchword.policy.v1.Inbound.Tls
+	(AuthenticationPolicySpec_Mode)(0),  // 6: watchword.policy.v1.AuthenticationPolicySpec.Mode
+	(ConsumerHeader_Attribute)(0),       // 7: watchword.policy.v1.ConsumerHeader.Attribute
+	(JwtRule_AudienceCheck)(0),          // 8: watchword.policy.v1.JwtRule.AudienceCheck
+	(KeyClaim_Source)(0),                // 9: watchword.policy.v1.KeyClaim.Source
+	(AuthorizationPolicySpec_Action)(0), // 10: watchword.policy.v1.AuthorizationPolicySpec.Action
+	(Condition_Operator)(0),             // 11: watchword.policy.v1.Condition.Operator
+	(*Resource)(nil),                    // 12: watchword.policy.v1.Resource
+	(*Metadata)(nil),                    // 13: watchword.policy.v1.Metadata
+	(*ServiceSpec)(nil),                 // 14: watchword.policy.v1.ServiceSpec
+	(*Outbound)(nil),                    // 15: watchword.policy.v1.Outbound
+	(*Bootstrap)(nil),                   // 16: watchword.policy.v1.Bootstrap
+	(*KubernetesWorkload)(nil),          // 17: watchword.policy.v1.KubernetesWorkload
+	(*RoleBindingSpec)(nil),             // 18: watchword.policy.v1.RoleBindingSpec
+	(*RoleSubject)(nil),                 // 19: watchword.policy.v1.RoleSubject
+	(*TokenSubject)(nil),                // 20: watchword.policy.v1.TokenSubject
+	(*ClaimRequirement)(nil),            // 21: watchword.policy.v1.ClaimRequirement
+	(*CertificateSubject)(nil),          // 22: watchword.policy.v1.CertificateSubject
+	(*SelfIssued)(nil),                  // 23: watchword.policy.v1.SelfIssued
+	(*Route)(nil),                       // 24: watchword.policy.v1.Route
+	(*Inbound)(nil),                     // 25: watchword.policy.v1.Inbound
+	(*Call)(nil),                        // 26: watchword.policy.v1.Call
+	(*IssuerSpec)(nil),                  // 27: watchword.policy.v1.IssuerSpec
+	(*KeySet)(nil),                      // 28: watchword.policy.v1.KeySet
+	(*JwksUri)(nil),                     // 29: watchword.policy.v1.JwksUri
+	(*SecretKeys)(nil),                  // 30: watchword.policy.v1.SecretKeys
+	(*SecretKey)(nil),                   // 31: watchword.policy.v1.SecretKey
+	(*BuiltinKeys)(nil),                 // 32: watchword.policy.v1.BuiltinKeys
+	(*PemKeys)(nil),                     // 33: watchword.policy.v1.PemKeys
+	(*PemKey)(nil),                      // 34: watchword.policy.v1.PemKey
+	(*Target)(nil),                      // 35: watchword.policy.v1.Target
+	(*AuthenticationPolicySpec)(nil),    // 36: watchword.policy.v1.AuthenticationPolicySpec
+	(*ConsumerHeader)(nil),              // 37: watchword.policy.v1.ConsumerHeader
+	(*Response)(nil),                    // 38: watchword.policy.v1.Response
+	(*JwtRule)(nil),                     // 39: watchword.policy.v1.JwtRule
+	(*TokenLocation)(nil),               // 40: watchword.policy.v1.TokenLocation
+	(*ConsumerSelector)(nil),            // 41: watchword.policy.v1.ConsumerSelector
+	(*SelfIssuedTokens)(nil),            // 42: watchword.policy.v1.SelfIssuedTokens
+	(*KeyClaim)(nil),                    // 43: watchword.policy.v1.KeyClaim
+	(*OutputClaim)(nil),                 // 44: watchword.policy.v1.OutputClaim
+	(*ConsumerSpec)(nil),                // 45: watchword.policy.v1.ConsumerSpec
+	(*Credential)(nil),                  // 46: watchword.policy.v1.Credential
+	(*ConsumerMatch)(nil),               // 47: watchword.policy.v1.ConsumerMatch
+	(*AuthorizationPolicySpec)(nil),     // 48: watchword.policy.v1.AuthorizationPolicySpec
+	(*AuthorizationRule)(nil),           // 49: watchword.policy.v1.AuthorizationRule
+	(*Source)(nil),                      // 50: watchword.policy.v1.Source
+	(*Subject)(nil),                     // 51: watchword.policy.v1.Subject
+	(*Operation)(nil),                   // 52: watchword.policy.v1.Operation
+	(*Condition)(nil),                   // 53: watchword.policy.v1.Condition
+	nil,                                 // 54: watchword.policy.v1.Metadata.LabelsEntry
+	(*durationpb.Duration)(nil),         // 55: google.protobuf.Duration
+	(*structpb.Value)(nil),              // 56: google.protobuf.Value
 }
 var file_watchword_policy_v1_policy_proto_depIdxs = []int32{
-	12, // 0: watchword.policy.v1.Resource.metadata:type_name -> watchword.policy.v1.Metadata
-	13, // 1: watchword.policy.v1.Resource.service:type_name -> watchword.policy.v1.ServiceSpec
-	25, // 2: watchword.policy.v1.Resource.issuer:type_name -> watchword.policy.v1.IssuerSpec
-	34, // 3: watchword.policy.v1.Resource.authentication_policy:type_name -> watchword.policy.v1.AuthenticationPolicySpec
-	46, // 4: watchword.policy.v1.Resource.authorization_policy:type_name -> watchword.policy.v1.AuthorizationPolicySpec
-	43, // 5: watchword.policy.v1.Resource.consumer:type_name -> watchword.policy.v1.ConsumerSpec
-	16, // 6: watchword.policy.v1.Resource.role_binding:type_name -> watchword.policy.v1.RoleBindingSpec
-	52, // 7: watchword.policy.v1.Metadata.labels:type_name -> watchword.policy.v1.Metadata.LabelsEntry
-	22, // 8: watchword.policy.v1.ServiceSpec.routes:type_name -> watchword.policy.v1.Route
-	23, // 9: watchword.policy.v1.ServiceSpec.inbound:type_name -> watchword.policy.v1.Inbound
-	24, // 10: watchword.policy.v1.ServiceSpec.calls:type_name -> watchword.policy.v1.Call
+	13, // 0: watchword.policy.v1.Resource.metadata:type_name -> watchword.policy.v1.Metadata
+	14, // 1: watchword.policy.v1.Resource.service:type_name -> watchword.policy.v1.ServiceSpec
+	27, // 2: watchword.policy.v1.Resource.issuer:type_name -> watchword.policy.v1.IssuerSpec
+	36, // 3: watchword.policy.v1.Resource.authentication_policy:type_name -> watchword.policy.v1.AuthenticationPolicySpec
+	48, // 4: watchword.policy.v1.Resource.authorization_policy:type_name -> watchword.policy.v1.AuthorizationPolicySpec
+	45, // 5: watchword.policy.v1.Resource.consumer:type_name -> watchword.policy.v1.ConsumerSpec
+	18, // 6: watchword.policy.v1.Resource.role_binding:type_name -> watchword.policy.v1.RoleBindingSpec
+	54, // 7: watchword.policy.v1.Metadata.labels:type_name -> watchword.policy.v1.Metadata.LabelsEntry
+	24, // 8: watchword.policy.v1.ServiceSpec.routes:type_name -> watchword.policy.v1.Route
+	25, // 9: watchword.policy.v1.ServiceSpec.inbound:type_name -> watchword.policy.v1.Inbound
+	26, // 10: watchword.policy.v1.ServiceSpec.calls:type_name -> watchword.policy.v1.Call
 	2,  // 11: watchword.policy.v1.ServiceSpec.data_planes:type_name -> watchword.policy.v1.ServiceSpec.DataPlane
-	21, // 12: watchword.policy.v1.ServiceSpec.self_issued:type_name -> watchword.policy.v1.SelfIssued
-	14, // 13: watchword.policy.v1.ServiceSpec.bootstrap:type_name -> watchword.policy.v1.Bootstrap
-	15, // 14: watchword.policy.v1.Bootstrap.kubernetes:type_name -> watchword.policy.v1.KubernetesWorkload
-	3,  // 15: watchword.policy.v1.RoleBindingSpec.role:type_name -> watchword.policy.v1.RoleBindingSpec.Role
-	17, // 16: watchword.policy.v1.RoleBindingSpec.subjects:type_name -> watchword.policy.v1.RoleSubject
-	18, // 17: watchword.policy.v1.RoleSubject.token:type_name -> watchword.policy.v1.TokenSubject
-	20, // 18: watchword.policy.v1.RoleSubject.certificate:type_name -> watchword.policy.v1.CertificateSubject
-	19, // 19: watchword.policy.v1.TokenSubject.claims:type_name -> watchword.policy.v1.ClaimRequirement
-	26, // 20: watchword.policy.v1.SelfIssued.key_set:type_name -> watchword.policy.v1.KeySet
-	4,  // 21: watchword.policy.v1.Inbound.protocol:type_name -> watchword.policy.v1.Inbound.Protocol
-	26, // 22: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
-	30, // 23: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
-	31, // 24: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
-	27, // 25: watchword.policy.v1.KeySet.jwks_uri:type_name -> watchword.policy.v1.JwksUri
-	28, // 26: watchword.policy.v1.KeySet.secret:type_name -> watchword.policy.v1.SecretKeys
-	53, // 27: watchword.policy.v1.JwksUri.interval:type_name -> google.protobuf.Duration
-	53, // 28: watchword.policy.v1.JwksUri.timeout:type_name -> google.protobuf.Duration
-	29, // 29: watchword.policy.v1.SecretKeys.keys:type_name -> watchword.policy.v1.SecretKey
-	53, // 30: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
-	32, // 31: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
-	33, // 32: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	5,  // 33: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
-	37, // 34: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
-	0,  // 35: watchword.policy.v1.AuthenticationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
-	35, // 36: watchword.policy.v1.AuthenticationPolicySpec.consumer_headers:type_name -> watchword.policy.v1.ConsumerHeader
-	36, // 37: watchword.policy.v1.AuthenticationPolicySpec.responses:type_name -> watchword.policy.v1.Response
-	6,  // 38: watchword.policy.v1.ConsumerHeader.attribute:type_name -> watchword.policy.v1.ConsumerHeader.Attribute
-	38, // 39: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.TokenLocation
-	38, // 40: watchword.policy.v1.JwtRule.from_params:type_name -> watchword.policy.v1.TokenLocation
-	38, // 41: watchword.policy.v1.JwtRule.from_cookies:type_name -> watchword.policy.v1.TokenLocation
-	53, // 42: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
-	53, // 43: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
-	42, // 44: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
-	38, // 45: watchword.policy.v1.JwtRule.from_form:type_name -> watchword.policy.v1.TokenLocation
-	39, // 46: watchword.policy.v1.JwtRule.consumers:type_name -> watchword.policy.v1.ConsumerSelector
-	40, // 47: watchword.policy.v1.JwtRule.services:type_name -> watchword.policy.v1.SelfIssuedTokens
-	41, // 48: watchword.policy.v1.JwtRule.key_claim:type_name -> watchword.policy.v1.KeyClaim
-	7,  // 49: watchword.policy.v1.JwtRule.audience_check:type_name -> watchword.policy.v1.JwtRule.AudienceCheck
-	1,  // 50: watchword.policy.v1.JwtRule.expiration:type_name -> watchword.policy.v1.TimeCheck
-	1,  // 51: watchword.policy.v1.JwtRule.not_before:type_name -> watchword.policy.v1.TimeCheck
-	8,  // 52: watchword.policy.v1.KeyClaim.sources:type_name -> watchword.policy.v1.KeyClaim.Source
-	44, // 53: watchword.policy.v1.ConsumerSpec.credentials:type_name -> watchword.policy.v1.Credential
-	45, // 54: watchword.policy.v1.ConsumerSpec.match:type_name -> watchword.policy.v1.ConsumerMatch
-	26, // 55: watchword.policy.v1.Credential.key_set:type_name -> watchword.policy.v1.KeySet
-	51, // 56: watchword.policy.v1.ConsumerMatch.claims:type_name -> watchword.policy.v1.Condition
-	33, // 57: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	9,  // 58: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
-	47, // 59: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
-	0,  // 60: watchword.policy.v1.AuthorizationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
-	48, // 61: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
-	50, // 62: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
-	51, // 63: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
-	49, // 64: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
-	49, // 65: watchword.policy.v1.Source.not_subjects:type_name -> watchword.policy.v1.Subject
-	10, // 66: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
-	54, // 67: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
-	68, // [68:68] is the sub-list for method output_type
-	68, // [68:68] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	23, // 12: watchword.policy.v1.ServiceSpec.self_issued:type_name -> watchword.policy.v1.SelfIssued
+	16, // 13: watchword.policy.v1.ServiceSpec.bootstrap:type_name -> watchword.policy.v1.Bootstrap
+	15, // 14: watchword.policy.v1.ServiceSpec.outbound:type_name -> watchword.policy.v1.Outbound
+	17, // 15: watchword.policy.v1.Bootstrap.kubernetes:type_name -> watchword.policy.v1.KubernetesWorkload
+	3,  // 16: watchword.policy.v1.RoleBindingSpec.role:type_name -> watchword.policy.v1.RoleBindingSpec.Role
+	19, // 17: watchword.policy.v1.RoleBindingSpec.subjects:type_name -> watchword.policy.v1.RoleSubject
+	20, // 18: watchword.policy.v1.RoleSubject.token:type_name -> watchword.policy.v1.TokenSubject
+	22, // 19: watchword.policy.v1.RoleSubject.certificate:type_name -> watchword.policy.v1.CertificateSubject
+	21, // 20: watchword.policy.v1.TokenSubject.claims:type_name -> watchword.policy.v1.ClaimRequirement
+	28, // 21: watchword.policy.v1.SelfIssued.key_set:type_name -> watchword.policy.v1.KeySet
+	4,  // 22: watchword.policy.v1.Inbound.protocol:type_name -> watchword.policy.v1.Inbound.Protocol
+	5,  // 23: watchword.policy.v1.Inbound.tls:type_name -> watchword.policy.v1.Inbound.Tls
+	28, // 24: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
+	32, // 25: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
+	33, // 26: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
+	29, // 27: watchword.policy.v1.KeySet.jwks_uri:type_name -> watchword.policy.v1.JwksUri
+	30, // 28: watchword.policy.v1.KeySet.secret:type_name -> watchword.policy.v1.SecretKeys
+	55, // 29: watchword.policy.v1.JwksUri.interval:type_name -> google.protobuf.Duration
+	55, // 30: watchword.policy.v1.JwksUri.timeout:type_name -> google.protobuf.Duration
+	31, // 31: watchword.policy.v1.SecretKeys.keys:type_name -> watchword.policy.v1.SecretKey
+	55, // 32: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
+	34, // 33: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
+	35, // 34: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	6,  // 35: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
+	39, // 36: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
+	0,  // 37: watchword.policy.v1.AuthenticationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
+	37, // 38: watchword.policy.v1.AuthenticationPolicySpec.consumer_headers:type_name -> watchword.policy.v1.ConsumerHeader
+	38, // 39: watchword.policy.v1.AuthenticationPolicySpec.responses:type_name -> watchword.policy.v1.Response
+	7,  // 40: watchword.policy.v1.ConsumerHeader.attribute:type_name -> watchword.policy.v1.ConsumerHeader.Attribute
+	40, // 41: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.TokenLocation
+	40, // 42: watchword.policy.v1.JwtRule.from_params:type_name -> watchword.policy.v1.TokenLocation
+	40, // 43: watchword.policy.v1.JwtRule.from_cookies:type_name -> watchword.policy.v1.TokenLocation
+	55, // 44: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
+	55, // 45: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
+	44, // 46: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
+	40, // 47: watchword.policy.v1.JwtRule.from_form:type_name -> watchword.policy.v1.TokenLocation
+	41, // 48: watchword.policy.v1.JwtRule.consumers:type_name -> watchword.policy.v1.ConsumerSelector
+	42, // 49: watchword.policy.v1.JwtRule.services:type_name -> watchword.policy.v1.SelfIssuedTokens
+	43, // 50: watchword.policy.v1.JwtRule.key_claim:type_name -> watchword.policy.v1.KeyClaim
+	8,  // 51: watchword.policy.v1.JwtRule.audience_check:type_name -> watchword.policy.v1.JwtRule.AudienceCheck
+	1,  // 52: watchword.policy.v1.JwtRule.expiration:type_name -> watchword.policy.v1.TimeCheck
+	1,  // 53: watchword.policy.v1.JwtRule.not_before:type_name -> watchword.policy.v1.TimeCheck
+	9,  // 54: watchword.policy.v1.KeyClaim.sources:type_name -> watchword.policy.v1.KeyClaim.Source
+	46, // 55: watchword.policy.v1.ConsumerSpec.credentials:type_name -> watchword.policy.v1.Credential
+	47, // 56: watchword.policy.v1.ConsumerSpec.match:type_name -> watchword.policy.v1.ConsumerMatch
+	28, // 57: watchword.policy.v1.Credential.key_set:type_name -> watchword.policy.v1.KeySet
+	53, // 58: watchword.policy.v1.ConsumerMatch.claims:type_name -> watchword.policy.v1.Condition
+	35, // 59: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	10, // 60: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
+	49, // 61: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
+	0,  // 62: watchword.policy.v1.AuthorizationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
+	50, // 63: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
+	52, // 64: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
+	53, // 65: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
+	51, // 66: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
+	51, // 67: watchword.policy.v1.Source.not_subjects:type_name -> watchword.policy.v1.Subject
+	11, // 68: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
+	56, // 69: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
+	70, // [70:70] is the sub-list for method output_type
+	70, // [70:70] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_watchword_policy_v1_policy_proto_init() }
@@ -4228,22 +4401,22 @@ func file_watchword_policy_v1_policy_proto_init() {
 		(*Resource_Consumer)(nil),
 		(*Resource_RoleBinding)(nil),
 	}
-	file_watchword_policy_v1_policy_proto_msgTypes[15].OneofWrappers = []any{
+	file_watchword_policy_v1_policy_proto_msgTypes[16].OneofWrappers = []any{
 		(*KeySet_Builtin)(nil),
 		(*KeySet_Jwks)(nil),
 		(*KeySet_Pem)(nil),
 		(*KeySet_JwksUri)(nil),
 		(*KeySet_Secret)(nil),
 	}
-	file_watchword_policy_v1_policy_proto_msgTypes[23].OneofWrappers = []any{}
-	file_watchword_policy_v1_policy_proto_msgTypes[31].OneofWrappers = []any{}
+	file_watchword_policy_v1_policy_proto_msgTypes[24].OneofWrappers = []any{}
+	file_watchword_policy_v1_policy_proto_msgTypes[32].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_policy_v1_policy_proto_rawDesc), len(file_watchword_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      11,
-			NumMessages:   42,
+			NumEnums:      12,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
