@@ -60,3 +60,26 @@ func evaluate(b *testing.B, rs *Ruleset, token string) {
 		rs.Evaluate(r, now)
 	}
 }
+
+// memo remembers everything.
+type memo map[string]*VerifiedToken
+
+func (m memo) Get(text string) *VerifiedToken    { return m[text] }
+func (m memo) Put(text string, t *VerifiedToken) { m[text] = t }
+
+// BenchmarkDecide is the decision alone: with a token that is new, and with one that was
+// verified before.
+func BenchmarkDecide(b *testing.B) {
+	rs := ready(b, oneRoute("STRICT", rule(`"types": ["at+jwt"]`), `, "authorization": {"restricted": true, "allow": [{"name": "a/0", "from": [{"issuer": "sts"}]}]}`))
+	r := get("/a/b?c=d", "User-Agent: x", "Accept: */*", "Accept-Encoding: gzip", bearer(jwt("scope", "read write")))
+	for name, m := range map[string]Memo{"fresh": nil, "remembered": memo{}} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if d := rs.Decide(r, now, m).Decision(); !d.Allowed {
+					b.Fatalf("Decide = %+v", d)
+				}
+			}
+		})
+	}
+}

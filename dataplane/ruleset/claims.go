@@ -9,31 +9,33 @@ import (
 	"strings"
 
 	"github.com/watchword-mesh/watchword/dataplane/reason"
+	"github.com/watchword-mesh/watchword/internal/jose"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
-// claims are those of a token, as encoding/json has them: numbers are float64,
-// as in Envoy.
-type claims map[string]any
+// claims are those of a token. Numbers are float64, as in Envoy. nil is no token.
+type claims jose.Object
+
+func (c claims) get(name string) any { return jose.Object(c).Get(name) }
 
 // lookup follows names through objects. null is no value.
 func (c claims) lookup(path []string) (any, bool) {
-	var v any = map[string]any(c)
+	var v any = jose.Object(c)
 	for _, name := range path {
-		m, ok := v.(map[string]any)
+		o, ok := v.(jose.Object)
 		if !ok {
 			return nil, false
 		}
-		v = m[name]
+		v = o.Get(name)
 	}
 	return v, v != nil
 }
 
-func (c claims) has(name string) bool { return c[name] != nil }
+func (c claims) has(name string) bool { return c.get(name) != nil }
 
 // text is a claim that is a string; empty for all else.
 func (c claims) text(name string) string {
-	s, _ := c[name].(string)
+	s, _ := c.get(name).(string)
 	return s
 }
 
@@ -41,7 +43,7 @@ func (c claims) text(name string) string {
 // fraction, as Envoy reads it; 0 if there is none. malformed has seen to its
 // range.
 func (c claims) seconds(name string) float64 {
-	n, _ := c[name].(float64)
+	n, _ := c.get(name).(float64)
 	return math.Floor(n)
 }
 
@@ -49,21 +51,17 @@ func (c claims) seconds(name string) float64 {
 // section 4.1), and empty if nothing is.
 func (c claims) malformed() string {
 	for _, name := range [...]string{"iss", "sub", "jti"} {
-		if v, ok := c[name]; ok {
-			if _, ok := v.(string); !ok {
-				return name + " is not a string"
-			}
+		if _, text := c.get(name).(string); !text && jose.Object(c).Has(name) {
+			return name + " is not a string"
 		}
 	}
 	for _, name := range [...]string{"iat", "nbf", "exp"} {
-		if v, ok := c[name]; ok {
-			if n, ok := v.(float64); !ok || n < 0 || n >= 1<<64 {
-				return name + " is not a number of seconds since 1970"
-			}
+		if n, ok := c.get(name).(float64); (!ok || n < 0 || n >= 1<<64) && jose.Object(c).Has(name) {
+			return name + " is not a number of seconds since 1970"
 		}
 	}
-	aud, ok := c["aud"]
-	if _, text := aud.(string); !ok || text {
+	aud := c.get("aud")
+	if _, text := aud.(string); text || !jose.Object(c).Has("aud") {
 		return ""
 	}
 	list, ok := aud.([]any)
@@ -168,7 +166,7 @@ func claimText(v any) string {
 			return strconv.FormatUint(uint64(v), 10)
 		}
 		return strconv.FormatFloat(v, 'f', 6, 64)
-	case []any, map[string]any:
+	case []any, jose.Object:
 		var b strings.Builder
 		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)
@@ -304,7 +302,7 @@ func (e *evaluation) missingClaim(v *verified) string {
 }
 
 func (e *evaluation) exceededLifetime(v *verified) string {
-	exp, _ := v.claims["exp"].(float64)
+	exp, _ := v.claims.get("exp").(float64)
 	if exp < 1 && !math.IsInf(v.rule.maxLifetime, 1) {
 		return "there is no exp, so that it lives longer than any time"
 	}
@@ -359,7 +357,7 @@ func (e *evaluation) notYetValidAlone(v *verified) string {
 			return why
 		}
 	}
-	if iat, _ := v.claims["iat"].(float64); iat > float64(e.now)+v.rule.skew {
+	if iat, _ := v.claims.get("iat").(float64); iat > float64(e.now)+v.rule.skew {
 		return fmt.Sprintf("iat is %s; now is %d, clock skew %ss", number(iat), e.now, number(v.rule.skew))
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -20,13 +21,13 @@ import (
 func Compile(rs *dataplanev1.Ruleset) (*Ruleset, error) {
 	c := &compiler{
 		out: &Ruleset{
-			service: rs.GetService(), ours: map[string]struct{}{}, consumers: map[string]*consumer{},
+			service: rs.GetService(), ours: ownHeaders{}, consumers: map[string]*consumer{},
 			ownPrefix: rs.GetOwnSubjects().GetPrefix(), ownIssuer: rs.GetOwnSubjects().GetIssuer(),
 		},
 		issuers: map[string]*issuer{}, sets: map[string]*credentialSet{},
 	}
 	for _, h := range rs.GetStrippedHeaders() {
-		c.out.ours[headerKey(h)] = struct{}{}
+		c.out.ours.add(strings.ToLower(h))
 	}
 	c.names(rs)
 	for i, r := range rs.GetRoutes() {
@@ -120,7 +121,7 @@ func (c *compiler) consumer(name string) *consumer {
 }
 
 // keys are parsed whatever their strength: the policy has been judged before.
-func (c *compiler) keys(list []*dataplanev1.Key) []jose.Key {
+func (c *compiler) keys(list []*dataplanev1.Key) jose.KeySet {
 	if len(list) == 0 {
 		c.fault("it has no key")
 	}
@@ -136,7 +137,7 @@ func (c *compiler) keys(list []*dataplanev1.Key) []jose.Key {
 			out = append(out, keys[0])
 		}
 	}
-	return out
+	return jose.NewKeySet(out)
 }
 
 func (c *compiler) route(r *dataplanev1.Route) *route {
@@ -179,7 +180,7 @@ func (c *compiler) guards(m *requestMatch) {
 func (c *compiler) ourHeaders(a *dataplanev1.Authentication) {
 	add := func(name string) {
 		if name != "" {
-			c.out.ours[headerKey(name)] = struct{}{}
+			c.out.ours.add(strings.ToLower(name))
 		}
 	}
 	for _, h := range a.GetConsumerHeaders() {
@@ -198,6 +199,7 @@ func (c *compiler) ourHeaders(a *dataplanev1.Authentication) {
 func (c *compiler) authentication(a *dataplanev1.Authentication) *authentication {
 	out := &authentication{
 		mode: a.GetMode(), observe: a.GetObserve(), anonymous: c.consumer(a.GetAnonymousConsumer()), rewriteCookies: a.GetAllowScripts(),
+		endStreams: a.GetEndStreams(),
 	}
 	if out.mode == dataplanev1.Authentication_OFF {
 		return out

@@ -18,8 +18,9 @@ type consumerHeader struct {
 }
 
 // identify finds out who the caller is. v is nil without a verified token.
-func (e *evaluation) identify(v *verified) *identity {
-	c := &identity{verified: v}
+func (e *evaluation) identify(v *verified) {
+	c := &e.caller
+	c.verified = v
 	a := e.route.enforced
 	switch {
 	case v == nil:
@@ -43,7 +44,6 @@ func (e *evaluation) identify(v *verified) *identity {
 		e.rec.caller(e, c)
 	}
 	e.out.Caller = c.Caller
-	return c
 }
 
 // consumerOf is the first consumer that the claims are of; nil for none.

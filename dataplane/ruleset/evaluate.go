@@ -1,7 +1,6 @@
 package ruleset
 
 import (
-	"strings"
 	"time"
 
 	"github.com/watchword-mesh/watchword/dataplane/reason"
@@ -16,19 +15,31 @@ type evaluation struct {
 	// seconds since 1970, as Envoy has them
 	now     int64
 	assumed *assumed // nil: tokens are those of the request
+	memo    Memo     // nil: every token is verified anew
 	parsed  []parsedToken
 	route   *route
 	out     Decision
+	caller  identity
 	rec     *recorder // nil: nobody asks
+
+	// What the slices above and those of a rule that is tried need in most
+	// requests, so that an evaluation is one piece of memory.
+	parsedRoom [2]parsedToken
+	foundRoom  [2]found
+	verified   verified
 }
 
 func (rs *Ruleset) evaluate(req Request, token *assumed, now time.Time, rec *recorder) Decision {
 	e := &evaluation{rs: rs, req: req, now: now.Unix(), assumed: token, rec: rec}
-	e.run()
+	if e.decide(); e.out.Allowed {
+		e.out.Forward = e.forward()
+	}
 	return e.out
 }
 
-func (e *evaluation) run() {
+// decide does all but to make the request for the service.
+func (e *evaluation) decide() {
+	e.parsed = e.parsedRoom[:0]
 	e.strip()
 	e.view = newView(e.req)
 	if word := e.guard(); word != "" {
@@ -42,13 +53,14 @@ func (e *evaluation) run() {
 		e.refuse(word, "")
 		return
 	}
-	c := e.identify(v)
+	e.identify(v)
+	c := &e.caller
 	if rule, denied := e.authorize(e.route.authorization, c); denied {
 		e.refuse(reason.ConsumerDenied, rule)
 		return
 	}
 	e.observeAuthorization(c)
-	e.forward(c)
+	e.out.Allowed = true
 }
 
 // selectRoute takes the first route that matches; Compile has seen to it that
@@ -100,11 +112,4 @@ type identity struct {
 	verified *verified // nil: no token
 	consumer *consumer // nil: none
 	Caller
-}
-
-// headerKey is a header's name as servers may read it that hand headers on as
-// variables, which can't tell a hyphen from an underscore (RFC 3875 section
-// 4.1.18).
-func headerKey(name string) string {
-	return strings.ReplaceAll(strings.ToLower(name), "_", "-")
 }

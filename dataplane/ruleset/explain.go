@@ -152,8 +152,8 @@ func (r *recorder) parsed(t *token, wrong string) {
 
 func (r *recorder) issuer(is *issuer, t *token, known bool) {
 	iss := "there is no iss"
-	if s, ok := t.claims["iss"]; ok {
-		iss = "iss is " + show(s)
+	if jose.Object(t.claims).Has("iss") {
+		iss = "iss is " + show(t.claims.get("iss"))
 	}
 	switch {
 	case is.iss == "":
@@ -187,7 +187,7 @@ func (r *recorder) times(e *evaluation, rule *tokenRule, t *token, word reason.W
 	if word != "" {
 		outcome = string(word)
 	}
-	r.add("time", outcome, "nbf %s, exp %s; now %d, clock skew %ss", show(t.claims["nbf"]), show(t.claims["exp"]), e.now, number(rule.skew))
+	r.add("time", outcome, "nbf %s, exp %s; now %d, clock skew %ss", show(t.claims.get("nbf")), show(t.claims.get("exp")), e.now, number(rule.skew))
 }
 
 func (r *recorder) audience(rule *tokenRule, t *token, ok bool) {
@@ -195,7 +195,7 @@ func (r *recorder) audience(rule *tokenRule, t *token, ok bool) {
 	if !ok {
 		outcome = string(reason.AudienceMismatch)
 	}
-	r.add("audience", outcome, "aud %s; accepted: %s", show(t.claims["aud"]), quoteAll(rule.audiences))
+	r.add("audience", outcome, "aud %s; accepted: %s", show(t.claims.get("aud")), quoteAll(rule.audiences))
 }
 
 func (r *recorder) signature(by jose.Token, err error, word reason.Word) {

@@ -29,11 +29,7 @@ type output struct {
 
 // strip removes the headers that only we may set.
 func (e *evaluation) strip() {
-	ours := func(f Field) bool {
-		key := headerKey(f.Name)
-		_, named := e.rs.ours[key]
-		return named || len(key) > len(headerPrefix) && strings.HasPrefix(key, headerPrefix)
-	}
+	ours := func(f Field) bool { return e.rs.ours.has(f.Name) }
 	if e.rec != nil {
 		e.rec.stripped(e.req.Header, ours)
 	}
@@ -43,8 +39,8 @@ func (e *evaluation) strip() {
 }
 
 // forward makes the request for the service.
-func (e *evaluation) forward(c *identity) {
-	e.out.Allowed = true
+func (e *evaluation) forward() Request {
+	c := &e.caller
 	f := &forwarded{Request: e.req, rec: e.rec}
 	f.Header = slices.Clone(e.req.Header)
 	for _, l := range slices.Concat(e.rs.outputPlaces, e.route.enforced.outputPlaces) {
@@ -67,7 +63,7 @@ func (e *evaluation) forward(c *identity) {
 	if e.rec != nil {
 		e.rec.add("decision", "allowed", "sent to the service")
 	}
-	e.out.Forward = f.Request
+	return f.Request
 }
 
 // payload is what the payload header holds: the claims as they were signed.

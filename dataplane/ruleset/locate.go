@@ -64,13 +64,16 @@ func (e *evaluation) locate(r *tokenRule) []found {
 		}
 		return []found{f}
 	}
-	var out []found
+	out := e.foundRoom[:0]
+	if e.verified.rule != nil { // it may be in use
+		out = nil
+	}
 	for _, l := range r.locations {
 		n := len(out)
-		for v := range e.values(l) {
-			if text, ok := strings.CutPrefix(v, l.prefix); ok {
-				out = append(out, found{l, text})
-			}
+		if l.place == inHeader {
+			out = e.inHeader(out, l)
+		} else if v, ok := e.first(l); ok {
+			out = l.cut(out, v)
 		}
 		if e.rec != nil {
 			e.rec.location(l, out[n:])
@@ -79,16 +82,28 @@ func (e *evaluation) locate(r *tokenRule) []found {
 	return out
 }
 
-// values are what is at a location: of a header all values, else the first.
-func (e *evaluation) values(l location) iter.Seq[string] {
-	if l.place == inHeader {
-		return headerValues(e.req.Header, l.name)
+// cut adds the token that a value is, if it begins with the prefix.
+func (l location) cut(out []found, value string) []found {
+	if text, ok := strings.CutPrefix(value, l.prefix); ok {
+		return append(out, found{l, text})
 	}
-	return func(yield func(string) bool) {
-		if v, ok := e.first(l); ok {
-			yield(v)
+	return out
+}
+
+// inHeader takes all values of a field, in order.
+func (e *evaluation) inHeader(out []found, l location) []found {
+	if l.name == authorizationField {
+		if v, ok := joined(e.req.Header, l.name); ok {
+			return l.cut(out, v)
+		}
+		return out
+	}
+	for _, f := range e.req.Header {
+		if strings.EqualFold(f.Name, l.name) {
+			out = l.cut(out, strings.Trim(f.Value, " \t"))
 		}
 	}
+	return out
 }
 
 func (e *evaluation) first(l location) (string, bool) {
@@ -106,39 +121,31 @@ func (e *evaluation) first(l location) (string, bool) {
 	return "", false
 }
 
-// headerValues are the values of a field, in order. More than one Authorization
-// is no request that anybody should send (RFC 9110 section 11.6.2); as Envoy
-// does, they are one value with commas.
-func headerValues(fields []Field, name string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		joined, count := "", 0
-		for _, f := range fields {
-			if !strings.EqualFold(f.Name, name) {
-				continue
-			}
-			v := strings.Trim(f.Value, " \t")
-			switch {
-			case name != "authorization":
-				if !yield(v) {
-					return
-				}
-			case count == 0:
-				joined = v
-			default:
-				joined += "," + v
-			}
-			count++
+// authorizationField is one that nobody should send twice (RFC 9110 section 11.6.2).
+const authorizationField = "authorization"
+
+// joined is all values of a field as one, with commas, as Envoy reads several
+// Authorization fields.
+func joined(fields []Field, name string) (value string, ok bool) {
+	for _, f := range fields {
+		if !strings.EqualFold(f.Name, name) {
+			continue
 		}
-		if name == "authorization" && count > 0 {
-			yield(joined)
+		if v := strings.Trim(f.Value, " \t"); ok {
+			value += "," + v
+		} else {
+			value, ok = v, true
 		}
 	}
+	return value, ok
 }
 
 // header is the first value of a field.
 func header(fields []Field, name string) string {
-	for v := range headerValues(fields, name) {
-		return v
+	for _, f := range fields {
+		if strings.EqualFold(f.Name, name) {
+			return strings.Trim(f.Value, " \t")
+		}
 	}
 	return ""
 }

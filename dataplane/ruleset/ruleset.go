@@ -41,8 +41,7 @@ import (
 // Ruleset is a ruleset that is ready to be enforced.
 type Ruleset struct {
 	service string
-	// headers that only we may set, in the form of headerKey
-	ours map[string]struct{}
+	ours    ownHeaders
 	// query parameters and cookies that only we may set, on whatever route
 	outputPlaces []location
 	// whether any rule looks at what the guard protects

@@ -26,6 +26,7 @@ type authentication struct {
 	// fields of forms that output claims replace: nothing of the caller's own
 	// stays there
 	outputPlaces []location
+	endStreams   bool
 }
 
 // tokenRule is a TokenRule with what it names.
@@ -59,7 +60,7 @@ func (r *tokenRule) String() string {
 // issuer is who signs tokens. An empty iss is not looked at.
 type issuer struct {
 	name, iss string
-	keys      []jose.Key
+	keys      jose.KeySet
 }
 
 type credentialSet struct {
@@ -70,7 +71,7 @@ type credentialSet struct {
 // credential belongs to a consumer, or to a service that signs for itself.
 type credential struct {
 	key              string
-	keys             []jose.Key
+	keys             jose.KeySet
 	consumer         *consumer
 	service, subject string
 }
@@ -78,8 +79,11 @@ type credential struct {
 // token is a token that could be read.
 type token struct {
 	*jose.Unverified
+	text   string
 	header jose.Header
 	claims claims
+	// by is the key that has verified it; the zero Key for one that is new.
+	by jose.Key
 }
 
 // verified is a token that a rule has verified.
@@ -194,7 +198,11 @@ func (e *evaluation) try(r *tokenRule) (v *verified, word reason.Word, torn bool
 	if len(all) == 0 {
 		return nil, reason.TokenMissing, false
 	}
-	v = &verified{rule: r, found: all}
+	v = &e.verified
+	if e.verified.rule != nil { // of another rule, or of what is only observed
+		v = new(verified)
+	}
+	*v = verified{rule: r, found: all}
 	same := e.sameCredential(r, all)
 	for i := range slices.Backward(all) {
 		if v.token, word = e.parse(all[i].text); word == "" && !same {
@@ -254,7 +262,10 @@ type parsedToken struct {
 func (e *evaluation) parse(text string) (*token, reason.Word) {
 	i := slices.IndexFunc(e.parsed, func(p parsedToken) bool { return p.text == text })
 	if i < 0 {
-		t, word := e.read(text)
+		t, word := e.remembered(text), reason.Word("")
+		if t == nil {
+			t, word = e.read(text)
+		}
 		i = len(e.parsed)
 		e.parsed = append(e.parsed, parsedToken{text, t, word})
 	}
@@ -280,11 +291,9 @@ func (e *evaluation) read(text string) (*token, reason.Word) {
 		}
 		return nil, word
 	}
-	t := &token{Unverified: u, header: u.Header()}
-	wrong := ""
-	if err := json.Unmarshal(u.Claims(), &t.claims); err != nil {
-		wrong = "claims: a number is too large"
-	} else if wrong = t.claims.malformed(); wrong != "" {
+	t := &token{Unverified: u, text: text, header: u.Header(), claims: claims(u.Object())}
+	wrong := t.claims.malformed()
+	if wrong != "" {
 		wrong = "claims: " + wrong
 	}
 	if e.rec != nil {
@@ -312,7 +321,7 @@ func (e *evaluation) verify(r *tokenRule, t *token) (*credential, reason.Word) {
 		return nil, word
 	}
 	if !r.audienceUnchecked {
-		ok := r.acceptsAudience(t.claims["aud"])
+		ok := r.acceptsAudience(t.claims.get("aud"))
 		if e.rec != nil {
 			e.rec.audience(r, t, ok)
 		}
@@ -320,11 +329,11 @@ func (e *evaluation) verify(r *tokenRule, t *token) (*credential, reason.Word) {
 			return nil, reason.AudienceMismatch
 		}
 	}
-	return c, e.checkSignature(r, t, keys)
+	return c, e.checkSignature(t, keys)
 }
 
 // owner finds whose keys a token has to be verified with.
-func (e *evaluation) owner(r *tokenRule, t *token) (*credential, []jose.Key, reason.Word) {
+func (e *evaluation) owner(r *tokenRule, t *token) (*credential, *jose.KeySet, reason.Word) {
 	if r.set != nil {
 		key, source := r.key(t)
 		c := r.set.byKey[key]
@@ -337,7 +346,7 @@ func (e *evaluation) owner(r *tokenRule, t *token) (*credential, []jose.Key, rea
 		if c == nil {
 			return nil, nil, reason.CredentialUnknown
 		}
-		return c, c.keys, ""
+		return c, &c.keys, ""
 	}
 	known := r.issuer.iss == "" || r.issuer.iss == t.claims.text("iss")
 	if e.rec != nil {
@@ -346,7 +355,7 @@ func (e *evaluation) owner(r *tokenRule, t *token) (*credential, []jose.Key, rea
 	if !known {
 		return nil, nil, reason.IssuerUnknown
 	}
-	return nil, r.issuer.keys, ""
+	return nil, &r.issuer.keys, ""
 }
 
 // key is what the key claim says, by the first source that says something.
@@ -431,14 +440,17 @@ func comparableAudience(s string) string {
 
 // checkSignature verifies with the keys of whoever the token is from. A critical
 // extension is a matter of the claims, of a token that is known to be right.
-func (e *evaluation) checkSignature(r *tokenRule, t *token, keys []jose.Key) reason.Word {
+func (e *evaluation) checkSignature(t *token, keys *jose.KeySet) reason.Word {
+	if keys.Has(t.by) {
+		return ""
+	}
 	if e.unsigned() {
 		if e.rec != nil {
 			e.rec.add("signature", "assumed", "key and signature are not looked at")
 		}
 		return ""
 	}
-	by, err := t.Verify(keys, jose.VerifyOptions{})
+	by, err := t.Verify(keys.Candidates(t.header.KeyID), jose.VerifyOptions{})
 	word := reason.SignatureInvalid
 	switch {
 	case err == nil, errors.Is(err, jose.ErrCritical):
@@ -449,5 +461,12 @@ func (e *evaluation) checkSignature(r *tokenRule, t *token, keys []jose.Key) rea
 	if e.rec != nil {
 		e.rec.signature(by, err, word)
 	}
+	if err == nil {
+		known := *t
+		known.by = by.Key
+		e.remember(&known)
+	}
 	return word
 }
+
+const timeNotChecked = dataplanev1.TimeCheck_NOT_CHECKED

@@ -1,13 +1,8 @@
 package jose
 
 import (
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/hmac"
-	"crypto/rsa"
 	"errors"
 	"fmt"
-	"math/big"
 	"strings"
 )
 
@@ -84,13 +79,20 @@ func Verify(token string, keys []Key, o VerifyOptions) (Token, error) {
 // keys to verify with, and to try several without reading the token again. It may have a
 // critical extension, with which Verify refuses it.
 type Unverified struct {
-	header    Header
-	alg       *algorithm
-	members   []member // of the header
-	critical  string   // the member that makes the header critical, if any
-	claims    []byte
-	input     string // what is signed
-	signature []byte
+	*joseHeader
+	encodedHeader string
+	claims        []byte
+	object        Object // claims
+	input         string // what is signed
+	signature     []byte
+}
+
+// joseHeader is a header that was read. It is never changed, so that tokens share it.
+type joseHeader struct {
+	header   Header
+	alg      *algorithm
+	members  []member
+	critical string // the member that makes the header critical, if any
 }
 
 // Header is what the token claims to be signed with.
@@ -109,6 +111,9 @@ func (u *Unverified) HeaderText(name string) (s string, ok bool) {
 
 // Claims is the JSON that anybody may have written.
 func (u *Unverified) Claims() []byte { return u.claims }
+
+// Object is Claims, read. It must not be changed.
+func (u *Unverified) Object() Object { return u.object }
 
 // ParseUnverified reads a compact JWS. Errors wrap ErrMalformed, or ErrAlgorithm where the
 // header could be read and alg is none that is verified.
@@ -132,20 +137,15 @@ func parseToken(token string) (*Unverified, error) {
 	if !ok || strings.Contains(encodedSig, ".") {
 		return nil, errors.New("not three segments joined by dots (compact JWS)")
 	}
-	u := &Unverified{input: token[:len(token)-len(encodedSig)-1]}
-	header, err := segment("header", encodedHeader)
-	if err != nil {
+	u := &Unverified{encodedHeader: encodedHeader, input: token[:len(token)-len(encodedSig)-1]}
+	var err error
+	if u.joseHeader, err = readHeader(encodedHeader); err != nil {
 		return nil, err
-	}
-	if err := u.readHeader(header); errors.Is(err, ErrAlgorithm) {
-		return nil, err
-	} else if err != nil {
-		return nil, fmt.Errorf("header: %w", err)
 	}
 	if u.claims, err = segment("claims", encodedClaims); err != nil {
 		return nil, err
 	}
-	if _, err = object(u.claims); err != nil {
+	if u.object, err = readObject(string(u.claims)); err != nil {
 		return nil, fmt.Errorf("claims: %w", err)
 	}
 	u.signature, err = segment("signature", encodedSig)
@@ -158,55 +158,6 @@ func segment(name, s string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is not canonical base64url without padding", name)
 	}
 	return b, nil
-}
-
-// readHeader judges alg first: a token that nobody here could verify is refused for that.
-func (u *Unverified) readHeader(b []byte) (err error) {
-	if len(b) > maxHeaderBytes {
-		return fmt.Errorf("%d bytes; at most %d are read", len(b), maxHeaderBytes)
-	}
-	if u.members, err = object(b); err != nil {
-		return err
-	}
-	named, err := u.headerString("alg", &u.header.Algorithm)
-	if err != nil {
-		return err
-	}
-	if !named {
-		return errors.New("no alg")
-	}
-	if u.alg = algorithmByName[u.header.Algorithm]; u.alg == nil {
-		return fmt.Errorf("%w: %s", ErrAlgorithm, unknownAlgorithm(u.header.Algorithm))
-	}
-	if _, err := u.headerString("kid", &u.header.KeyID); err != nil {
-		return err
-	}
-	if _, err := u.headerString("typ", &u.header.Type); err != nil {
-		return err
-	}
-	for _, m := range u.members {
-		// A critical extension must be understood or refused (RFC 7515, section
-		// 4.1.11), and we understand none; b64 (RFC 7797) is nothing without crit.
-		if m.name == "crit" || m.name == "b64" {
-			u.critical, u.header.Critical = m.name, true
-		}
-	}
-	return nil
-}
-
-// headerString reads a member that must be a string if it is there.
-func (u *Unverified) headerString(name string, into *string) (present bool, err error) {
-	for _, m := range u.members {
-		if m.name != name {
-			continue
-		}
-		var ok bool
-		if *into, ok = text(m.value); !ok {
-			return true, fmt.Errorf("%s is not a string", name)
-		}
-		return true, nil
-	}
-	return false, nil
 }
 
 // Verify checks header and signature as the function Verify does. The error is
@@ -230,6 +181,7 @@ func (u *Unverified) Verify(keys []Key, o VerifyOptions) (Token, error) {
 			if u.critical != "" {
 				return Token{}, criticalError{u.critical}
 			}
+			headers.keep(u.encodedHeader, u.joseHeader)
 			return Token{Header: u.header, Claims: u.claims, Key: k}, nil
 		}
 	}
@@ -270,36 +222,4 @@ func mediaType(typ string) string {
 		return typ[len(prefix):]
 	}
 	return typ
-}
-
-func (a *algorithm) digest(input []byte) []byte {
-	h := a.hash.New()
-	h.Write(input)
-	return h.Sum(nil)
-}
-
-func (d *keyData) verify(signed string, sig []byte) bool {
-	if d.alg.size != 0 && len(sig) != d.alg.size {
-		return false
-	}
-	input := []byte(signed)
-	switch d.alg.family {
-	case familyHMAC:
-		h := hmac.New(d.alg.hash.New, d.mat.raw.([]byte))
-		h.Write(input)
-		return hmac.Equal(h.Sum(nil), sig)
-	case familyPKCS1:
-		return rsa.VerifyPKCS1v15(d.mat.raw.(*rsa.PublicKey), d.alg.hash, d.alg.digest(input), sig) == nil
-	case familyPSS:
-		// RFC 7518, section 3.5: the salt is as long as the hash.
-		opts := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
-		return rsa.VerifyPSS(d.mat.raw.(*rsa.PublicKey), d.alg.hash, d.alg.digest(input), sig, opts) == nil
-	case familyECDSA:
-		half := len(sig) / 2
-		r, s := new(big.Int).SetBytes(sig[:half]), new(big.Int).SetBytes(sig[half:])
-		return ecdsa.Verify(d.mat.raw.(*ecdsa.PublicKey), d.alg.digest(input), r, s)
-	case familyEdDSA:
-		return ed25519.Verify(d.mat.raw.(ed25519.PublicKey), input, sig)
-	}
-	return false
 }
