@@ -70,6 +70,19 @@ const (
 	HostAmbiguous Word = "host_ambiguous"
 )
 
+// The words of a Go data plane that can't decide. No policy has a say in them, so
+// All does not list them.
+const (
+	// NotReady: it has no ruleset yet, or its service was deleted.
+	NotReady Word = "not_ready"
+	// LeaseExpired: it has not heard from the control plane for longer than the
+	// service allows.
+	LeaseExpired Word = "lease_expired"
+	// BodyUnreadable: a form that may hold a token is too large, or its end did not
+	// come.
+	BodyUnreadable Word = "body_unreadable"
+)
+
 var unauthorized = []Word{
 	TokenMissing, TokenMalformed, TypeNotAllowed, IssuerUnknown, CredentialUnknown, TokenExpired,
 	TokenNotYetValid, AlgorithmNotAllowed, KeyUnknown, SignatureInvalid, LifetimeExceeded, ClaimMissing,
@@ -78,17 +91,23 @@ var unauthorized = []Word{
 
 var forbidden = []Word{AudienceMismatch, ConsumerDenied, PathAmbiguous, HostAmbiguous}
 
-// All lists every word.
+// All lists every word that a policy may name.
 func All() []Word { return slices.Concat(unauthorized, forbidden) }
 
 // Known says whether there is such a word.
 func Known(w Word) bool { return slices.Contains(unauthorized, w) || slices.Contains(forbidden, w) }
 
 // Status is the HTTP status of a refusal: 401 where another token could help
-// (RFC 9110 section 15.5.2), else 403.
+// (RFC 9110 section 15.5.2), 503 where another data plane or a later time could,
+// 413 for a body, else 403.
 func (w Word) Status() int {
-	if slices.Contains(unauthorized, w) {
+	switch {
+	case slices.Contains(unauthorized, w):
 		return 401
+	case w == NotReady || w == LeaseExpired:
+		return 503
+	case w == BodyUnreadable:
+		return 413
 	}
 	return 403
 }

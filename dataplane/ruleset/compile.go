@@ -22,7 +22,7 @@ func Compile(rs *dataplanev1.Ruleset) (*Ruleset, error) {
 	c := &compiler{
 		out: &Ruleset{
 			service: rs.GetService(), ours: ownHeaders{}, consumers: map[string]*consumer{},
-			ownPrefix: rs.GetOwnSubjects().GetPrefix(), ownIssuer: rs.GetOwnSubjects().GetIssuer(),
+			leased: rs.GetLeased(), ownPrefix: rs.GetOwnSubjects().GetPrefix(), ownIssuer: rs.GetOwnSubjects().GetIssuer(),
 		},
 		issuers: map[string]*issuer{}, sets: map[string]*credentialSet{},
 	}
@@ -221,7 +221,11 @@ func (c *compiler) authentication(a *dataplanev1.Authentication) *authentication
 		c.at = fmt.Sprintf("%s: token rule %d", at, i)
 		rule := c.tokenRule(r)
 		out.rules = append(out.rules, rule)
+		for _, l := range rule.locations {
+			c.out.forms = c.out.forms || l.place == inForm
+		}
 		for _, o := range rule.outputs {
+			c.out.forms = c.out.forms || o.place == inForm
 			places := &c.out.outputPlaces
 			if o.place == inForm {
 				places = &out.outputPlaces

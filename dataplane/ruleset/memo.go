@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"strings"
 	"time"
 )
 
@@ -51,6 +52,28 @@ func (v *Verdict) Decision() *Decision { return &v.e.out }
 // Forward is the request for the service. It is for one that is allowed, and may
 // share memory with the one that was decided on.
 func (v *Verdict) Forward() Request { return v.e.forward() }
+
+// Claims is the payload of the verified token, as it was signed; nil without one.
+func (v *Verdict) Claims() []byte {
+	if t := v.e.caller.verified; t != nil {
+		return t.token.Unverified.Claims()
+	}
+	return nil
+}
+
+// CallerService is the name of the service of this mesh that calls; empty if it is
+// none.
+func (v *Verdict) CallerService() string {
+	c, t := &v.e.caller, v.e.caller.verified
+	if c.Service != "" || t == nil || t.rule.issuer == nil || t.rule.issuer.iss == "" || t.rule.issuer.iss != v.e.rs.ownIssuer {
+		return c.Service
+	}
+	service, ok := strings.CutPrefix(c.Subject, v.e.rs.ownPrefix)
+	if !ok || v.e.rs.ownPrefix == "" {
+		return ""
+	}
+	return service
+}
 
 // EndsWith tells when what this request opened has to end, where the policy says so;
 // ok is false where it does not. The zero time is never.

@@ -13,6 +13,7 @@ import (
 const (
 	grpcPermissionDenied = 7
 	grpcUnauthenticated  = 16
+	grpcUnavailable      = 14
 )
 
 // response is what refusals look like, for some reasons or (without any) for all.
@@ -65,6 +66,17 @@ func challenge(service string, word reason.Word) string {
 		c += fmt.Sprintf(", error=\"invalid_token\", error_description=%q", string(word))
 	}
 	return c
+}
+
+// Refuse is the refusal of a request that no ruleset was asked about.
+func Refuse(req Request, word reason.Word) Decision {
+	d := Decision{Reason: word, Status: word.Status(), Body: word.Body(), ContentType: "application/json"}
+	if unavailable := d.Status == 503; isGRPC(req) {
+		if d.answerGRPC(""); unavailable {
+			d.GRPCStatus = grpcUnavailable
+		}
+	}
+	return d
 }
 
 // isGRPC says whether a caller understands only gRPC's own status: gRPC-Web has

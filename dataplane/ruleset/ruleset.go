@@ -46,7 +46,9 @@ type Ruleset struct {
 	outputPlaces []location
 	// whether any rule looks at what the guard protects
 	looksAtHosts, looksAtPaths bool
-	routes                     []*route
+	// whether any rule looks at, or writes, fields of forms
+	forms, leased bool
+	routes        []*route
 	// the subjects that one issuer alone may sign for; empty for none
 	ownPrefix, ownIssuer string
 	consumers            map[string]*consumer
@@ -163,3 +165,13 @@ func (rs *Ruleset) ExplainToken(req Request, token string, now time.Time) (Decis
 	d := rs.evaluate(req, &assumed{signed: &token}, now, rec)
 	return d, rec.steps
 }
+
+// ReadsForms tells whether a request with a form has to come with its body.
+func (rs *Ruleset) ReadsForms(req Request) bool { return rs.forms && isForm(req) }
+
+// Own tells whether a header is one that only we may set, so that a caller's must
+// go wherever it stands: trailers, too.
+func (rs *Ruleset) Own(header string) bool { return rs.ours.has(header) }
+
+// Leased tells whether the ruleset holds only under a lease.
+func (rs *Ruleset) Leased() bool { return rs.leased }

@@ -1,0 +1,69 @@
+package dataplane
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/watchword-mesh/watchword/dataplane/reason"
+	"github.com/watchword-mesh/watchword/dataplane/ruleset"
+)
+
+// guard decides on requests by what is in force. Whoever changes that swaps it
+// whole, so that a request sees one moment.
+type guard struct {
+	now     func() time.Time
+	memo    ruleset.Memo
+	metrics *metrics
+	live    live
+
+	inForce atomic.Pointer[ruleset.Ruleset] // nil: refuse everything
+	// lease is its end, in seconds since 1970; 0: there is none.
+	lease atomic.Int64
+}
+
+// decide takes the ruleset in force, or says with which word it can't be asked.
+func (g *guard) decide(req ruleset.Request) (*ruleset.Verdict, reason.Word) {
+	rs, word := g.ready()
+	if word != "" {
+		return nil, word
+	}
+	return rs.Decide(req, g.now(), g.memo), ""
+}
+
+func (g *guard) ready() (*ruleset.Ruleset, reason.Word) {
+	rs := g.inForce.Load()
+	switch {
+	case rs == nil:
+		return nil, reason.NotReady
+	case rs.Leased() && g.now().Unix() >= g.lease.Load():
+		return nil, reason.LeaseExpired
+	}
+	return rs, ""
+}
+
+// put makes a ruleset the one in force, nil to refuse everything, and ends what
+// would not be let in any more.
+func (g *guard) put(rs *ruleset.Ruleset) {
+	g.inForce.Store(rs)
+	g.live.review(func(req ruleset.Request) bool {
+		v, word := g.decide(req)
+		return word == "" && v.Decision().Allowed
+	})
+}
+
+// renew takes the end of a lease. One that would end earlier counts, too: the
+// control plane has the say.
+func (g *guard) renew(end time.Time) { g.lease.Store(end.Unix()) }
+
+// count books a decision, under the words that Envoy's refusals have.
+func (g *guard) count(d *ruleset.Decision) {
+	switch {
+	case !d.Allowed:
+		g.metrics.refused(d.Reason)
+	case d.Observed != "":
+		g.metrics.observed(d.Observed)
+		g.metrics.allowed.Inc()
+	default:
+		g.metrics.allowed.Inc()
+	}
+}

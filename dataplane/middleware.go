@@ -1,0 +1,201 @@
+package dataplane
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/watchword-mesh/watchword/dataplane/reason"
+	"github.com/watchword-mesh/watchword/dataplane/ruleset"
+)
+
+// fields are header sections while they are looked at.
+var fields = sync.Pool{New: func() any { return new([]ruleset.Field) }}
+
+// Middleware lets through what the ruleset allows, and answers the rest as Envoy
+// would. next gets the request without headers that only the data plane may set,
+// with those that it has set, without the token, and with the Caller in its context.
+//
+// Until there is a ruleset it refuses everything with 503 and the reason not_ready.
+//
+// Put it around the whole of a server, http.ServeMux included: what is matched here
+// and what is matched there has to be the same path. Dot segments and repeated
+// slashes are gone when next is called, and a path with an escaped slash is refused,
+// as a managed Envoy does; see Config.KeepPaths.
+func (d *DataPlane) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.serve(w, r, next) })
+}
+
+func (d *DataPlane) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	buffer := fields.Get().(*[]ruleset.Field)
+	defer func() { clear(*buffer); fields.Put(buffer) }()
+	req := requestOf(r, (*buffer)[:0])
+	*buffer = req.Header
+	if !d.config.KeepPaths {
+		var ok bool
+		if req.Path, ok = ruleset.NormalizePath(req.Path); !ok {
+			http.Error(w, "Bad Request", http.StatusBadRequest) // as Envoy, which has no reason word for it
+			return
+		}
+	}
+	if rs, word := d.guard.ready(); word != "" {
+		d.refuse(w, r, req, word)
+		return
+	} else if rs.ReadsForms(req) {
+		if word := d.readBody(w, r, &req); word != "" {
+			d.refuse(w, r, req, word)
+			return
+		}
+	}
+	v, word := d.guard.decide(req)
+	if word != "" {
+		d.refuse(w, r, req, word)
+		return
+	}
+	decision := v.Decision()
+	d.guard.count(decision)
+	if !decision.Allowed {
+		answer(w, r, decision)
+		return
+	}
+	if decision.Observed != "" {
+		w.Header().Set(reason.ObservedHeader, string(decision.Observed))
+	}
+	ctx, done := d.guard.live.watch(withCaller(r.Context(), v), req, v, d.guard.now())
+	defer endAborted(done)
+	defer abort(ctx, w, r)()
+	next.ServeHTTP(w, d.onward(ctx, r, req, v.Forward()))
+}
+
+// requestOf is what the ruleset looks at.
+func requestOf(r *http.Request, into []ruleset.Field) ruleset.Request {
+	for name, values := range r.Header {
+		for _, v := range values {
+			into = append(into, ruleset.Field{Name: name, Value: v})
+		}
+	}
+	path := r.RequestURI
+	if !strings.HasPrefix(path, "/") && path != "*" {
+		path = r.URL.RequestURI() // absolute form, or a request that no server has read
+	}
+	return ruleset.Request{Method: r.Method, Authority: r.Host, Path: path, Header: into}
+}
+
+// readBody reads a form, up to the limit.
+func (d *DataPlane) readBody(w http.ResponseWriter, r *http.Request, req *ruleset.Request) reason.Word {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(formTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, d.config.MaxFormBytes))
+	if err != nil {
+		return reason.BodyUnreadable
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	req.Body = body
+	return ""
+}
+
+// formTimeout is how long a form may take to arrive.
+const formTimeout = 30 * time.Second
+
+// refuse answers what no ruleset was asked about.
+func (d *DataPlane) refuse(w http.ResponseWriter, r *http.Request, req ruleset.Request, word reason.Word) {
+	decision := ruleset.Refuse(req, word)
+	d.guard.count(&decision)
+	answer(w, r, &decision)
+}
+
+// answer tells the caller of a refusal. It does not wait for a body.
+func answer(w http.ResponseWriter, r *http.Request, decision *ruleset.Decision) {
+	h := w.Header()
+	for _, f := range decision.RefusalHeader() {
+		h.Set(f.Name, f.Value)
+	}
+	h.Set("Content-Length", strconv.Itoa(len(decision.Body)))
+	w.WriteHeader(decision.Status)
+	if r.Method != http.MethodHead {
+		_, _ = io.WriteString(w, decision.Body)
+	}
+}
+
+// onward is the request for the service.
+func (d *DataPlane) onward(ctx context.Context, r *http.Request, before, after ruleset.Request) *http.Request {
+	out := r.WithContext(ctx)
+	out.Header = make(http.Header, len(after.Header))
+	values := make([]string, len(after.Header))
+	for i, f := range after.Header {
+		name := textproto.CanonicalMIMEHeaderKey(f.Name)
+		if list := out.Header[name]; list != nil {
+			out.Header[name] = append(list, f.Value)
+			continue
+		}
+		values[i] = f.Value
+		out.Header[name] = values[i : i+1 : i+1]
+	}
+	if r.RequestURI == "" || after.Path != r.RequestURI {
+		if u, err := url.ParseRequestURI(after.Path); err == nil {
+			u.Scheme, u.Host, u.User = r.URL.Scheme, r.URL.Host, nil
+			out.URL, out.RequestURI = u, after.Path
+		}
+	}
+	if after.Body != nil {
+		out.Body, out.ContentLength, out.TransferEncoding = io.NopCloser(bytes.NewReader(after.Body)), int64(len(after.Body)), nil
+	}
+	if out.Trailer != nil {
+		out.Body = &trailerStripper{ReadCloser: out.Body, trailer: out.Trailer, own: d.guard.inForce.Load().Own}
+		out.Body.(*trailerStripper).strip()
+	}
+	return out
+}
+
+// trailerStripper removes from trailers what only we may set: servers behind a
+// proxy may take them for headers. They are there when the body has ended.
+type trailerStripper struct {
+	io.ReadCloser
+	trailer http.Header
+	own     func(string) bool
+}
+
+func (t *trailerStripper) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p)
+	if err != nil {
+		t.strip()
+	}
+	return n, err
+}
+
+func (t *trailerStripper) strip() {
+	for name := range t.trailer {
+		if t.own(name) {
+			delete(t.trailer, name)
+		}
+	}
+}
+
+// abort stops reads and writes of a request that is ended from outside: a handler
+// may look at them only.
+func abort(ctx context.Context, w http.ResponseWriter, r *http.Request) (stop func() bool) {
+	if ctx.Done() == r.Context().Done() {
+		return func() bool { return true }
+	}
+	return context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), errEnded) {
+			control := http.NewResponseController(w)
+			_ = control.SetReadDeadline(time.Unix(1, 0))
+			_ = control.SetWriteDeadline(time.Unix(1, 0))
+		}
+	})
+}
+
+// endAborted keeps a response that was cut from looking complete.
+func endAborted(done func() bool) {
+	if done() {
+		panic(http.ErrAbortHandler)
+	}
+}
