@@ -5,12 +5,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/watchword-mesh/watchword/internal/atomicfile"
 	enrolmentv1 "github.com/watchword-mesh/watchword/proto/watchword/enrolment/v1"
 )
 
@@ -29,20 +29,13 @@ var errNoFile = errors.New("there is no key file")
 // readKeyFile gives what the file holds; granted is nil if there was no answer
 // yet.
 func readKeyFile(path, service string) (*keyPair, *granted, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
+	text, err := atomicfile.Read(path, maxFile)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, errNoFile
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("key file: %w", err)
+	if _, ok := errors.AsType[*atomicfile.NotPrivateError](err); ok {
+		return nil, nil, fmt.Errorf("key file %w, so others may have read the key; remove it and enrol anew", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, nil, fmt.Errorf("key file %s has mode %#o, so others may have read the key; remove it and enrol anew", path, info.Mode().Perm())
-	}
-	if err := checkOwner(path, info); err != nil {
-		return nil, nil, err
-	}
-	text, err := readSmall(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("key file: %w", err)
 	}
@@ -131,30 +124,13 @@ func keyFileText(key *keyPair, g *granted) ([]byte, error) {
 
 // writeKeyFile replaces the file as a whole: who reads it sees the old content
 // or the new.
-func writeKeyFile(path string, key *keyPair, g *granted) (err error) {
+func writeKeyFile(path string, key *keyPair, g *granted) error {
 	text, err := keyFileText(key, g)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("writing key file %s: %w", path, err)
-		}
-	}()
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+	if err := atomicfile.Write(path, text); err != nil {
+		return fmt.Errorf("writing key file %s: %w", path, err)
 	}
 	return nil
 }
