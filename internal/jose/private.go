@@ -74,6 +74,19 @@ func ParsePrivateKey(pkcs8 []byte, alg string) (*PrivateKey, error) {
 	return newPrivateKey(signer, a)
 }
 
+// NewPrivateKey uses a key that somebody else holds, such as a hardware module. It refuses
+// what ParsePrivateKey would. For EC the signer returns ASN.1, as every crypto.Signer does.
+func NewPrivateKey(signer crypto.Signer, alg string) (*PrivateKey, error) {
+	a := algorithmByName[alg]
+	if a == nil {
+		return nil, fmt.Errorf("signing key: %s", unknownAlgorithm(alg))
+	}
+	if signer == nil {
+		return nil, errors.New("signing key: there is none")
+	}
+	return newPrivateKey(signer, a)
+}
+
 func newPrivateKey(signer crypto.Signer, alg *algorithm) (*PrivateKey, error) {
 	mat, err := newMaterial(signer.Public(), false)
 	if err != nil {
