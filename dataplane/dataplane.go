@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -30,8 +31,8 @@ import (
 
 	"github.com/watchword-mesh/watchword/dataplane/enrolment"
 	"github.com/watchword-mesh/watchword/dataplane/lastgood"
-	"github.com/watchword-mesh/watchword/dataplane/ruleset"
-	"github.com/watchword-mesh/watchword/dataplane/tokens"
+	"github.com/watchword-mesh/watchword/dataplane/xdsclient"
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
 // Config says which service this is, and where its control plane is.
@@ -129,7 +130,10 @@ type DataPlane struct {
 	metrics *metrics
 	guard   guard
 	outbound
-	file *lastgood.File // nil: none
+	resources *resources
+	file      *lastgood.File // nil: none
+	// inbound is where a sidecar listens, nil for nowhere.
+	inbound atomic.Pointer[dataplanev1.Inbound]
 
 	cancel  context.CancelCauseFunc
 	ctx     context.Context
@@ -168,6 +172,7 @@ func newDataPlane(ctx context.Context, config Config) (*DataPlane, error) {
 	d := &DataPlane{
 		config: config, ready: make(chan struct{}), failed: make(chan struct{}), identity: make(chan struct{}),
 	}
+	d.resources = &resources{d: d, held: map[string]xdsclient.Resource{}}
 	d.metrics = newMetrics(d, config.Registerer)
 	d.guard.now, d.guard.metrics = config.Now, d.metrics
 	if config.MemoBytes > 0 {

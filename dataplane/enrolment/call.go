@@ -82,7 +82,7 @@ func (c call) to(ctx context.Context, address string) (answer, error) {
 	// and makes it on a goroutine of its own.
 	var fault atomic.Pointer[error]
 	var trustDomain atomic.Pointer[string]
-	config := clientTLS(func(shown []*x509.Certificate) error {
+	config := clientTLS("the control plane", func(shown []*x509.Certificate) error {
 		got, err := c.trust.server(shown, c.now())
 		if err != nil {
 			fault.Store(&err)

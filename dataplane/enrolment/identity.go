@@ -66,7 +66,7 @@ func (i *Identity) Assertion(now time.Time) (string, error) {
 // TLSConfig is for connections to the control plane, with the certificate and
 // the CAs of the moment at which each is made.
 func (i *Identity) TLSConfig() *tls.Config {
-	config := clientTLS(func(shown []*x509.Certificate) error {
+	config := clientTLS("the control plane", func(shown []*x509.Certificate) error {
 		_, err := i.current.Load().trust().server(shown, i.config.Now())
 		return err
 	})

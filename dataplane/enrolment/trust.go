@@ -78,16 +78,16 @@ func pool(certificates []*x509.Certificate) *x509.CertPool {
 	return p
 }
 
-// clientTLS is a connection to a server that check takes. crypto/tls would
+// clientTLS is a connection to a server that check takes for who it has to be. crypto/tls would
 // compare host names, which ours don't go by; so it verifies nothing itself,
 // and VerifyConnection does, which also sees connections that are resumed.
-func clientTLS(check func([]*x509.Certificate) error) *tls.Config {
+func clientTLS(who string, check func([]*x509.Certificate) error) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if err := check(state.PeerCertificates); err != nil {
-				return fmt.Errorf("the server is not the control plane: %w", err)
+				return fmt.Errorf("the server is not %s: %w", who, err)
 			}
 			return nil
 		},

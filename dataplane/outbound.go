@@ -1,0 +1,144 @@
+package dataplane
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/watchword-mesh/watchword/dataplane/tokens"
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+)
+
+// outbound is what the service calls others with.
+type outbound struct {
+	callees atomic.Pointer[callees]
+
+	mu     sync.Mutex
+	source *tokens.Source // nil until the instance is enrolled
+	keys   []string       // signing keys that count; nil: not known
+}
+
+// callees are the services that may be called, by host.
+type callees struct {
+	byHost   map[string]*dataplanev1.Callee
+	listener *dataplanev1.OutboundListener
+}
+
+// put takes what the control plane says; nil is that it has nothing for us.
+func (o *outbound) put(m *dataplanev1.Outbound) {
+	next := &callees{byHost: map[string]*dataplanev1.Callee{}, listener: m.GetListener()}
+	for _, c := range m.GetCallees() {
+		for _, h := range c.GetHosts() {
+			next.byHost[h] = c
+		}
+	}
+	o.callees.Store(next)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.keys = m.GetSigningKeys(); len(o.keys) > 0 && o.source != nil {
+		o.source.Keep(o.keys)
+	}
+}
+
+func (o *outbound) start(s *tokens.Source) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.source = s; len(o.keys) > 0 {
+		s.Keep(o.keys)
+	}
+}
+
+func (o *outbound) dropAll() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.source != nil {
+		o.source.DropAll()
+	}
+}
+
+func (o *outbound) close() {
+	o.mu.Lock()
+	s := o.source
+	o.mu.Unlock()
+	if s != nil {
+		s.Close()
+	}
+}
+
+// callee of a host, which may have a port.
+func (o *outbound) callee(host string) *dataplanev1.Callee {
+	all := o.callees.Load()
+	if all == nil {
+		return nil
+	}
+	return all.byHost[hostname(host)]
+}
+
+// hostname is a host without port, in the form in which callees are listed.
+func hostname(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:i]
+	}
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+}
+
+// Token gives a token of this service for an audience, from memory if it can. It waits
+// for the instance to be enrolled, and for the STS, until ctx ends.
+func (d *DataPlane) Token(ctx context.Context, audience string) (tokens.Token, error) {
+	if _, err := d.Identity(ctx); err != nil {
+		return tokens.Token{}, err
+	}
+	return d.source.Token(ctx, audience)
+}
+
+// Refused says that a callee has not accepted a token, which is then not given out any
+// more: see tokens.Tokens.
+func (d *DataPlane) Refused(audience string, refused tokens.Token) (again bool) {
+	select {
+	case <-d.identity:
+		return d.source.Refused(audience, refused)
+	default:
+		return false
+	}
+}
+
+// Transport makes requests to the services that this one may call, each with a token:
+// it knows them by their hosts. Requests to other hosts go out as they are. base makes
+// the requests; nil is one that finds the data planes of the callee by its endpoints
+// and speaks TLS of the mesh with them, where the callee has such.
+func (d *DataPlane) Transport(base http.RoundTripper) http.RoundTripper {
+	if base == nil {
+		base = d.meshTransport()
+	}
+	return &tokens.Transport{Base: base, Tokens: d, Audience: func(r *http.Request) (string, bool) {
+		c := d.callee(r.URL.Host)
+		return c.GetAudience(), c != nil
+	}}
+}
+
+// GRPC makes calls to one service, each with a token for its audience: give a
+// grpc.ClientConn its interceptors.
+func (d *DataPlane) GRPC(audience string) tokens.GRPC {
+	return tokens.GRPC{Tokens: d, Audience: audience}
+}
+
+// CalleeTLS is for connections to the data planes of a service that may be called, and
+// that speak TLS of the mesh.
+func (d *DataPlane) CalleeTLS(ctx context.Context, service string) (*tls.Config, error) {
+	instance, err := d.Identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if all := d.callees.Load(); all != nil {
+		for _, c := range all.byHost {
+			if c.GetService() == service && c.GetSpiffeId() != "" {
+				return instance.CalleeTLS(c.GetSpiffeId()), nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("data plane of service %q: service %q is none that it may call, or its data planes speak no TLS of the mesh (inbound.tls: MESH)", d.config.Service, service)
+}
