@@ -241,8 +241,3 @@ func (d *DataPlane) Identity(ctx context.Context) (*enrolment.Identity, error) {
 		return nil, fmt.Errorf("data plane of service %q: waiting to be enrolled: %w", d.config.Service, context.Cause(ctx))
 	}
 }
-
-var (
-	_               = ruleset.Compile
-	_ tokens.Tokens = (*tokens.Source)(nil)
-)

@@ -1,0 +1,83 @@
+package dataplane
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"time"
+
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
+)
+
+const (
+	dialTimeout = 5 * time.Second
+	// idlePerHost is how many connections to one callee wait for requests; the default
+	// of net/http is 2, so that a busy caller would connect anew all the time.
+	idlePerHost = 256
+)
+
+// meshTransport goes to the endpoints of a callee instead of its host, and knows it by
+// its SPIFFE ID.
+func (d *DataPlane) meshTransport() http.RoundTripper {
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost, t.ForceAttemptHTTP2 = idlePerHost, true
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		return dialCallee(ctx, dialer, network, address, d.callee(address))
+	}
+	t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		callee := d.callee(address)
+		config, err := d.tlsTo(ctx, address, callee)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := dialCallee(ctx, dialer, network, address, callee)
+		if err != nil {
+			return nil, err
+		}
+		secured := tls.Client(conn, config)
+		if err := secured.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		return secured, nil
+	}
+	return t
+}
+
+// tlsTo is by the SPIFFE ID for who has one, else by the name of the host.
+func (d *DataPlane) tlsTo(ctx context.Context, address string, callee *dataplanev1.Callee) (*tls.Config, error) {
+	if callee.GetSpiffeId() == "" {
+		host, _, err := net.SplitHostPort(address)
+		return &tls.Config{ServerName: host, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}, err
+	}
+	instance, err := d.Identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return instance.CalleeTLS(callee.GetSpiffeId()), nil
+}
+
+// dialCallee tries the endpoints, beginning with any.
+func dialCallee(ctx context.Context, dialer *net.Dialer, network, address string, callee *dataplanev1.Callee) (net.Conn, error) {
+	endpoints := callee.GetEndpoints()
+	if len(endpoints) == 0 {
+		return dialer.DialContext(ctx, network, address)
+	}
+	var faults []error
+	first := rand.IntN(len(endpoints))
+	for i := range endpoints {
+		conn, err := dialer.DialContext(ctx, network, endpoints[(first+i)%len(endpoints)])
+		if err == nil {
+			return conn, nil
+		}
+		faults = append(faults, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, fmt.Errorf("no endpoint of service %q can be reached: %w", callee.GetService(), errors.Join(faults...))
+}
