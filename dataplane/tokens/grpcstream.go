@@ -15,13 +15,18 @@ import (
 // has kept: for them the token is dropped, and the next stream has a new one.
 func (g GRPC) StreamInterceptor() grpc.StreamClientInterceptor {
 	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		if hasCredentials(opts) {
+			return open(ctx, desc, cc, method, opts...)
+		}
 		s := &stream{attempt: &attempt{grpc: g}, clientStreams: desc.ClientStreams}
 		s.open = func(a *attempt) (grpc.ClientStream, error) {
 			return open(ctx, desc, cc, method, append(slices.Clone(opts), grpc.PerRPCCredentials(a))...)
 		}
 		var err error
-		s.now, err = s.open(s.attempt)
-		return s, err
+		if s.now, err = s.open(s.attempt); err != nil {
+			return nil, err
+		}
+		return s, nil
 	}
 }
 

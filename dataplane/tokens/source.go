@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -93,6 +94,14 @@ func (s *Source) Close() {
 	s.running.Wait()
 	s.sts.close()
 }
+
+// String names it, without what it holds.
+func (s *Source) String() string {
+	return fmt.Sprintf("tokens.Source(%s%s)", s.config.TokenURL, s.config.Issuer)
+}
+
+// Format prints String for every verb: others would follow pointers to what changes.
+func (s *Source) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // Token gives a token for an audience: from memory, or it waits for the STS until
 // ctx ends. The error is an *Error, ErrClosed, or has the cause of ctx.
