@@ -42,7 +42,7 @@ type stream struct {
 	began bool
 	// settled: the caller has seen something of now, so it stays.
 	settled bool
-	request any // what was sent, if it is one message
+	request any // what was sent, if the caller sends one message alone
 	closed  bool
 }
 
@@ -102,7 +102,7 @@ func (s *stream) instead(now grpc.ClientStream, err error) grpc.ClientStream {
 		return nil
 	}
 	header, _ := now.Header() // the call has ended, so it doesn't wait
-	if !s.attempt.again(err, header, now.Trailer()) || settled || s.clientStreams || s.request == nil {
+	if !s.attempt.again(err, header, now.Trailer()) || settled || s.request == nil {
 		return nil
 	}
 	next, failed := s.replay()

@@ -104,7 +104,7 @@ func (s *Source) String() string {
 func (s *Source) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // Token gives a token for an audience: from memory, or it waits for the STS until
-// ctx ends. The error is an *Error, ErrClosed, or has the cause of ctx.
+// ctx ends. The error is an *Error, of ErrClosed after Close, or has the cause of ctx.
 func (s *Source) Token(ctx context.Context, audience string) (Token, error) {
 	for {
 		if t, ok := s.cached(audience); ok {
@@ -159,7 +159,7 @@ func (s *Source) join(name string) (*flight, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, ErrClosed
+		return nil, &Error{Audience: name, Err: ErrClosed}
 	}
 	now := s.config.Now()
 	a, err := s.audience(name, now)
