@@ -3,6 +3,7 @@ package tokens
 import (
 	"crypto/x509"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,7 +16,7 @@ import (
 // real TLS.
 func TestAuthorities(t *testing.T) {
 	sts := newSTS(t)
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status, _, body, _, err := sts.serve(r)
 		if err != nil {
 			t.Error(err)
@@ -23,8 +24,9 @@ func TestAuthorities(t *testing.T) {
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, body)
 	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are to fail
+	server.StartTLS()
 	defer server.Close()
-	server.Config.ErrorLog = nil
 	ask := func(to string, authorities func() []*x509.Certificate) error {
 		s, err := New(Config{TokenURL: to, Assertion: assertion, Authorities: authorities})
 		if err != nil {

@@ -20,7 +20,8 @@ import (
 
 // GRPC attaches tokens of one audience to calls over gRPC. Give a connection the
 // interceptors, or PerRPCCredentials, which can't try again; not both. A call whose
-// metadata have an `authorization` goes out as it is.
+// metadata have an `authorization`, or that has credentials of its own as an option,
+// goes out as it is.
 type GRPC struct {
 	Tokens   Tokens
 	Audience string
@@ -37,6 +38,9 @@ func (g GRPC) PerRPCCredentials() credentials.PerRPCCredentials { return &attemp
 // its token isn't accepted, is made once more with a new token.
 func (g GRPC) UnaryInterceptor() grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if hasCredentials(opts) {
+			return invoke(ctx, method, req, reply, cc, opts...)
+		}
 		var header, trailer metadata.MD
 		first := &attempt{grpc: g}
 		err := invoke(ctx, method, req, reply, cc, append(slices.Clone(opts), grpc.PerRPCCredentials(first), grpc.Header(&header), grpc.Trailer(&trailer))...)
@@ -45,6 +49,13 @@ func (g GRPC) UnaryInterceptor() grpc.UnaryClientInterceptor {
 		}
 		return invoke(ctx, method, req, reply, cc, append(slices.Clone(opts), grpc.PerRPCCredentials(g.PerRPCCredentials()))...)
 	}
+}
+
+func hasCredentials(opts []grpc.CallOption) bool {
+	return slices.ContainsFunc(opts, func(o grpc.CallOption) bool {
+		_, ok := o.(grpc.PerRPCCredsCallOption)
+		return ok
+	})
 }
 
 // attempt is the credentials of one call, or of many if nobody asks again.

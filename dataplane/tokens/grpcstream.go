@@ -15,13 +15,18 @@ import (
 // has kept: for them the token is dropped, and the next stream has a new one.
 func (g GRPC) StreamInterceptor() grpc.StreamClientInterceptor {
 	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		if hasCredentials(opts) {
+			return open(ctx, desc, cc, method, opts...)
+		}
 		s := &stream{attempt: &attempt{grpc: g}, clientStreams: desc.ClientStreams}
 		s.open = func(a *attempt) (grpc.ClientStream, error) {
 			return open(ctx, desc, cc, method, append(slices.Clone(opts), grpc.PerRPCCredentials(a))...)
 		}
 		var err error
-		s.now, err = s.open(s.attempt)
-		return s, err
+		if s.now, err = s.open(s.attempt); err != nil {
+			return nil, err
+		}
+		return s, nil
 	}
 }
 
@@ -37,7 +42,7 @@ type stream struct {
 	began bool
 	// settled: the caller has seen something of now, so it stays.
 	settled bool
-	request any // what was sent, if it is one message
+	request any // what was sent, if the caller sends one message alone
 	closed  bool
 }
 
@@ -97,7 +102,7 @@ func (s *stream) instead(now grpc.ClientStream, err error) grpc.ClientStream {
 		return nil
 	}
 	header, _ := now.Header() // the call has ended, so it doesn't wait
-	if !s.attempt.again(err, header, now.Trailer()) || settled || s.clientStreams || s.request == nil {
+	if !s.attempt.again(err, header, now.Trailer()) || settled || s.request == nil {
 		return nil
 	}
 	next, failed := s.replay()

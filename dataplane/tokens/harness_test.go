@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -58,11 +59,14 @@ func (f *fakeSTS) set(change func(*fakeSTS)) {
 	change(f)
 }
 
-func (f *fakeSTS) count() int {
+// times are those of the requests so far.
+func (f *fakeSTS) times() []time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.asked)
+	return slices.Clone(f.asked)
 }
+
+func (f *fakeSTS) count() int { return len(f.times()) }
 
 // RoundTrip is the way to it.
 func (f *fakeSTS) RoundTrip(req *http.Request) (*http.Response, error) {

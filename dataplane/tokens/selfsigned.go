@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,14 @@ type SelfSignedConfig struct {
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
+
+// String names the key without showing it.
+func (c SelfSignedConfig) String() string {
+	return fmt.Sprintf("tokens.SelfSignedConfig(%s, kid %q, %s)", c.Issuer, c.KeyID, c.Algorithm)
+}
+
+// Format prints String for every verb: an Ed25519 key is bytes, which fmt would show.
+func (c SelfSignedConfig) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // SelfSigned signs tokens with a key of the service itself. It asks nobody, and is
 // safe for concurrent use.
@@ -84,10 +93,19 @@ func NewSelfSigned(c SelfSignedConfig) (*SelfSigned, error) {
 	if err != nil {
 		return nil, fmt.Errorf("self-signed tokens: %w", err)
 	}
+	c.Key = nil // the signer has it, and doesn't show it
 	s := &SelfSigned{config: c, signer: key.Signer("at+jwt")}
 	s.signed.Store(&map[string]*signed{})
 	return s, nil
 }
+
+// String names it, without what it holds.
+func (s *SelfSigned) String() string {
+	return fmt.Sprintf("tokens.SelfSigned(%s, kid %q)", s.config.Issuer, s.config.KeyID)
+}
+
+// Format prints String for every verb.
+func (s *SelfSigned) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // Token gives a token for an audience. ctx is not used: a signature doesn't wait.
 func (s *SelfSigned) Token(_ context.Context, audience string) (Token, error) {

@@ -2,9 +2,11 @@ package tokens
 
 import (
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -116,6 +118,28 @@ func TestSelfSignedIsShared(t *testing.T) {
 			t.Error("a token for no audience")
 		}
 	})
+}
+
+// Neither the key nor a token is in what is printed.
+func TestSelfSignedIsNotShown(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := SelfSignedConfig{Issuer: "i", Subject: "s", Key: key, KeyID: "k", Algorithm: "EdDSA"}
+	s, err := NewSelfSigned(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := mustToken(t, s, "orders")
+	for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%d", "%s"} {
+		out := fmt.Sprintf(verb, s) + fmt.Sprintf(verb, c) + fmt.Sprintf(verb, &c)
+		for _, secret := range []string{token.Value, fmt.Sprintf("%x", []byte(key)), strings.Trim(fmt.Sprint([]byte(key)), "[]"), fmt.Sprintf("%#v", []byte(key))} {
+			if strings.Contains(out, secret[:40]) {
+				t.Errorf("%s shows a secret: %s", verb, out)
+			}
+		}
+	}
 }
 
 // What verifiers would refuse is not made.

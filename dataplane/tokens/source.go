@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -94,8 +95,16 @@ func (s *Source) Close() {
 	s.sts.close()
 }
 
+// String names it, without what it holds.
+func (s *Source) String() string {
+	return fmt.Sprintf("tokens.Source(%s%s)", s.config.TokenURL, s.config.Issuer)
+}
+
+// Format prints String for every verb: others would follow pointers to what changes.
+func (s *Source) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
 // Token gives a token for an audience: from memory, or it waits for the STS until
-// ctx ends. The error is an *Error, ErrClosed, or has the cause of ctx.
+// ctx ends. The error is an *Error, of ErrClosed after Close, or has the cause of ctx.
 func (s *Source) Token(ctx context.Context, audience string) (Token, error) {
 	for {
 		if t, ok := s.cached(audience); ok {
@@ -150,7 +159,7 @@ func (s *Source) join(name string) (*flight, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, ErrClosed
+		return nil, &Error{Audience: name, Err: ErrClosed}
 	}
 	now := s.config.Now()
 	a, err := s.audience(name, now)

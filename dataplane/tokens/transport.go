@@ -62,6 +62,9 @@ func (t *Transport) base() http.RoundTripper {
 func (t *Transport) send(req *http.Request, body io.ReadCloser, token Token) (*http.Response, error) {
 	clone := req.Clone(req.Context())
 	clone.Body = body
+	if clone.Header == nil {
+		clone.Header = http.Header{}
+	}
 	clone.Header.Set("Authorization", token.authorization())
 	resp, err := t.base().RoundTrip(clone)
 	if resp != nil {
