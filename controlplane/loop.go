@@ -21,7 +21,6 @@ import (
 	"github.com/watchword-mesh/watchword/issuer/keyset"
 	"github.com/watchword-mesh/watchword/issuer/sts"
 	"github.com/watchword-mesh/watchword/issuer/token"
-	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
@@ -52,9 +51,10 @@ type loop struct {
 	published publishedRulesets
 
 	// Only the loop's goroutine touches these.
-	keys     verificationKeys // replaced, never changed
-	rulesets map[string]*dataplanev1.Ruleset
-	signing  *keyset.Set
+	keys verificationKeys // replaced, never changed
+	// last has what was published of each service.
+	last    map[string]translation
+	signing *keyset.Set
 	// departures knows who is about to be cut off.
 	departures departures
 
@@ -92,7 +92,7 @@ func newLoop(log hclog.Logger, m *loopMetrics) *loop {
 		log: log, metrics: m,
 		mailbox:  newMailbox(),
 		keys:     verificationKeys{issuers: map[string][]jose.Key{}, consumers: map[string][][]jose.Key{}},
-		rulesets: map[string]*dataplanev1.Ruleset{},
+		last:     map[string]translation{},
 		moved:    make(chan struct{}),
 		patience: 30 * time.Second,
 	}
@@ -260,12 +260,12 @@ func (l *loop) leftOut(k policy.Key, faults []policy.Fault) {
 // every service as depending on each issuer that changed.
 func (l *loop) uses(after policy.State, all bool) func(service, issuer string) bool {
 	return func(service, issuer string) bool {
-		rs, known := l.rulesets[service]
+		last, known := l.last[service]
 		iss := after.Issuer(issuer).GetIssuer()
 		if s := l.current.Load(); s != nil {
 			iss = s.Config.Issuer(issuer).GetIssuer()
 		}
-		return all || !known || compile.Uses(rs, issuer, iss)
+		return all || !known || compile.Uses(last.ruleset, issuer, iss)
 	}
 }
 
@@ -277,26 +277,24 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 		return out // not even the policies are looked through: instances enrol by the thousand
 	}
 	in := l.keys.input(state)
-	for _, t := range l.translator.each(in, services, l.rulesets) {
+	for _, t := range l.translator.each(in, services, l.last) {
 		switch {
 		case t.err != nil:
 			l.metrics.failures.Inc()
-			delete(l.rulesets, t.service) // try again when an issuer changes, and when it is affected
-			l.log.Error("a service can't be translated for Envoy; its data planes keep what they have", "service", t.service, "error", t.err)
+			delete(l.last, t.service) // try again when an issuer changes, and when it is affected
+			l.log.Error("a service can't be translated for its data planes; they keep what they have", "service", t.service, "error", t.err)
 		case t.ruleset == nil:
-			delete(l.rulesets, t.service)
+			delete(l.last, t.service)
 			l.verifiedBy.Delete(t.service)
 			l.routes.set(t.service, nil)
 			l.published.set(t.service, nil)
 			out[t.service] = nil
 		case t.resources != nil:
-			l.rulesets[t.service] = t.ruleset
+			l.last[t.service] = t
 			l.verifiedBy.Store(t.service, issuerNames(t.ruleset))
 			l.routes.set(t.service, t.ruleset.GetRoutes())
 			l.published.set(t.service, t.ruleset)
-			for _, r := range t.resources {
-				out[t.service] = append(out[t.service], xds.Resource(r))
-			}
+			out[t.service] = t.resources
 		}
 	}
 	l.translator.remember(nil)

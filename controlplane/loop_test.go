@@ -286,11 +286,14 @@ func TestLoopTouches(t *testing.T) {
 			{"a policy that moves to another service", func() store.Event { return r.edit(policyOf("b", "{to: {methods: [GET]}}")) }, 2, 2, "ab"},
 			{"a policy that goes", func() store.Event { return r.edit("", policy.Key{Kind: policy.KindAuthorizationPolicy, Name: "p"}) }, 1, 1, "b"},
 			{"a key of an issuer that one service uses", func() store.Event { return r.edit(idp2) }, 1, 1, "c"},
-			{"a call, which data planes don't see", func() store.Event {
+			{"a call, of which no filter knows", func() store.Event {
 				return r.edit("{apiVersion: watchword.dev/v1, kind: Service, metadata: {name: a}, spec: {calls: [{service: c}]}}")
-			}, 1, 0, ""},
-			// Each ruleset names the issuer of our own subjects, so all are compiled.
-			{"a signing key", func() store.Event { return r.rekey(signingKey(t)) }, 3, 2, "ab"},
+			}, 1, 1, ""},
+			{"a host of a service that another one calls", func() store.Event {
+				return r.edit("{apiVersion: watchword.dev/v1, kind: Service, metadata: {name: c}, spec: {hosts: [c.test]}}")
+			}, 2, 1, ""},
+			// Callers drop tokens of keys that are gone, so all are compiled.
+			{"a signing key", func() store.Event { return r.rekey(signingKey(t)) }, 3, 3, "ab"},
 			{"a client secret", func() store.Event {
 				e := r.edit("")
 				e.ClientSecrets = true

@@ -1,7 +1,9 @@
 package controlplane
 
 import (
+	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -9,16 +11,22 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/compile"
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
+	"github.com/watchword-mesh/watchword/controlplane/xds"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
 // translation is one service, compiled and translated. Without a ruleset the
-// service is not there.
+// service is not there. It doesn't change.
 type translation struct {
-	service   string
-	ruleset   *dataplanev1.Ruleset
-	resources []envoy.Resource
-	err       error
+	service  string
+	ruleset  *dataplanev1.Ruleset
+	outbound *dataplanev1.Outbound
+	// resources are all that data planes of the service can ask for; nil if nothing
+	// differs from the last translation, or err says why there are none.
+	resources []xds.Resource
+	// forEnvoy are those that the ruleset alone is translated to.
+	forEnvoy []xds.Resource
+	err      error
 }
 
 // translator compiles and translates services, on all cores: it is the one
@@ -29,19 +37,19 @@ type translator struct {
 	candidates map[string]translation
 }
 
-// each compiles the services in order, and translates those whose rulesets
-// differ from the last one.
-func (t *translator) each(in compile.Input, services []string, last map[string]*dataplanev1.Ruleset) []translation {
+// each compiles the services in order, and translates those whose rulesets or
+// outbound sides differ from the last ones.
+func (t *translator) each(in compile.Input, services []string, last map[string]translation) []translation {
 	out := make([]translation, len(services))
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i, name := range services {
 		g.Go(func() error {
-			rs := compile.Ruleset(in, name)
-			out[i] = translation{service: name, ruleset: rs}
-			if rs != nil && !proto.Equal(rs, last[name]) {
-				out[i] = t.translate(rs)
+			now := translation{service: name, ruleset: compile.Ruleset(in, name), outbound: compile.Outbound(in, name)}
+			if now.ruleset != nil && !now.equal(last[name]) {
+				now = t.translate(now, last[name])
 			}
+			out[i] = now
 			return nil
 		})
 	}
@@ -49,19 +57,56 @@ func (t *translator) each(in compile.Input, services []string, last map[string]*
 	return out
 }
 
-// translate takes what a preview has left, if that is of an equal ruleset.
-func (t *translator) translate(rs *dataplanev1.Ruleset) translation {
+// equal says whether both are translated to the same.
+func (t translation) equal(o translation) bool {
+	return proto.Equal(t.ruleset, o.ruleset) && proto.Equal(t.outbound, o.outbound)
+}
+
+// translate takes what a preview has left, if that is of an equal service, and as
+// much of the last translation as it can.
+func (t *translator) translate(now, last translation) translation {
 	t.mu.Lock()
-	c, ok := t.candidates[rs.GetService()]
+	candidate, ok := t.candidates[now.service]
 	t.mu.Unlock()
-	if ok && proto.Equal(c.ruleset, rs) {
-		return c
+	if ok && now.equal(candidate) {
+		return candidate
 	}
-	c = translation{service: rs.GetService(), ruleset: rs, resources: []envoy.Resource{}}
-	if !rs.GetWithoutEnvoy() {
-		c.resources, c.err = envoy.Resources(rs)
+	switch {
+	case last.resources != nil && proto.Equal(now.ruleset, last.ruleset):
+		now.forEnvoy = last.forEnvoy
+	case !now.ruleset.GetWithoutEnvoy():
+		if now.forEnvoy, now.err = forEnvoy(now.ruleset); now.err != nil {
+			return now
+		}
 	}
-	return c
+	now.resources, now.err = now.published()
+	return now
+}
+
+func forEnvoy(rs *dataplanev1.Ruleset) ([]xds.Resource, error) {
+	list, err := envoy.Resources(rs)
+	var out []xds.Resource
+	for _, r := range list {
+		out = append(out, xds.Resource(r))
+	}
+	return out, err
+}
+
+// published adds the messages that Go data planes ask for, as they are. Equal ones
+// have equal bytes.
+func (t translation) published() ([]xds.Resource, error) {
+	out := slices.Clone(t.forEnvoy)
+	for _, r := range []struct {
+		typeURL string
+		message proto.Message
+	}{{xds.RulesetType, t.ruleset}, {xds.OutboundType, t.outbound}} {
+		body, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.message)
+		if err != nil {
+			return nil, fmt.Errorf("service %q: encoding a %s: %w", t.service, r.message.ProtoReflect().Descriptor().Name(), err)
+		}
+		out = append(out, xds.Resource{TypeURL: r.typeURL, Name: t.service, Body: body})
+	}
+	return out, nil
 }
 
 // remember keeps the translations of a preview, in place of those of the last.

@@ -29,7 +29,7 @@ spec: {issuer: "http://127.0.0.1:7402", keySet: {builtin: {trustDomain: mesh.loc
 
 // mesh compiles and translates manifests on top of the built-in issuer, as
 // applies of one after the other on an empty mesh would, and returns the
-// resources of all services.
+// resources of all services that have Envoys.
 func mesh(t testing.TB, source string, texts ...string) map[string][]envoy.Resource {
 	t.Helper()
 	state := policy.State{}
@@ -58,7 +58,11 @@ func mesh(t testing.TB, source string, texts ...string) map[string][]envoy.Resou
 	}
 	out := map[string][]envoy.Resource{}
 	for _, name := range state.Services() {
-		if out[name], err = envoy.Resources(compile.Ruleset(in, name)); err != nil {
+		rs := compile.Ruleset(in, name)
+		if rs.GetWithoutEnvoy() {
+			continue
+		}
+		if out[name], err = envoy.Resources(rs); err != nil {
 			t.Fatalf("%s: translating %s: %v in\n%s", source, name, err, all)
 		}
 	}

@@ -3,22 +3,25 @@ package compile
 import (
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
-// Affected returns the services whose rulesets may differ after a change of
-// the given resources, in order: what a change costs is what it touches. uses
-// says which issuers a service's last ruleset depends on; a change of anything
-// else is found in the two states.
+// Affected returns the services whose rulesets, or outbound sides, may differ after
+// a change of the given resources, in order: what a change costs is what it
+// touches. uses says which issuers a service's last ruleset depends on; a change of
+// anything else is found in the two states. All outbound sides depend on the keys of
+// the built-in issuer.
 func Affected(before, after policy.State, changed []policy.Key, uses func(service, issuer string) bool) []string {
 	t := &touched{after: after, services: map[string]bool{}}
 	for _, k := range changed {
 		switch k.Kind {
 		case policy.KindIssuer:
 			for _, s := range after.Services() {
-				if uses(s, k.Name) {
+				if k.Name == policy.BuiltinIssuer || uses(s, k.Name) {
 					t.services[s] = true
 				}
 			}
@@ -27,6 +30,7 @@ func Affected(before, after policy.State, changed []policy.Key, uses func(servic
 		case policy.KindService:
 			t.services[k.Name] = true
 			t.selfIssuing(k.Name, before.Service(k.Name), after.Service(k.Name))
+			t.called(k.Name, before.Service(k.Name), after.Service(k.Name))
 		case policy.KindRoleBinding: // of no concern to data planes
 		default:
 			t.target(target(before[k]))
@@ -46,6 +50,8 @@ func Affected(before, after policy.State, changed []policy.Key, uses func(servic
 type touched struct {
 	after    policy.State
 	services map[string]bool
+	// callers of each service, once somebody asks.
+	callers map[string][]string
 }
 
 // target adds the services of a target; nil adds none.
@@ -140,6 +146,28 @@ func (t *touched) selfIssuing(name string, was, is *policyv1.ServiceSpec) {
 		}
 	}
 }
+
+// called adds the services that call one, if what they go by differs.
+func (t *touched) called(name string, was, is *policyv1.ServiceSpec) {
+	if (was == nil) == (is == nil) && (was == nil || proto.Equal(callee(name, was, meshSubject), callee(name, is, meshSubject))) {
+		return
+	}
+	if t.callers == nil {
+		t.callers = map[string][]string{}
+		for k, r := range t.after {
+			for _, call := range r.GetService().GetCalls() {
+				t.callers[call.GetService()] = append(t.callers[call.GetService()], k.Name)
+			}
+		}
+	}
+	for _, s := range t.callers[name] {
+		t.services[s] = true
+	}
+}
+
+// meshSubject stands for the subject of any service: it differs only with the trust
+// domain, which no change of a Service is.
+func meshSubject(service string) string { return service }
 
 // Uses says whether a ruleset depends on an issuer: by its keys, or as the one
 // that signs for services, or because a rule is about its tokens.

@@ -30,8 +30,8 @@ var (
 	tags      = []string{"x", "y"}
 )
 
-// After any change every service whose ruleset is now another one is among the
-// affected: the dumb twin compiles everything before and after. uses is what
+// After any change every service whose ruleset, or outbound side, is now another one
+// is among the affected: the dumb twin compiles everything before and after. uses is what
 // the loop says: everything if some issuer got its first key or lost its last,
 // else by the rulesets before the change.
 func TestAffected(t *testing.T) {
@@ -40,6 +40,7 @@ func TestAffected(t *testing.T) {
 		before := randomWorld(t, "before", pool)
 		after := changedWorld(t, before, randomWorld(t, "after", pool))
 		old, now := before.rulesets(), after.rulesets()
+		called, calls := before.outbounds(), after.outbounds()
 		changed, all := difference(before, after)
 		uses := func(service, issuer string) bool {
 			rs, known := old[service]
@@ -52,6 +53,9 @@ func TestAffected(t *testing.T) {
 		for _, s := range services {
 			if !proto.Equal(old[s], now[s]) && !slices.Contains(got, s) {
 				t.Fatalf("after a change of %v the ruleset of %s is another one, but Affected = %v\nbefore %v\nafter  %v", changed, s, got, old[s], now[s])
+			}
+			if !proto.Equal(called[s], calls[s]) && !slices.Contains(got, s) {
+				t.Fatalf("after a change of %v the outbound side of %s is another one, but Affected = %v\nbefore %v\nafter  %v", changed, s, got, called[s], calls[s])
 			}
 		}
 	})
@@ -68,6 +72,7 @@ func TestAffectedIsNarrow(t *testing.T) {
 	after := state.Clone()
 	after[k] = &policyv1.Resource{Spec: &policyv1.Resource_AuthorizationPolicy{AuthorizationPolicy: &policyv1.AuthorizationPolicySpec{
 		Target: &policyv1.Target{Services: []string{"b"}}}}}
+	b := policy.Key{Kind: policy.KindService, Name: "b"}
 	onlyC := func(service, _ string) bool { return service == "c" }
 	for _, tt := range []struct {
 		before, after policy.State
@@ -88,11 +93,30 @@ func TestAffectedIsNarrow(t *testing.T) {
 		{consumerState("new"), consumerState("new"), policy.Key{Kind: policy.KindConsumer, Name: "denied"}, []string{"c"}},
 		{state, selfIssuingState(), policy.Key{Kind: policy.KindService, Name: "a"}, []string{"a", "b"}},
 		{selfIssuingState(), state, policy.Key{Kind: policy.KindService, Name: "a"}, []string{"a", "b"}},
+		{state, state, policy.Key{Kind: policy.KindIssuer, Name: policy.BuiltinIssuer}, []string{"a", "b", "c"}},
+		{calledState(&policyv1.ServiceSpec{}), calledState(&policyv1.ServiceSpec{Hosts: []string{"h"}}), b, []string{"a", "b"}},
+		{calledState(&policyv1.ServiceSpec{}), calledState(&policyv1.ServiceSpec{Endpoints: []string{"h:1"}}), b, []string{"a", "b"}},
+		{calledState(&policyv1.ServiceSpec{}), calledState(&policyv1.ServiceSpec{Audiences: []string{"x"}}), b, []string{"a", "b"}},
+		{calledState(&policyv1.ServiceSpec{}), calledState(&policyv1.ServiceSpec{Inbound: &policyv1.Inbound{Tls: policyv1.Inbound_MESH}}), b, []string{"a", "b"}},
+		{calledState(nil), calledState(&policyv1.ServiceSpec{}), b, []string{"a", "b"}},
+		{calledState(&policyv1.ServiceSpec{}), calledState(nil), b, []string{"a", "b"}},
+		// What callers are not told.
+		{calledState(&policyv1.ServiceSpec{}), calledState(&policyv1.ServiceSpec{Inbound: &policyv1.Inbound{Port: 1}}), b, []string{"b"}},
+		{calledState(&policyv1.ServiceSpec{}), calledState(&policyv1.ServiceSpec{Routes: []*policyv1.Route{{Name: "r"}}, Hosts: []string{"b"}, Audiences: []string{"b", "x"}}), b, []string{"b"}},
 	} {
 		if got := Affected(tt.before, tt.after, []policy.Key{tt.changed}, onlyC); !slices.Equal(got, tt.want) {
 			t.Errorf("Affected by %s = %v, want %v", tt.changed, got, tt.want)
 		}
 	}
+}
+
+// calledState is a state in which a calls b, if that is there.
+func calledState(called *policyv1.ServiceSpec) policy.State {
+	s := policy.State{{Kind: policy.KindService, Name: "a"}: {Spec: &policyv1.Resource_Service{Service: &policyv1.ServiceSpec{Calls: []*policyv1.Call{{Service: "b"}}}}}}
+	if called != nil {
+		s[policy.Key{Kind: policy.KindService, Name: "b"}] = &policyv1.Resource{Spec: &policyv1.Resource_Service{Service: called}}
+	}
+	return s
 }
 
 // roleState is a state in which a service has a role, which is no concern of data
@@ -141,6 +165,14 @@ func (w world) rulesets() map[string]*dataplanev1.Ruleset {
 	out := map[string]*dataplanev1.Ruleset{}
 	for _, s := range w.state.Services() {
 		out[s] = Ruleset(Input{State: w.state, Keys: w.keys, Subject: subject}, s)
+	}
+	return out
+}
+
+func (w world) outbounds() map[string]*dataplanev1.Outbound {
+	out := map[string]*dataplanev1.Outbound{}
+	for _, s := range w.state.Services() {
+		out[s] = Outbound(Input{State: w.state, Keys: w.keys, Subject: subject}, s)
 	}
 	return out
 }
@@ -223,6 +255,10 @@ func someOf(t *rapid.T, label string, from []string) []string {
 
 func randomService(t *rapid.T, label string) *policyv1.ServiceSpec {
 	s := &policyv1.ServiceSpec{Audiences: someOf(t, label+" audiences", []string{"x", "y"})}
+	s.Hosts, s.Endpoints = someOf(t, label+" hosts", []string{"h", "i"}), someOf(t, label+" endpoints", []string{"h:1", "i:2"})
+	if rapid.Bool().Draw(t, label+" TLS") {
+		s.Inbound = &policyv1.Inbound{Port: 1, LocalAddress: "127.0.0.1:2", Tls: policyv1.Inbound_MESH}
+	}
 	for _, r := range someOf(t, label+" routes", routes) {
 		s.Routes = append(s.Routes, &policyv1.Route{Name: r, Paths: []string{"/" + r}})
 	}

@@ -34,6 +34,7 @@ func (c *compiler) authentication(p policy.AuthenticationPolicy, observe bool) *
 		Observe:           observe,
 		AnonymousConsumer: p.Spec.GetAnonymousConsumer(),
 		AllowScripts:      p.Spec.GetAllowScripts(),
+		EndStreams:        p.Spec.GetEndStreams() && !observe, // what is only observed ends nothing
 	}
 	for _, h := range p.Spec.GetConsumerHeaders() {
 		a.ConsumerHeaders = append(a.ConsumerHeaders, &dataplanev1.ConsumerHeader{

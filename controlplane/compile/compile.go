@@ -1,6 +1,7 @@
 // Package compile turns policies into rulesets: what the data planes of one
-// service must enforce, with all defaults filled in and all names resolved.
-// It is pure: equal input gives equal rulesets.
+// service must enforce, with all defaults filled in and all names resolved. And
+// it says what each service calls others with.
+// It is pure: equal input gives equal output.
 package compile
 
 import (

@@ -19,14 +19,14 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/internal/jose"
-	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 // Each file of testdata is a mesh, and under ruleset/NAME what the data planes
 // of each service must enforce. The file "unusable", if there is one, names
-// issuers whose keys can't be used.
+// issuers whose keys can't be used. Under outbound/NAME is what the instances of
+// each service call others with, in the meshes that are about that.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -38,7 +38,7 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := slices.IndexFunc(ar.Files, func(f txtar.File) bool { return strings.HasPrefix(f.Name, "ruleset/") })
+			want := slices.IndexFunc(ar.Files, isOutput)
 			if want < 0 {
 				want = len(ar.Files)
 			}
@@ -46,6 +46,9 @@ func TestGolden(t *testing.T) {
 			var got []txtar.File
 			for _, name := range in.State.Services() {
 				got = append(got, txtar.File{Name: "ruleset/" + name, Data: shown(t, Ruleset(in, name))})
+				if strings.HasPrefix(filepath.Base(file), "outbound") {
+					got = append(got, txtar.File{Name: "outbound/" + name, Data: shown(t, Outbound(in, name))})
+				}
 			}
 			if *update {
 				ar.Files = append(ar.Files[:want:want], got...)
@@ -59,6 +62,10 @@ func TestGolden(t *testing.T) {
 			}
 		})
 	}
+}
+
+func isOutput(f txtar.File) bool {
+	return strings.HasPrefix(f.Name, "ruleset/") || strings.HasPrefix(f.Name, "outbound/")
 }
 
 func lines(files []txtar.File) []string {
@@ -121,9 +128,9 @@ func keysOf(t testing.TB, state policy.State) map[string][]jose.Key {
 }
 
 // shown is JSON with the same blanks each time, unlike protojson's.
-func shown(t testing.TB, rs *dataplanev1.Ruleset) []byte {
+func shown(t testing.TB, m proto.Message) []byte {
 	t.Helper()
-	b, err := protojson.Marshal(rs)
+	b, err := protojson.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,10 +152,10 @@ func TestDeterministic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mesh := slices.DeleteFunc(ar.Files, func(f txtar.File) bool { return strings.HasPrefix(f.Name, "ruleset/") })
+		mesh := slices.DeleteFunc(ar.Files, isOutput)
 		first := inputOf(t, mesh)
 		for _, name := range first.State.Services() {
-			want := encoded(t, Ruleset(first, name))
+			want, wantOutbound := encoded(t, Ruleset(first, name)), encoded(t, Outbound(first, name))
 			for range 20 {
 				in := inputOf(t, mesh)
 				for _, keys := range in.Keys {
@@ -157,14 +164,17 @@ func TestDeterministic(t *testing.T) {
 				if got := encoded(t, Ruleset(in, name)); !bytes.Equal(got, want) {
 					t.Fatalf("%s: two rulesets of %s differ: %s and %s", file, name, shown(t, Ruleset(first, name)), shown(t, Ruleset(in, name)))
 				}
+				if got := encoded(t, Outbound(in, name)); !bytes.Equal(got, wantOutbound) {
+					t.Fatalf("%s: two outbound sides of %s differ: %s and %s", file, name, shown(t, Outbound(first, name)), shown(t, Outbound(in, name)))
+				}
 			}
 		}
 	}
 }
 
-func encoded(t testing.TB, rs *dataplanev1.Ruleset) []byte {
+func encoded(t testing.TB, m proto.Message) []byte {
 	t.Helper()
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(rs)
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,10 +187,11 @@ func TestInputIsNotChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := inputOf(t, slices.DeleteFunc(ar.Files, func(f txtar.File) bool { return strings.HasPrefix(f.Name, "ruleset/") }))
+	in := inputOf(t, slices.DeleteFunc(ar.Files, isOutput))
 	before := fmt.Sprint(in)
 	for _, name := range in.State.Services() {
 		Ruleset(in, name)
+		Outbound(in, name)
 	}
 	if diff := cmp.Diff(before, fmt.Sprint(in)); diff != "" {
 		t.Errorf("the input was changed:\n%s", diff)
@@ -191,5 +202,8 @@ func TestInputIsNotChanged(t *testing.T) {
 func TestNoService(t *testing.T) {
 	if rs := Ruleset(Input{State: policy.State{}, Subject: subject}, "a"); rs != nil {
 		t.Errorf("Ruleset of a service that isn't there = %v", rs)
+	}
+	if out := Outbound(Input{State: policy.State{}, Subject: subject}, "a"); out != nil {
+		t.Errorf("Outbound of a service that isn't there = %v", out)
 	}
 }

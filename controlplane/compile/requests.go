@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"net/netip"
 
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
@@ -18,6 +19,9 @@ func operation(o *policyv1.Operation) *dataplanev1.RequestMatch {
 	}
 }
 
+// defaultAddress is where listeners are whose address is not given.
+const defaultAddress = "127.0.0.1"
+
 // inbound splits the local address, which Check has found well-formed.
 func inbound(in *policyv1.Inbound) *dataplanev1.Inbound {
 	if in == nil {
@@ -27,16 +31,13 @@ func inbound(in *policyv1.Inbound) *dataplanev1.Inbound {
 	if err != nil {
 		return nil
 	}
-	address := in.GetAddress()
-	if address == "" {
-		address = "127.0.0.1"
-	}
 	return &dataplanev1.Inbound{
-		Address:   address,
+		Address:   cmp.Or(in.GetAddress(), defaultAddress),
 		Port:      in.GetPort(),
 		LocalIp:   local.Addr().String(),
 		LocalPort: uint32(local.Port()),
 		Protocol:  protocols[in.GetProtocol()],
+		Tls:       in.GetTls() == policyv1.Inbound_MESH,
 	}
 }
 

@@ -57,6 +57,8 @@ func closeUnusable(r *dataplanev1.Route) {
 	lenient := a.GetObserve() || a.GetMode() == dataplanev1.Authentication_PERMISSIVE
 	r.Authentication = &dataplanev1.Authentication{Policy: a.GetPolicy(), Mode: dataplanev1.Authentication_OFF, ConsumerHeaders: a.GetConsumerHeaders()}
 	if !lenient {
+		// What was let in before the keys were lost would not be any more.
+		r.Authentication.EndStreams = a.GetEndStreams()
 		r.Authorization = &dataplanev1.Authorization{Restricted: true}
 		r.ObservedAuthorization = nil
 	}

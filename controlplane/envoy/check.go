@@ -174,6 +174,9 @@ func (c *checker) authentication(a *dataplanev1.Authentication) error {
 	for _, h := range a.GetConsumerHeaders() {
 		errs = append(errs, within(c.outputHeader(h.GetHeader()), "consumer header %q", h.GetHeader()))
 	}
+	if a.GetEndStreams() {
+		errs = append(errs, errors.New("streams are to end with their token: Envoy looks at a request once, and can't end what it has let in"))
+	}
 	errs = append(errs, checkOutputsOnce(a))
 	for i, tr := range a.GetRules() {
 		errs = append(errs, within(c.tokenRule(tr, a.GetAllowScripts()), "token rule %d", i))

@@ -52,6 +52,9 @@ func TestCheckRefuses(t *testing.T) {
 		change part
 		want   string // part of the error
 	}{
+		"streams that end with their token": {func(_ *dataplanev1.Ruleset, a *dataplanev1.Authentication, _ *dataplanev1.TokenRule) {
+			a.EndStreams = true
+		}, "can't end what it has let in"},
 		"claim that says how long a body is": {output(header("content-length")), `"content-length"`},
 		"claim that says how a body is sent": {output(header("transfer-encoding")), `"transfer-encoding"`},
 		"claim that ends the connection":     {output(header("connection")), `"connection"`},

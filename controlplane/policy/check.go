@@ -67,9 +67,10 @@ type checker struct {
 	policies *Policies
 	faults   []Fault
 	// The first owner of what must be unique in the mesh: of an `iss`, of an
-	// audience, and of what names a consumer by (attribute, value).
+	// audience, of a host, and of what names a consumer by (attribute, value).
 	issuers    map[string]Key
 	audiences  map[string]string
+	hosts      map[string]string
 	identities map[[2]string]string
 	// The service that each Kubernetes workload is of.
 	workloads map[workload]string
@@ -113,6 +114,7 @@ func (c *checker) fresh() bool { return c.since == nil || c.since[c.key] != c.st
 
 func (c *checker) shared() {
 	c.issuers, c.audiences, c.identities = map[string]Key{}, map[string]string{}, map[[2]string]string{}
+	c.hosts = map[string]string{}
 	c.targets, c.told, c.arriving = map[place]string{}, map[string]*callers{}, map[place]*callers{}
 	c.workloads, c.vouching = map[workload]string{}, map[string]string{}
 	c.services = c.state.Services()

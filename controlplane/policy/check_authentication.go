@@ -26,6 +26,7 @@ func (c *checker) authentication(s *policyv1.AuthenticationPolicySpec) {
 	c.elsewhere(s)
 	c.responses(s.GetResponses())
 	c.scripts(s)
+	c.endStreams(s)
 }
 
 func (c *checker) mode(s *policyv1.AuthenticationPolicySpec) {

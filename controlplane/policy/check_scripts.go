@@ -35,6 +35,21 @@ func (c *checker) scripts(s *policyv1.AuthenticationPolicySpec) {
 	}
 }
 
+// endStreams refuses what no Envoy can do, with or without scripts, and what would
+// never happen.
+func (c *checker) endStreams(s *policyv1.AuthenticationPolicySpec) {
+	if !s.GetEndStreams() {
+		return
+	}
+	if s.GetMode() == policyv1.AuthenticationPolicySpec_OFF {
+		c.fault("spec.endStreams", "has no effect: with mode OFF no token opens a stream")
+		return
+	}
+	if service := c.state.envoyUnder(c.policies, c.key.Name, s); service != "" {
+		c.fault("spec.endStreams", "the Envoy of Service %q can't end what it has let in: leave it out here, or set dataPlanes: [GO] there", service)
+	}
+}
+
 func scriptNeeds(field string, r *policyv1.JwtRule) []need {
 	var out []need
 	if len(r.GetFromForm()) > 0 {

@@ -14,6 +14,8 @@ func (c *checker) service(s *policyv1.ServiceSpec) {
 		c.fault("metadata.name", "%q stands for the admin API; choose another name", AdminAudience)
 	}
 	c.serviceAudiences(s)
+	c.serviceHosts(s)
+	c.endpoints(s.GetEndpoints())
 	names := map[string]bool{}
 	for i, r := range s.GetRoutes() {
 		c.route(index("spec.routes", i), r, s.GetRoutes()[:i])
@@ -23,6 +25,7 @@ func (c *checker) service(s *policyv1.ServiceSpec) {
 		names[r.GetName()] = true
 	}
 	c.inbound(s.GetInbound())
+	c.outbound(s.GetOutbound(), s.GetInbound())
 	c.calls(s.GetCalls())
 	for i, d := range s.GetDataPlanes() {
 		if slices.Index(s.GetDataPlanes(), d) < i {

@@ -26,6 +26,14 @@ type kind struct {
 	pushes, acks, nacks prometheus.Counter
 }
 
+// Type URLs of what Go data planes ask for: messages of watchword.dataplane.v1. The
+// first two are named by the service, the last is "mesh.lease".
+const (
+	RulesetType  = "type.googleapis.com/watchword.dataplane.v1.Ruleset"
+	OutboundType = "type.googleapis.com/watchword.dataplane.v1.Outbound"
+	LeaseType    = "type.googleapis.com/watchword.dataplane.v1.Lease"
+)
+
 // labels are the values of the metrics' label "type". What strangers ask for
 // must not make new ones.
 var labels = map[string]string{
@@ -35,6 +43,9 @@ var labels = map[string]string{
 	resource.RouteType:           "rds",
 	resource.SecretType:          "sds",
 	resource.ExtensionConfigType: "ecds",
+	RulesetType:                  "ruleset",
+	OutboundType:                 "outbound",
+	LeaseType:                    "lease",
 }
 
 const otherLabel = "other"

@@ -10,8 +10,12 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
 
-// envoyAgent is what Envoy calls itself in node.user_agent_name.
-const envoyAgent = "envoy"
+// What data planes call themselves in node.user_agent_name.
+const (
+	envoyAgent   = "envoy"
+	goAgent      = "watchword-go"
+	sidecarAgent = "watchword-sidecar"
+)
 
 // service has content and the streams that may get it. Its lock is the only one
 // that a push, an ACK or a request takes; it is never held over a send.
@@ -139,41 +143,61 @@ func (r *row) behind() int {
 }
 
 // missing names what the row must ask for and did not, or returns "". An Envoy
-// enforces by its ECDS filters, so one that lacks a filter is not in sync, though
-// all that it asked for is confirmed. Others are judged by what they ask for.
+// enforces by its ECDS filters, and the data planes in Go by their Ruleset, so one
+// that lacks those is not in sync, though all that it asked for is confirmed. Others
+// are judged by what they ask for; and so is a program that only calls services, and
+// asks for no more than its Outbound.
 func (svc *service) missing(r *row) string {
-	if r.kind != envoyAgent {
-		for _, st := range r.streams {
-			for _, sub := range st.subs {
-				if len(sub.items) > 0 {
-					return ""
-				}
-			}
+	switch {
+	case r.kind == envoyAgent:
+		return svc.missingFilter(r)
+	case r.kind == goAgent && r.asked(OutboundType, svc.name):
+	case r.kind == goAgent || r.kind == sidecarAgent:
+		if !r.asked(RulesetType, svc.name) {
+			return "its Ruleset"
 		}
+	case !r.asked("", ""):
 		return "any resource"
 	}
+	return ""
+}
+
+// missingFilter names the first filter that an Envoy did not ask for.
+func (svc *service) missingFilter(r *row) string {
 	lowest := ""
 	for name := range svc.content[resource.ExtensionConfigType] {
-		if !r.asked(name) && (lowest == "" || name < lowest) {
+		if !r.asked(resource.ExtensionConfigType, name) && (lowest == "" || name < lowest) {
 			lowest = name
 		}
 	}
-	if lowest == "" && !r.asked("") {
+	if lowest == "" && !r.asked(resource.ExtensionConfigType, "") {
 		return "any of its filters"
 	}
 	return lowest
 }
 
-// asked says whether one of the row's streams subscribes to an ECDS resource of
-// that name; an empty name stands for any.
-func (r *row) asked(name string) bool {
+// asked says whether one of the row's streams subscribes to a resource of that type
+// and name; empty ones stand for any.
+func (r *row) asked(typeURL, name string) bool {
 	for _, st := range r.streams {
-		sub := st.sub(resource.ExtensionConfigType)
-		if sub != nil && (sub.items[name] != nil || name == "" && len(sub.items) > 0) {
-			return true
+		for _, sub := range st.subs {
+			if (typeURL == "" || sub.kind.typeURL == typeURL) && (sub.items[name] != nil || name == "" && len(sub.items) > 0) {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// closed says whether there is nothing that the row could enforce.
+func (svc *service) closed(r *row) bool {
+	switch r.kind {
+	case envoyAgent:
+		return len(svc.content[resource.ExtensionConfigType]) == 0
+	case goAgent, sidecarAgent:
+		return len(svc.content[RulesetType]) == 0
+	}
+	return len(svc.content) == 0
 }
 
 // dataPlane is the row as others see it.
@@ -183,7 +207,7 @@ func (svc *service) dataPlane(r *row) DataPlane {
 		InSync: r.inSync, Revision: r.upTo, Since: r.since, Connected: first.connected}
 	if r.inSync {
 		dp.Revision = svc.server.Published()
-		if len(svc.content) == 0 {
+		if svc.closed(r) {
 			dp.Reason = fmt.Sprintf("service %s has no resources here, so it refuses all requests", svc.name)
 		}
 		return dp

@@ -1,11 +1,16 @@
 // Package ca is the small certificate authority of a mesh. It signs two kinds
 // of certificates and no others: those of enrolled instances, which name the
-// instance (clients), and those of the replicas of the control plane (servers).
+// instance, and those of the replicas of the control plane (servers).
 //
-// It isn't there for services to speak TLS with each other. A certificate of
-// an instance lives for an hour and proves one thing, to the control plane:
-// that who connects has the key that was enrolled. The name of an instance is
+// A certificate of an instance lives for an hour and proves one thing: that who
+// shows it has the key that was enrolled. It proves that to the control plane, as a
+// client, and to callers of the service, as a server. The name of an instance is
 // made from that key, so a certificate can't name an instance with another.
+//
+// Both kinds are good for a TLS server, so the name alone tells them apart. One of
+// an instance has a SPIFFE ID and nothing that a client could take for the host of
+// the control plane; and its ID can't be that of the control plane, since no service
+// has such a name.
 //
 // A mesh may have several authorities, so that one can be replaced: all are
 // trusted, the newest signs. What is stored is a [Record], what signs and is

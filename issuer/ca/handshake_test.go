@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net"
 	"net/url"
 	"strings"
@@ -118,12 +119,100 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// A certificate of an instance is no server's.
-func TestInstanceIsNoServer(t *testing.T) {
+// connect is a handshake of a client with a server that shows this certificate.
+func connect(tb testing.TB, server tls.Certificate, client *tls.Config) error {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	now := func() time.Time { return noon }
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if s, err := l.Accept(); err == nil {
+			_ = tls.Server(s, &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{server}, Time: now}).Handshake()
+			_ = s.Close()
+		}
+	}()
+	defer func() { _ = l.Close(); <-done }()
+	client.Time, client.MinVersion = now, tls.VersionTLS13
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer c.Close()
+	return tls.Client(c, client).Handshake()
+}
+
+// byID is a client that knows a server by its SPIFFE ID.
+func byID(a *Authority, id string) *tls.Config {
+	return &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(state tls.ConnectionState) error {
+		leaf := state.PeerCertificates[0]
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: a.Pool(), CurrentTime: noon}); err != nil {
+			return err
+		}
+		if len(leaf.URIs) != 1 || leaf.URIs[0].String() != id {
+			return fmt.Errorf("it is %v, not %s", leaf.URIs, id)
+		}
+		return nil
+	}}
+}
+
+// A certificate of an instance is that of a server of the mesh, and passes neither
+// for the control plane, by its SPIFFE ID, nor for the host of the admin API and the
+// token endpoint, by whatever name a client knows it: also not in a trust domain that
+// could be a host, and not for a service with the name of one.
+func TestInstanceIsNotTheControlPlane(t *testing.T) {
+	hosts := []string{"localhost", "127.0.0.1", "::1", "mesh.local", "10.0.0.1", "orders", "orders.mesh.local", "localhost.mesh.local", "_control-plane", "*"}
+	for _, trustDomain := range []string{"mesh.local", "localhost", "10.0.0.1"} {
+		a := authorityOf(t, first(t, trustDomain, noon))
+		for _, service := range []string{"orders", "localhost", "control-plane"} {
+			shown := instanceCertificate(t, a, service, noon)
+			own := instanceOf(t, trustDomain, service, shown.PrivateKey.(*ecdsa.PrivateKey)).String()
+			if err := connect(t, shown, byID(a, own)); err != nil {
+				t.Errorf("who knows %s by its SPIFFE ID refuses it: %v", own, err)
+			}
+			if err := connect(t, shown, byID(a, identity.ControlPlane(trustDomain))); err == nil || !strings.Contains(err.Error(), "not "+identity.ControlPlane(trustDomain)) {
+				t.Errorf("%s as the control plane: %v, want a refusal of its name", own, err)
+			}
+			for _, host := range append(hosts, own) {
+				if err := connect(t, shown, &tls.Config{RootCAs: a.Pool(), ServerName: host}); err == nil {
+					t.Errorf("%s passes for the host %s", own, host)
+				}
+			}
+			leaf, err := x509.ParseCertificate(shown.Certificate[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Some clients go by the subject where there is no other name.
+			if name := leaf.Subject.String(); name != "" || len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.EmailAddresses) > 0 {
+				t.Errorf("%s has the subject %q, hosts %v, %v and %v; want none", own, name, leaf.DNSNames, leaf.IPAddresses, leaf.EmailAddresses)
+			}
+		}
+		// The proof of the proof: with the certificate of a replica all of this works.
+		key := newKey(t)
+		chain, err := a.IssueServer(Server{TrustDomain: trustDomain, DNSNames: []string{"localhost"}}, key.Public(), noon, time.Hour)
+		replica := certified(t, key, chain, err)
+		for _, client := range []*tls.Config{byID(a, identity.ControlPlane(trustDomain)), {RootCAs: a.Pool(), ServerName: "localhost"}} {
+			if err := connect(t, replica, client); err != nil {
+				t.Errorf("a replica in %s is refused: %v", trustDomain, err)
+			}
+		}
+	}
+}
+
+// No instance can have the name of the control plane, whatever key it has.
+func TestNoInstanceOfTheControlPlane(t *testing.T) {
 	a := authorityOf(t, first(t, "mesh.local", noon))
-	_, _, clientErr := handshake(t, a, instanceCertificate(t, a, "orders", noon), instanceCertificate(t, a, "orders", noon))
-	if clientErr == nil || !strings.Contains(clientErr.Error(), "incompatible key usage") {
-		t.Errorf("a client takes an instance for a server: %v", clientErr)
+	key := newKey(t)
+	for _, id := range []identity.ID{
+		{TrustDomain: "mesh.local", Service: "_control-plane", Instance: identity.InstanceOf(spkiOf(t, key.Public()))},
+		{TrustDomain: "mesh.local", Service: "_control-plane"},
+	} {
+		if _, err := a.IssueInstance(id, key.Public(), noon, time.Hour); err == nil {
+			t.Errorf("there is a certificate for %s", id)
+		}
 	}
 }
 

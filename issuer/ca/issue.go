@@ -23,8 +23,9 @@ type Server struct {
 
 // IssueInstance makes a certificate (DER, as a chain that leaves out the CA)
 // for an instance of a service, valid from a minute before now for lifetime
-// after it, but no longer than the CA. It is good for a TLS client alone. The
-// ID must name the instance of that key.
+// after it, but no longer than the CA. It is good for a TLS client, and for a server
+// of the mesh that is known by the SPIFFE ID: it has no host name. The ID must name
+// the instance of that key.
 func (a *Authority) IssueInstance(id identity.ID, publicKey crypto.PublicKey, now time.Time, lifetime time.Duration) (chain [][]byte, err error) {
 	spki, err := x509.MarshalPKIXPublicKey(publicKey)
 	if err != nil {
@@ -38,7 +39,7 @@ func (a *Authority) IssueInstance(id identity.ID, publicKey crypto.PublicKey, no
 	}
 	leaf, err := a.issue(&x509.Certificate{
 		URIs:        []*url.URL{{Scheme: "spiffe", Host: id.TrustDomain, Path: "/" + id.Service + "/" + id.Instance}},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}, publicKey, now, lifetime)
 	if err != nil {
 		return nil, fmt.Errorf("signing for %s: %w", id, err)
