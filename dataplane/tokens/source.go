@@ -75,7 +75,11 @@ func New(c Config) (*Source, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	s := &Source{config: c, sts: newEndpoint(c), metrics: newMetrics(c.Registerer), wake: make(chan struct{}, 1)}
+	published, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{config: c, sts: newEndpoint(c), metrics: published, wake: make(chan struct{}, 1)}
 	s.audiences.Store(&map[string]*audience{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.running.Go(s.renewals)
@@ -93,6 +97,7 @@ func (s *Source) Close() {
 	s.cancel()
 	s.running.Wait()
 	s.sts.close()
+	s.metrics.unregister()
 }
 
 // String names it, without what it holds.
