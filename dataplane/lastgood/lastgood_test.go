@@ -96,7 +96,7 @@ func TestOtherService(t *testing.T) {
 	wantNone(t, f, "a file of shop", ErrOtherService)
 }
 
-// A file that is cut off anywhere, or in which any one bit is another, gives nothing.
+// A file that is cut off anywhere, or of which any byte is another, gives nothing.
 func TestDamaged(t *testing.T) {
 	f := open(t)
 	whole, err := encode(content("1"))
@@ -112,11 +112,9 @@ func TestDamaged(t *testing.T) {
 	}
 	for i := range whole {
 		put(fmt.Sprintf("the first %d bytes", i), whole[:i])
-		for bit := range 8 {
-			raw := bytes.Clone(whole)
-			raw[i] ^= 1 << bit
-			put(fmt.Sprintf("bit %d of byte %d is another", bit, i), raw)
-		}
+		raw := bytes.Clone(whole)
+		raw[i] ^= 1 << (i % 8)
+		put(fmt.Sprintf("one bit of byte %d is another", i), raw)
 	}
 	put("one byte more", append(bytes.Clone(whole), '\n'))
 	put("twice", append(bytes.Clone(whole), whole...))

@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 )
 
@@ -178,19 +180,68 @@ func (l *link) Close() error {
 	}
 }
 
-// A connection that is dead without a word is noticed within 15 s, and in the quiet
-// before no stream is lost. What is in force is claimed anew.
-func TestHalfOpen(t *testing.T) {
+// inBubble runs a test with a client in a bubble of synctest, where time is free.
+func inBubble(t *testing.T, change func(*Config), test func(t *testing.T, n *network, p *plane, e *enforcer)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
+		n, e := newNetwork(), newEnforcer()
 		p := servePlane(t, n.listener)
-		e := newEnforcer()
-		reg := prometheus.NewRegistry()
 		cfg := config(e, "control-plane:1")
-		cfg.Registerer = reg
+		change(&cfg)
 		c := mustClient(t, cfg)
 		c.dial = n.dial
 		stop := start(t, c)
+		test(t, n, p, e)
+		stop()
+		p.stop()
+		_ = n.listener.Close()
+	})
+}
+
+// A revoked instance is told so at each attempt, is never connected, and gets in when
+// it may again.
+func TestRefused(t *testing.T) {
+	inBubble(t, func(*Config) {}, func(t *testing.T, _ *network, p *plane, e *enforcer) {
+		for _, want := range []error{status.Error(codes.PermissionDenied, "revoked"), status.Error(codes.Unauthenticated, "unknown")} {
+			p.next(t).finish(want)
+			if got := take(t, e.refused, "Refused"); status.Code(got) != status.Code(want) || !strings.Contains(got.Error(), status.Convert(want).Message()) {
+				t.Errorf("Refused(%v), want %v", got, want)
+			}
+		}
+		p.next(t).finish(status.Error(codes.Unavailable, "stopping"))
+		s := p.next(t)
+		s.send(&response{TypeUrl: rulesetType, Nonce: "a"})
+		wantUp(t, e, true)
+		s.finish(status.Error(codes.PermissionDenied, "revoked"))
+		wantUp(t, e, false)
+		if got := take(t, e.refused, "Refused"); status.Code(got) != codes.PermissionDenied {
+			t.Errorf("Refused(%v) for a stream that was refused later, want PermissionDenied", got)
+		}
+		if len(e.refused) > 0 {
+			t.Errorf("Refused(%v) without a refusal", <-e.refused)
+		}
+	})
+}
+
+// Where the control plane has nothing new to say, a stream that is not refused soon
+// is one.
+func TestAdmission(t *testing.T) {
+	inBubble(t, func(*Config) {}, func(t *testing.T, _ *network, p *plane, e *enforcer) {
+		p.next(t)
+		time.Sleep(admission / 2)
+		if len(e.up) > 0 {
+			t.Error("Connected before the control plane could refuse")
+		}
+		time.Sleep(admission)
+		wantUp(t, e, true)
+	})
+}
+
+// A connection that is dead without a word is noticed within 15 s, and in the quiet
+// before no stream is lost. What is in force is claimed anew.
+func TestHalfOpen(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	inBubble(t, func(c *Config) { c.Registerer = reg }, func(t *testing.T, n *network, p *plane, e *enforcer) {
 		s := p.next(t)
 		s.greet()
 		s.greet()
@@ -222,9 +273,6 @@ func TestHalfOpen(t *testing.T) {
 		if took := time.Since(frozen); took > pingTime+pingTimeout+firstWait {
 			t.Errorf("back after %v", took)
 		}
-		stop()
-		p.stop()
-		_ = n.listener.Close()
 	})
 }
 
@@ -266,24 +314,19 @@ func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 // the log says it once a minute. After a stream that has lived for a while the next
 // attempt comes at once.
 func TestBackoff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
+	var logged func() string
+	inBubble(t, func(c *Config) { logged = logTo(t, c) }, func(t *testing.T, n *network, p *plane, _ *enforcer) {
+		s := p.next(t)
 		n.setDown(true)
-		p := servePlane(t, n.listener)
-		e := newEnforcer()
-		cfg := config(e, "control-plane:1")
-		logged := logTo(t, &cfg)
-		c := mustClient(t, cfg)
-		c.dial = n.dial
-		stop := start(t, c)
-
+		n.tried()
+		s.finish(nil)
 		time.Sleep(time.Hour)
 		tried := n.tried()
 		bounds := map[time.Duration]bool{}
 		for i := range tried[1:] {
 			waited, bound := tried[i+1].Sub(tried[i]), longestWait
-			if i < 7 {
-				bound = min(firstWait<<i, longestWait)
+			if i < 6 { // behind the wait after the stream
+				bound = firstWait << (i + 1)
 			}
 			bounds[waited] = true
 			if waited > bound {
@@ -299,7 +342,7 @@ func TestBackoff(t *testing.T) {
 		}
 
 		n.setDown(false)
-		s := p.next(t)
+		s = p.next(t)
 		time.Sleep(steady)
 		cut := time.Now()
 		s.finish(nil)
@@ -307,22 +350,13 @@ func TestBackoff(t *testing.T) {
 		if took := time.Since(cut); took > firstWait {
 			t.Errorf("back after %v, want at most %v", took, firstWait)
 		}
-		stop()
-		p.stop()
-		_ = n.listener.Close()
 	})
 }
 
 // Streams that end as soon as they have begun are failures, though each has brought
 // something.
 func TestShortStreams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
-		p := servePlane(t, n.listener)
-		e := newEnforcer()
-		c := mustClient(t, config(e, "control-plane:1"))
-		c.dial = n.dial
-		stop := start(t, c)
+	inBubble(t, func(*Config) {}, func(t *testing.T, _ *network, p *plane, e *enforcer) {
 		begin := time.Now()
 		const streams = 40
 		for range streams {
@@ -336,9 +370,6 @@ func TestShortStreams(t *testing.T) {
 		if took := time.Since(begin); took < streams*longestWait/6 {
 			t.Errorf("%d streams in %v", streams, took)
 		}
-		stop()
-		p.stop()
-		_ = n.listener.Close()
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 
@@ -115,33 +114,6 @@ func TestBrokenProtocol(t *testing.T) {
 	wantTook(t, e, "orders@1=x")
 }
 
-// A revoked instance is told so at each attempt, is never connected, and gets in when
-// it may again.
-func TestRefused(t *testing.T) {
-	p := newPlane(t)
-	e := newEnforcer()
-	start(t, mustClient(t, config(e, p.address)))
-	for _, want := range []error{status.Error(codes.PermissionDenied, "revoked"), status.Error(codes.Unauthenticated, "unknown")} {
-		p.next(t).finish(want)
-		if got := take(t, e.refused, "Refused"); status.Code(got) != status.Code(want) || !strings.Contains(got.Error(), status.Convert(want).Message()) {
-			t.Errorf("Refused(%v), want %v", got, want)
-		}
-	}
-	p.next(t).finish(status.Error(codes.Unavailable, "stopping"))
-	s := p.next(t)
-	s.send(&response{TypeUrl: rulesetType, Nonce: "a"})
-	if !take(t, e.up, "Connected") {
-		t.Error("Connected(false) at first: a refused stream was one")
-	}
-	s.finish(status.Error(codes.PermissionDenied, "revoked"))
-	if take(t, e.up, "Connected") || status.Code(take(t, e.refused, "Refused")) != codes.PermissionDenied {
-		t.Error("a stream that is refused later does not end as one")
-	}
-	if len(e.refused) > 0 {
-		t.Errorf("Refused(%v) without a refusal", <-e.refused)
-	}
-}
-
 // Where nobody is, or somebody else, the next address is tried, and nobody else gets a
 // stream.
 func TestAddresses(t *testing.T) {
@@ -192,15 +164,4 @@ func TestStranger(t *testing.T) {
 	if !strings.Contains(logged(), "valid for stranger, not control-plane") {
 		t.Errorf("the log does not say who it was:\n%s", logged())
 	}
-	if slices.Contains(drain(e.up), true) {
-		t.Error("Connected(true) by a stream that has said nothing, and was not there long enough")
-	}
-}
-
-func drain(from chan bool) []bool {
-	var all []bool
-	for len(from) > 0 {
-		all = append(all, <-from)
-	}
-	return all
 }
