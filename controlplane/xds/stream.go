@@ -189,7 +189,7 @@ func (st *stream) warn(sub *subscription, req *discovery.DeltaDiscoveryRequest) 
 		return
 	}
 	for _, name := range req.GetResourceNamesSubscribe() {
-		if it := sub.items[name]; it != nil && it.entry == nil && !it.warned && st.mayLog() {
+		if it := sub.items[name]; it != nil && it.entry == nil && !it.warned && sub.kind.typeURL != LeaseType && st.mayLog() { // few services have leases
 			it.warned = true
 			st.server.log.Warn("data plane asks for a resource that its service does not have", "node", st.node.GetId(),
 				"service", st.service.name, "resource", name, "type", sub.kind.typeURL)

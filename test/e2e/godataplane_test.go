@@ -163,6 +163,7 @@ func TestGoDataPlaneAlone(t *testing.T) {
 	}
 	m.Start(t)
 	m.WaitConnected(t, "orders", 1)
+	m.Apply(t, resource("Service", "shop", "{}"))
 	m.Delete(t, "Service", "orders")
 	meshtest.Eventually(t, func() error {
 		if got := ask(second, token); got != 503 {
