@@ -23,7 +23,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -32,7 +31,6 @@ import (
 	"github.com/watchword-mesh/watchword/dataplane/enrolment"
 	"github.com/watchword-mesh/watchword/dataplane/lastgood"
 	"github.com/watchword-mesh/watchword/dataplane/xdsclient"
-	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
 // Config says which service this is, and where its control plane is.
@@ -132,8 +130,7 @@ type DataPlane struct {
 	outbound
 	resources *resources
 	file      *lastgood.File // nil: none
-	// inbound is where a sidecar listens, nil for nowhere.
-	inbound atomic.Pointer[dataplanev1.Inbound]
+	listening listening
 
 	cancel  context.CancelCauseFunc
 	ctx     context.Context
@@ -239,5 +236,15 @@ func (d *DataPlane) Identity(ctx context.Context) (*enrolment.Identity, error) {
 		return nil, d.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("data plane of service %q: waiting to be enrolled: %w", d.config.Service, context.Cause(ctx))
+	}
+}
+
+// Enrolled tells whether the process has its identity.
+func (d *DataPlane) Enrolled() bool {
+	select {
+	case <-d.identity:
+		return true
+	default:
+		return false
 	}
 }

@@ -24,13 +24,12 @@ type outbound struct {
 
 // callees are the services that may be called, by host.
 type callees struct {
-	byHost   map[string]*dataplanev1.Callee
-	listener *dataplanev1.OutboundListener
+	byHost map[string]*dataplanev1.Callee
 }
 
 // put takes what the control plane says; nil is that it has nothing for us.
 func (o *outbound) put(m *dataplanev1.Outbound) {
-	next := &callees{byHost: map[string]*dataplanev1.Callee{}, listener: m.GetListener()}
+	next := &callees{byHost: map[string]*dataplanev1.Callee{}}
 	for _, c := range m.GetCallees() {
 		for _, h := range c.GetHosts() {
 			next.byHost[h] = c
@@ -126,19 +125,18 @@ func (d *DataPlane) GRPC(audience string) tokens.GRPC {
 	return tokens.GRPC{Tokens: d, Audience: audience}
 }
 
-// CalleeTLS is for connections to the data planes of a service that may be called, and
-// that speak TLS of the mesh.
-func (d *DataPlane) CalleeTLS(ctx context.Context, service string) (*tls.Config, error) {
-	instance, err := d.Identity(ctx)
-	if err != nil {
-		return nil, err
+// CalleeTLS is for connections to the data planes of a callee: TLS of the mesh, if it
+// has a SPIFFE ID, else nil. Before the instance has enrolled, each handshake fails.
+func (d *DataPlane) CalleeTLS(c Callee) *tls.Config {
+	if c.SPIFFEID == "" {
+		return nil
 	}
-	if all := d.callees.Load(); all != nil {
-		for _, c := range all.byHost {
-			if c.GetService() == service && c.GetSpiffeId() != "" {
-				return instance.CalleeTLS(c.GetSpiffeId()), nil
-			}
-		}
+	select {
+	case <-d.identity:
+		return d.instance.CalleeTLS(c.SPIFFEID)
+	default:
 	}
-	return nil, fmt.Errorf("data plane of service %q: service %q is none that it may call, or its data planes speak no TLS of the mesh (inbound.tls: MESH)", d.config.Service, service)
+	return &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: func(tls.ConnectionState) error {
+		return fmt.Errorf("service %q is not enrolled yet, so it does not know whom it calls; try again", d.config.Service)
+	}}
 }

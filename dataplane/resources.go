@@ -67,7 +67,7 @@ func (r *resources) apply(res xdsclient.Resource) error {
 		if err != nil {
 			return err
 		}
-		d.inbound.Store(m.GetInbound())
+		d.listening.inbound(m.GetInbound())
 		d.guard.put(rs)
 		d.markReady()
 	case outboundType:
@@ -76,6 +76,7 @@ func (r *resources) apply(res xdsclient.Resource) error {
 			return err
 		}
 		d.outbound.put(m)
+		d.listening.outbound(m.GetListener())
 	case leaseType:
 		m := new(dataplanev1.Lease)
 		if err := read(res, m, nil, ""); err != nil {

@@ -59,6 +59,7 @@ var layout = []struct {
 	{"issuer/ca", []string{"internal/identity", "internal/jointoken", "internal/jose"}},
 	{"issuer/keyset", []string{"internal/jose"}},
 
+	{"dataplane/cmd/watchword-sidecar", []string{"dataplane", "dataplane/enrolment", "dataplane/proxy", "dataplane/tokens"}},
 	{"dataplane", []string{"dataplane/enrolment", "dataplane/lastgood", "dataplane/reason", "dataplane/ruleset", "dataplane/tokens", "dataplane/xdsclient", "proto/watchword/dataplane/v1"}},
 	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
 	{"dataplane/tokens", []string{"dataplane/reason", "internal/jose"}},
