@@ -49,7 +49,7 @@ func (f *forwarder) forward(w http.ResponseWriter, o *outgoing, send roundTrip) 
 		f.tunnel(w, o, resp)
 		return
 	}
-	if err := relay(w, o.r, resp); err != nil {
+	if err := relay(w, o, resp); err != nil {
 		f.abort(o, err)
 	}
 }
@@ -70,6 +70,9 @@ func (f *forwarder) fail(w http.ResponseWriter, o *outgoing, why *failure) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
+	if o.r.ProtoMajor == 1 && o.r.ContentLength != 0 && (o.upload == nil || o.upload.small == nil) {
+		h.Set("Connection", "close") // else the server waits for the rest of the body
+	}
 	if why.status == http.StatusMethodNotAllowed {
 		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	}
@@ -124,9 +127,12 @@ type arrived interface{ arrived() int }
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
 // relay writes a response. What has come goes out before more is waited for.
-func relay(w http.ResponseWriter, r *http.Request, resp *http.Response) error {
+func relay(w http.ResponseWriter, o *outgoing, resp *http.Response) error {
 	h := w.Header()
 	copyHeader(h, resp.Header)
+	if o.r.ProtoMajor == 1 && o.upload.unread() {
+		h.Set("Connection", "close")
+	}
 	for name := range resp.Trailer {
 		h.Add("Trailer", name)
 	}

@@ -17,11 +17,11 @@ import (
 // roundTrip2 speaks HTTP/2.
 func (e *endpoint) roundTrip2(ctx context.Context, o *outgoing) (*http.Response, error) {
 	e.once.Do(e.makeTransport)
-	u := &url.URL{Scheme: "http", Host: "upstream"}
+	from := o.r.URL
+	u := &url.URL{Scheme: "http", Host: "upstream", Path: from.Path, RawPath: from.RawPath, RawQuery: from.RawQuery, ForceQuery: from.ForceQuery}
 	if e.options.tls != nil {
 		u.Scheme = "https"
 	}
-	setTarget(u, o.target)
 	ctx, done := o.trace(ctx)
 	defer done()
 	req := (&http.Request{
@@ -36,15 +36,6 @@ func (e *endpoint) roundTrip2(ctx context.Context, o *outgoing) (*http.Response,
 		return nil, err
 	}
 	return resp, nil
-}
-
-// setTarget keeps a target as it is, whatever its escapes are.
-func setTarget(u *url.URL, target string) {
-	if target == "*" {
-		u.Path = "*"
-		return
-	}
-	u.Opaque = "//" + u.Host + target
 }
 
 func (e *endpoint) makeTransport() {
@@ -138,7 +129,8 @@ func (o *outgoing) announced() http.Header {
 	return t
 }
 
-// close closes what is idle, and what is in use when it no longer is.
+// close closes what is idle. What is in use is closed when it no longer is; over
+// HTTP/2 at the latest when it has been idle for the Idle timeout.
 func (e *endpoint) close() {
 	e.pool.close()
 	e.once.Do(e.makeTransport)

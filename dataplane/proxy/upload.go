@@ -91,7 +91,22 @@ func (u *upload) open() io.ReadCloser {
 func (u *upload) fault() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.err == io.EOF {
+		return nil
+	}
 	return u.err
+}
+
+// unread says whether more of the body may come from the caller. Then the
+// connection must end with the response: what is left of the body would be taken
+// for the next request.
+func (u *upload) unread() bool {
+	if !u.streamed() {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err != io.EOF
 }
 
 // finish ends the sending. When it returns nobody reads the caller's body, as a
