@@ -60,6 +60,7 @@ var layout = []struct {
 	{"issuer/keyset", []string{"internal/jose"}},
 
 	{"dataplane/cmd/watchword-sidecar", []string{"dataplane", "dataplane/enrolment", "dataplane/proxy", "dataplane/tokens"}},
+	{"dataplane/proxy", nil},
 	{"dataplane", []string{"dataplane/enrolment", "dataplane/lastgood", "dataplane/reason", "dataplane/ruleset", "dataplane/tokens", "dataplane/xdsclient", "proto/watchword/dataplane/v1"}},
 	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
 	{"dataplane/tokens", []string{"dataplane/reason", "internal/jose"}},
