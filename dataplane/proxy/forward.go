@@ -141,8 +141,8 @@ func relay(w http.ResponseWriter, o *outgoing, resp *http.Response) error {
 		h["Content-Type"] = nil // else the server would guess
 	}
 	w.WriteHeader(resp.StatusCode)
-	if resp.Body == http.NoBody {
-		return nil
+	if resp.Body == http.NoBody || resp.ContentLength == 0 {
+		return nil // in one frame, as gRPC wants an answer of trailers alone
 	}
 	if err := stream(w, resp.Body); err != nil {
 		return err
