@@ -61,6 +61,7 @@ var layout = []struct {
 
 	{"dataplane/ruleset", []string{"dataplane/reason", "internal/jose", "proto/watchword/dataplane/v1"}},
 	{"dataplane/enrolment", []string{"internal/identity", "internal/jointoken", "internal/jose", "proto/watchword/enrolment/v1"}},
+	{"dataplane/proxy", nil},
 	{"dataplane/sds", nil},
 	{"dataplane/reason", nil},
 	{"internal/jose", nil},

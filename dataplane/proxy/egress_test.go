@@ -164,7 +164,7 @@ func TestEndpoints(t *testing.T) {
 }
 
 // picky answers 401 to all but one token.
-func picky(good string, challenge string, read bool, bodies chan<- string) http.Handler {
+func picky(good, challenge string, read bool, bodies chan<- string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer "+good {
 			if read {
@@ -243,27 +243,29 @@ func TestRetry(t *testing.T) {
 // TestRetryWhileSending proves that a body of which some has come is sent from its
 // beginning, and goes on with what comes later.
 func TestRetryWhileSending(t *testing.T) {
-	bodies := make(chan string, 1)
-	refused := make(chan bool, 1)
-	h := picky("aud-2", `Bearer error="invalid_token"`, false, bodies)
-	back := serve(t, listen(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") == "Bearer aud-1" {
-			_, _ = io.ReadFull(r.Body, make([]byte, 3))
-			refused <- true
-			_ = http.NewResponseController(w).EnableFullDuplex()
+	again := make(chan bool)
+	u := newUpstream(t, func(n int, c *peer) {
+		head := c.head()
+		c.want("3\r\nabc\r\n")
+		if n == 1 {
+			c.send("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer error=\"invalid_token\"\r\nContent-Length: 0\r\n\r\n")
+			return
 		}
-		h.ServeHTTP(w, r)
-	}), ServerConfig{})
-	c := dial(t, egress(t, EgressConfig{Callee: only(Callee{Audience: "aud", Endpoints: []string{back.address}})}))
+		if !strings.Contains(head, "\nAuthorization: Bearer aud-2\n") {
+			t.Errorf("got %q", head)
+		}
+		again <- true
+		c.want("3\r\ndef\r\n0\r\n\r\n")
+		c.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	})
+	c := dial(t, egress(t, EgressConfig{Callee: only(Callee{Audience: "aud", Endpoints: []string{u.address}})}))
 	c.send("POST / HTTP/1.1\r\nHost: orders\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-	<-refused
+	<-again
 	c.send("3\r\ndef\r\n0\r\n\r\n")
 	if got := c.status(); got != "HTTP/1.1 200 OK" {
-		t.Errorf("got %q", got)
+		t.Fatalf("got %q", got)
 	}
-	if got := <-bodies; got != "abcdef" {
-		t.Errorf("the callee got %q", got)
-	}
+	c.want("ok")
 }
 
 // TestEgressGRPC proves that gRPC passes with a token, over TLS, and that a refusal
