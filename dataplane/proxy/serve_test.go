@@ -55,6 +55,19 @@ func TestSlow(t *testing.T) {
 	}
 }
 
+// TestRefusedAtOnce proves that a refusal does not wait for a body that nobody reads.
+func TestRefusedAtOnce(t *testing.T) {
+	refuse := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) })
+	c := dial(t, serve(t, listen(t), refuse, ServerConfig{}).address)
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel")
+	if got := c.status(); got != "HTTP/1.1 401 Unauthorized" {
+		t.Errorf("got %q", got)
+	}
+	if !c.closed() {
+		t.Error("the connection stays open")
+	}
+}
+
 // TestSlowButSteady proves that a body may take longer than the timeout as long as
 // it goes on, and that the connection then serves the next request.
 func TestSlowButSteady(t *testing.T) {

@@ -115,12 +115,13 @@ func (u *upload) finish() {
 	if !u.streamed() {
 		return
 	}
-	if !u.reading.TryLock() { // somebody waits for the caller
+	if u.unread() {
+		// Also if nobody waits now: the server would, for the rest of the body.
 		if err := interrupt(u.w, u.r); err != nil {
 			return // not a connection that we know; its server must end it
 		}
-		u.reading.Lock()
 	}
+	u.reading.Lock()
 	u.ended = true
 	u.reading.Unlock()
 	u.senders.Wait()
