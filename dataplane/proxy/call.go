@@ -55,10 +55,11 @@ func tokenFailure(c Callee, err error) error {
 		text: "there is no token for service " + c.Service, err: err}
 }
 
-// tokenRefused says whether a callee did not accept a token (RFC 6750 section
-// 3.1): with 401, or for gRPC with UNAUTHENTICATED.
+// tokenRefused says whether a callee did not accept a token (RFC 6750 section 3.1).
+// For gRPC the status is not looked at: it is 200, and that of gRPC may be in
+// trailers, which only the end of the body brings.
 func tokenRefused(resp *http.Response) bool {
-	if resp.StatusCode != http.StatusUnauthorized && resp.Header.Get("Grpc-Status") != "16" {
+	if resp.StatusCode != http.StatusUnauthorized && !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/grpc") {
 		return false
 	}
 	for _, v := range resp.Header["Www-Authenticate"] {

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -173,10 +172,12 @@ func (c *conn) begin(o *outgoing, resp *http.Response) error {
 	return nil
 }
 
-// release gives the connection back after a whole response, if the request was
-// sent whole too. What has come beyond the response is nothing that was asked for.
+// release gives the connection back after a whole response. After one that came
+// before the request was sent whole the upstream may close it at any time, since it
+// need not read the rest. What has come beyond the response is nothing that was
+// asked for.
 func (c *conn) release() {
-	if !c.stop() || c.sending != nil && !c.sending.done.Load() || c.br.Buffered() > 0 {
+	if !c.stop() || c.sending != nil && c.sending.early || c.br.Buffered() > 0 {
 		c.close()
 		return
 	}
@@ -192,9 +193,10 @@ func (c *conn) discard() {
 
 // sending is a request body on its way over a connection.
 type sending struct {
-	done atomic.Bool // all of it was written
+	early bool // the head of the response came first; set by who reads it
 
 	mu   sync.Mutex
+	done bool // all of it was written
 	head bool // the head of the response is there
 }
 
@@ -202,7 +204,7 @@ type sending struct {
 func (s *sending) answered(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.head = true
+	s.head, s.early = true, !s.done
 	if c.endpoint.options.timeouts.ResponseHeader > 0 {
 		_ = c.SetReadDeadline(time.Time{})
 	}
@@ -212,7 +214,7 @@ func (s *sending) answered(c *conn) {
 func (s *sending) sent(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.done.Store(true)
+	s.done = true
 	if d := c.endpoint.options.timeouts.ResponseHeader; d > 0 && !s.head {
 		_ = c.SetReadDeadline(time.Now().Add(d))
 	}

@@ -93,6 +93,9 @@ func (e *Egress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o := &outgoing{r: r, http2: r.ProtoMajor == 2, outbound: true}
 	host := hostName(r.Host)
 	callee, known := e.config.Callee(host)
+	if !known {
+		callee = Callee{}
+	}
 	if bad := e.permitted(r, host, known); bad != nil {
 		e.fail(w, o, bad)
 		return

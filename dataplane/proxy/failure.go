@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 )
 
 // failure is why a request is answered here. Callers get the word and the text,
@@ -49,6 +48,7 @@ func (e *uploadError) Unwrap() error { return e.err }
 
 var (
 	errBodyTooLarge = &failure{status: http.StatusRequestEntityTooLarge, word: "body_too_large", text: "the body is larger than this service takes"}
+	errBodyTimeout  = &failure{status: http.StatusRequestTimeout, word: "body_timeout", text: "the body came too slowly"}
 	errCallerGone   = errors.New("the caller has gone")
 )
 
@@ -67,8 +67,6 @@ func asFailure(ctx context.Context, err error) *failure {
 	switch {
 	case errors.As(err, &f):
 		return f
-	case errors.As(err, &upload) && errors.Is(err, os.ErrDeadlineExceeded):
-		return &failure{status: http.StatusRequestTimeout, word: "body_timeout", text: "the body came too slowly", err: err}
 	case ctx.Err() != nil, errors.As(err, &upload):
 		return &failure{word: "caller_gone", err: errCallerGone}
 	case errors.As(err, &connect):

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -41,6 +42,12 @@ func (f *forwarder) forward(w http.ResponseWriter, o *outgoing, send roundTrip) 
 	ctx := o.r.Context()
 	resp, err := send(ctx, o)
 	if err != nil {
+		// A caller that was too slow is gone to the server at the same time: wait for
+		// who has read its body.
+		o.upload.finish()
+		if fault, own := o.upload.fault(), (*failure)(nil); errors.As(fault, &own) {
+			err = own
+		}
 		f.fail(w, o, asFailure(ctx, err))
 		return
 	}
@@ -141,8 +148,8 @@ func relay(w http.ResponseWriter, o *outgoing, resp *http.Response) error {
 		h["Content-Type"] = nil // else the server would guess
 	}
 	w.WriteHeader(resp.StatusCode)
-	if resp.Body == http.NoBody {
-		return nil
+	if resp.Body == http.NoBody || resp.ContentLength == 0 {
+		return nil // in one frame, as gRPC wants an answer of trailers alone
 	}
 	if err := stream(w, resp.Body); err != nil {
 		return err

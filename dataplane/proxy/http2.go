@@ -119,13 +119,13 @@ func (o *outgoing) announced() http.Header {
 	for _, name := range names {
 		t[name] = nil
 	}
-	o.upload.atEnd = func() {
+	o.upload.whenRead(func() {
 		for name, values := range o.trailer() {
 			if slices.Contains(names, name) {
 				t[name] = values
 			}
 		}
-	}
+	})
 	return t
 }
 

@@ -120,6 +120,9 @@ func (c ServerConfig) server(h http.Handler) *http.Server {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(c.TLS == nil)
+	if c.TLS != nil {
+		c.TLS = c.TLS.Clone() // the server changes it
+	}
 	return &http.Server{
 		Handler: h, Protocols: protocols, TLSConfig: c.TLS,
 		ReadHeaderTimeout: c.HeaderTimeout, IdleTimeout: c.IdleTimeout, MaxHeaderBytes: c.MaxHeaderBytes,
@@ -138,7 +141,11 @@ func (c ServerConfig) clean(next http.Handler) http.Handler {
 			return
 		}
 		removeNamed(r.Header)
-		next.ServeHTTP(w, guarded(w, r, c.BodyTimeout, c.StreamTimeout))
+		r, g := guarded(w, r, c.BodyTimeout, c.StreamTimeout)
+		if g != nil {
+			defer g.left()
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

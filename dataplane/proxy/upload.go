@@ -28,7 +28,6 @@ type upload struct {
 	reading sync.Mutex // held while the caller's body is read
 	ended   bool       // guarded by reading
 	total   int64      // guarded by reading
-	atEnd   func()     // nil, or called when the body has been read whole
 
 	mu        sync.Mutex
 	current   *uploadReader // the newest
@@ -36,6 +35,7 @@ type upload struct {
 	recording bool
 	room      int // how much may be recorded
 	err       error
+	atEnd     func() // nil, or called when the body has been read whole
 }
 
 // newUpload takes the body of a request; record says how much of it is kept for
@@ -115,12 +115,13 @@ func (u *upload) finish() {
 	if !u.streamed() {
 		return
 	}
-	if !u.reading.TryLock() { // somebody waits for the caller
+	if u.unread() {
+		// Also if nobody waits now: the server would, for the rest of the body.
 		if err := interrupt(u.w, u.r); err != nil {
 			return // not a connection that we know; its server must end it
 		}
-		u.reading.Lock()
 	}
+	u.reading.Lock()
 	u.ended = true
 	u.reading.Unlock()
 	u.senders.Wait()
@@ -147,8 +148,6 @@ func (u *upload) read(p []byte) (int, error) {
 		err = &uploadError{io.ErrUnexpectedEOF}
 	case err != nil && err != io.EOF:
 		err = &uploadError{err}
-	case err == io.EOF && u.atEnd != nil:
-		u.atEnd()
 	}
 	return n, err
 }
@@ -206,6 +205,9 @@ func (rd *uploadReader) took(p []byte, err error) error {
 	if err != nil {
 		u.err = err
 	}
+	if err == io.EOF && u.atEnd != nil {
+		u.atEnd()
+	}
 	switch {
 	case rd != u.current:
 		u.recorded = append(u.recorded, p...)
@@ -218,6 +220,16 @@ func (rd *uploadReader) took(p []byte, err error) error {
 		rd.offset = len(u.recorded)
 	}
 	return err
+}
+
+// whenRead has something done when the body has been read whole.
+func (u *upload) whenRead(do func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.atEnd = do
+	if u.err == io.EOF {
+		do()
+	}
 }
 
 // again gives up the current reader: from now on the body is sent anew, and for
