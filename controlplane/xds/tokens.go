@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,13 +78,15 @@ func (sub *subscription) isToken(name string) bool {
 // RenewTokens says that Tokens may answer otherwise than before. Tokens of keys
 // that are not listed are minted again, on all streams, so that those of a revoked
 // key go; nil leaves them. What was refused to the services is asked for again.
-// It does not wait. Call it when Tokens gives what is new.
+// It does not wait. One goroutine calls it, whenever Tokens gives what is new.
 func (s *Server) RenewTokens(keyIDs []string, services ...string) {
 	if s.tokens == nil {
 		return
 	}
-	if keyIDs != nil {
-		s.tokenKeys.Store(&keyIDs)
+	rekeyed := false
+	if keyIDs = slices.Clone(keyIDs); keyIDs != nil {
+		before := s.tokenKeys.Swap(&keyIDs)
+		rekeyed = before == nil || !slices.Equal(*before, keyIDs)
 	}
 	s.tokenChanges.Add(1) // after the keys, and before any item is looked at
 	asked := make(map[string]bool, len(services))
@@ -93,6 +96,9 @@ func (s *Server) RenewTokens(keyIDs []string, services ...string) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for name, svc := range s.services {
+		if !rekeyed && !asked[name] {
+			continue
+		}
 		svc.mu.Lock()
 		for _, r := range svc.rows {
 			for _, st := range r.streams {
@@ -107,15 +113,7 @@ func (s *Server) RenewTokens(keyIDs []string, services ...string) {
 // listed them.
 func (s *Server) keyInUse(keyID string) bool {
 	keys := s.tokenKeys.Load()
-	if keys == nil {
-		return true
-	}
-	for _, k := range *keys {
-		if k == keyID {
-			return true
-		}
-	}
-	return false
+	return keys == nil || slices.Contains(*keys, keyID)
 }
 
 // renewTokens makes due what is no longer good, and what was refused if retry.
