@@ -237,12 +237,12 @@ func hostPort(address string) (string, uint32, error) {
 }
 
 // boundedStats keeps only what the filters, the listener, the service and the
-// control plane count: their number does not grow with callers or policies.
+// control plane count, and each callee: their number does not grow with callers.
 func boundedStats() *metricsv3.StatsConfig {
 	list := new(matcherv3.ListStringMatcher)
 	for _, prefix := range []string{
-		"access_logs.", "cluster.local/", "cluster." + controlPlane + ".", "cluster_manager.", "control_plane.",
-		"extension_config_discovery.", "http.inbound.", "listener.", "listener_manager.", "sds.", "server.",
+		"access_logs.", "cluster.callee/", "cluster.local/", "cluster." + controlPlane + ".", "cluster_manager.", "control_plane.",
+		"extension_config_discovery.", "http.inbound.", "http.outbound.", "listener.", "listener_manager.", "sds.", "server.",
 	} {
 		list.Patterns = append(list.Patterns, matchPrefix(prefix))
 	}

@@ -10,10 +10,8 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/watchword-mesh/watchword/internal/identity"
 )
@@ -73,27 +71,10 @@ func checkSocket(at string) error {
 // transportSocket is mutual TLS with the control plane: both sides have
 // certificates of the mesh's own CA, and no name or other CA counts.
 func (i *BootstrapIdentity) transportSocket() (*corev3.TransportSocket, error) {
-	exact := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: identity.ControlPlane(i.TrustDomain)}}
-	packed, err := pack(&tlsv3.UpstreamTlsContext{
-		Sni: ControlPlaneName,
-		// A session that is taken up again has its certificates not looked at.
-		MaxSessionKeys: wrapperspb.UInt32(0),
-		CommonTlsContext: &tlsv3.CommonTlsContext{
-			TlsParams:                      &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3},
-			AlpnProtocols:                  []string{"h2"},
-			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{i.secret(IdentitySecret)},
-			ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-				DefaultValidationContext: &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{
-					SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: exact,
-				}}},
-				ValidationContextSdsSecretConfig: i.secret(AuthoritiesSecret),
-			}},
-		},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed}}, nil
+	upstream := i.verifies(matchExact(identity.ControlPlane(i.TrustDomain)))
+	upstream.Sni = ControlPlaneName
+	upstream.CommonTlsContext.AlpnProtocols = []string{"h2"}
+	return tlsSocket(upstream)
 }
 
 func (i *BootstrapIdentity) secret(name string) *tlsv3.SdsSecretConfig {

@@ -8,7 +8,9 @@
 // that are open keep the listener that they came through.
 //
 // A service whose Envoy is managed has a listener and a cluster besides, which
-// do nothing but hold those two filters and forward to the service.
+// do nothing but hold those two filters and forward to the service. If it is to
+// take the service's own requests too, it has a second listener, its routes, and
+// a cluster for each service that is called ([OutboundResources]).
 //
 // # The chain
 //

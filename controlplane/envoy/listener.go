@@ -27,11 +27,13 @@ const (
 	firstConfigTimeout = 3 * time.Second
 	// idleTimeout ends streams on which nothing moves.
 	idleTimeout = 5 * time.Minute
+	// keepOpen is how long a connection without streams stays open.
+	keepOpen = time.Hour
 	// headersTimeout is how long a client may take to send the headers.
 	headersTimeout = 10 * time.Second
 )
 
-// inboundListener takes the requests of a service, without TLS. It holds
+// inboundListener takes the requests of a service. It holds
 // nothing that a policy or a key can change, so it is never replaced while
 // connections are open.
 func inboundListener(service string, in *dataplanev1.Inbound) (*listenerv3.Listener, error) {
@@ -43,15 +45,21 @@ func inboundListener(service string, in *dataplanev1.Inbound) (*listenerv3.Liste
 	if err != nil {
 		return nil, err
 	}
-	return &listenerv3.Listener{
-		Name:    ListenerName(service),
-		Address: socketAddress(in.GetAddress(), in.GetPort()),
-		FilterChains: []*listenerv3.FilterChain{{
-			Filters: []*listenerv3.Filter{{
-				Name:       "envoy.filters.network.http_connection_manager",
-				ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: filter},
-			}},
+	chain := &listenerv3.FilterChain{
+		Filters: []*listenerv3.Filter{{
+			Name:       "envoy.filters.network.http_connection_manager",
+			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: filter},
 		}},
+	}
+	if in.GetTls() {
+		if chain.TransportSocket, err = serviceTLS(); err != nil {
+			return nil, err
+		}
+	}
+	return &listenerv3.Listener{
+		Name:                          ListenerName(service),
+		Address:                       socketAddress(in.GetAddress(), in.GetPort()),
+		FilterChains:                  []*listenerv3.FilterChain{chain},
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(1 << 20),
 	}, nil
 }
@@ -88,7 +96,7 @@ func connectionManager(service string) (*hcmv3.HttpConnectionManager, error) {
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			// x_watchword_caller would be X-Watchword-Caller to many servers.
 			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
-			IdleTimeout:                  durationpb.New(time.Hour),
+			IdleTimeout:                  durationpb.New(keepOpen),
 		},
 
 		// The peer is the client; what x-forwarded-for says is handed on, but
@@ -193,7 +201,7 @@ func adsSource(firstFetch time.Duration) *corev3.ConfigSource {
 // request was refused. Neither the query nor any header that may hold a token is
 // in it.
 func accessLog(service string) (*accesslogv3.AccessLog, error) {
-	format, err := structpb.NewStruct(map[string]any{
+	return stdoutLog(map[string]any{
 		"time":        "%START_TIME%",
 		"service":     service,
 		"method":      "%REQ(:METHOD)%",
@@ -214,6 +222,11 @@ func accessLog(service string) (*accesslogv3.AccessLog, error) {
 		"bytes_in":    "%BYTES_RECEIVED%",
 		"bytes_out":   "%BYTES_SENT%",
 	})
+}
+
+// stdoutLog has one member for each field that is not empty.
+func stdoutLog(fields map[string]any) (*accesslogv3.AccessLog, error) {
+	format, err := structpb.NewStruct(fields)
 	if err != nil {
 		return nil, err
 	}

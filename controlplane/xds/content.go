@@ -39,6 +39,8 @@ type entry struct {
 	// wire is what goes into responses. It is shared, which is safe because the
 	// engine writes into the response (the nonce), never into its resources.
 	wire *discovery.Resource
+	// secret: it is shown to nobody, and forgotten when it was answered.
+	secret bool
 }
 
 func (e *entry) versionOrAbsent() string {
@@ -50,11 +52,15 @@ func (e *entry) versionOrAbsent() string {
 
 func newEntry(key []byte, r Resource) *entry {
 	v := version(key, r)
-	return &entry{version: v, wire: &discovery.Resource{
+	return &entry{version: v, wire: wireOf(r, v)}
+}
+
+func wireOf(r Resource, version string) *discovery.Resource {
+	return &discovery.Resource{
 		Name:     r.Name,
-		Version:  v,
+		Version:  version,
 		Resource: &anypb.Any{TypeUrl: r.TypeURL, Value: r.Body},
-	}}
+	}
 }
 
 // version is the first 16 hex digits of HMAC-SHA-256 over type URL, name and

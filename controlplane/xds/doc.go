@@ -26,6 +26,11 @@
 // Versions are keyed hashes of the content. So equal content is never sent
 // again, also after a restart, when clients claim what they hold.
 //
+// Secrets named "token/AUDIENCE" are no content of a service: Config.Tokens makes
+// them for the one instance that asks, while its stream is open, and makes the
+// next one at half of their life. They never count for being in sync. One that
+// is refused is sent empty, since Envoy keeps what it is told was removed.
+//
 // Who is at the other end of a stream, Config.Identify says when it is opened.
 // What a client says of itself is a label.
 //

@@ -38,7 +38,7 @@ type SentResource struct {
 	AckedVersion string
 	// Refusal is why it refused what was sent, empty if it did not.
 	Refusal string
-	// Body is that of Version. It is shared: do not change it.
+	// Body is that of Version; nil for a token. It is shared: do not change it.
 	Body []byte
 }
 
@@ -133,7 +133,10 @@ func compareFound(name string, a, b *row) int {
 func (it ledgerItem) sentResource() SentResource {
 	out := SentResource{TypeURL: it.typeURL, Name: it.name, Refusal: it.refusal}
 	if it.sent != nil {
-		out.Version, out.Body = it.sent.version, it.sent.wire.GetResource().GetValue()
+		out.Version = it.sent.version
+		if !it.sent.secret {
+			out.Body = it.sent.wire.GetResource().GetValue()
+		}
 	}
 	if it.acked != absent {
 		out.AckedVersion = it.acked

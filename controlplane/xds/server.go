@@ -41,6 +41,9 @@ type Config struct {
 	// secret in the content may be. Replicas need the same one, also after a
 	// restart, or everything is sent again. Compulsory, 16 bytes at least.
 	VersionKey []byte
+	// Tokens gives what the secrets "token/AUDIENCE" hold, to each instance its
+	// own. Without it there are none.
+	Tokens Tokens
 	// Logger gets refusals and unknown names at warn; nil logs nothing.
 	Logger hclog.Logger
 	// Registerer gets the metrics; nil registers none.
@@ -80,6 +83,13 @@ type Server struct {
 	// have something logged.
 	requests, lines *quota.Pace
 
+	tokens  Tokens
+	mints   *quota.Pace   // how many tokens each instance may have
+	signing chan struct{} // a place for each token that is being made
+	// tokenKeys are the keys whose tokens may be used; nil before anybody has said.
+	tokenKeys    atomic.Pointer[[]string]
+	tokenChanges atomic.Int64 // calls of RenewTokens
+
 	// lagging counts the services that have data planes which are not in sync.
 	lagging atomic.Int64
 
@@ -102,6 +112,7 @@ func New(cfg Config) *Server {
 	s := &Server{log: cfg.Logger, who: cfg.Identify, versionKey: bytes.Clone(cfg.VersionKey), now: cfg.Now, maxStreams: int64(cfg.MaxStreams),
 		services: make(map[string]*service), kinds: make(map[string]*kind), instances: make(map[Identity]map[*stream]struct{})}
 	s.requests, s.lines = quota.NewPace(requestsPerSecond, requestsAtOnce), quota.NewPace(linesPerSecond, linesAtOnce)
+	s.tokens, s.mints, s.signing = cfg.Tokens, quota.NewPace(tokensPerSecond, tokensAtOnce), make(chan struct{}, tokensInParallel)
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}
@@ -260,11 +271,13 @@ func (s *Server) serve(g streamv3.DeltaStream, typeURL string) error {
 		st.address = p.Addr.String()
 	}
 	st.ended, st.end = context.WithCancelCause(s.ctx)
-	defer st.end(nil)
 	if err := s.admit(g.Context(), st); err != nil {
+		st.end(nil)
 		return err
 	}
 	defer s.dismiss(st)
+	defer st.minting.Wait()
+	defer st.end(nil)
 	return s.run(g, st)
 }
 

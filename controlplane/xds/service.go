@@ -85,6 +85,9 @@ func (svc *service) open() {
 		for _, st := range r.streams {
 			for _, sub := range st.subs {
 				sub.next()
+				if sub.tokens > 0 {
+					st.wakeMinter()
+				}
 			}
 		}
 		svc.judge(r)

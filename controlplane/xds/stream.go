@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -43,8 +44,12 @@ type stream struct {
 	sending   *response
 	inRequest bool
 
+	// minting waits for the goroutine that mints the stream's tokens; see tokens.go.
+	minting sync.WaitGroup
+
 	// Guarded by service.mu.
-	subs []*subscription
+	subs   []*subscription
+	minter chan struct{} // wakes that goroutine; nil if there is none
 }
 
 // OnDeltaStreamOpen implements delta.Callbacks.
@@ -88,6 +93,7 @@ func (st *stream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscoveryReq
 func (st *stream) OnStreamDeltaResponse(_ int64, _ *discovery.DeltaDiscoveryRequest, resp *discovery.DeltaDiscoveryResponse) {
 	st.sending.flight.nonce = resp.GetNonce()
 	st.sending.kind.pushes.Inc()
+	st.sending = nil // it may hold a token
 }
 
 // CreateWatch implements cache.ConfigWatcher for the protocol that we refuse.
@@ -111,6 +117,9 @@ func (st *stream) CreateDeltaWatch(req *cache.DeltaRequest, engine cache.Subscri
 	sub.subscribe(req, sub.wants(req, engine.IsWildcard()), have)
 	if sub.known == nil {
 		sub.claim(req.GetInitialResourceVersions(), have)
+	}
+	if sub.tokens > 0 {
+		st.wakeMinter()
 	}
 	st.warn(sub, req)
 	sub.out, sub.known = out, engine.ReturnedResources()
@@ -147,6 +156,9 @@ func (st *stream) subscription(req *discovery.DeltaDiscoveryRequest) (*subscript
 	names := len(req.GetResourceNamesSubscribe()) + len(req.GetInitialResourceVersions())
 	if sub != nil {
 		names += len(sub.items)
+	}
+	if tokens := st.countTokens(sub, req); tokens > maxTokens {
+		return nil, status.Errorf(codes.ResourceExhausted, "a stream may subscribe to at most %d tokens", maxTokens)
 	}
 	if names > maxNames {
 		return nil, status.Errorf(codes.ResourceExhausted, "a stream may subscribe to at most %d names of one type", maxNames)
@@ -189,7 +201,9 @@ func (st *stream) warn(sub *subscription, req *discovery.DeltaDiscoveryRequest) 
 		return
 	}
 	for _, name := range req.GetResourceNamesSubscribe() {
-		if it := sub.items[name]; it != nil && it.entry == nil && !it.warned && sub.kind.typeURL != LeaseType && st.mayLog() { // few services have leases
+		// Few services have leases, and a token is on its way.
+		quiet := sub.kind.typeURL == LeaseType
+		if it := sub.items[name]; it != nil && it.entry == nil && it.token == nil && !quiet && !it.warned && st.mayLog() {
 			it.warned = true
 			st.server.log.Warn("data plane asks for a resource that its service does not have", "node", st.node.GetId(),
 				"service", st.service.name, "resource", name, "type", sub.kind.typeURL)

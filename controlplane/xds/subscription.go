@@ -32,11 +32,17 @@ type item struct {
 
 	refused string // version that it refused
 	refusal string // and why
+
+	// token is set for a token, which is of the stream alone.
+	token *tokenItem
 }
 
 // due says whether the content of today should go out. A version that was
 // refused does not go out again; any other content does.
-func (it *item) due() bool { return it.acked != it.want && it.refused != it.want }
+// Of a token that is not minted yet nothing is said.
+func (it *item) due() bool {
+	return it.acked != it.want && it.refused != it.want && (it.token == nil || it.entry != nil)
+}
 
 // subscription is one stream's view of one type. It holds no lock: the caller
 // has that of the service.
@@ -46,6 +52,7 @@ type subscription struct {
 	items    map[string]*item
 	queue    []*item // due, oldest first; may hold some that no longer are
 	wildcard bool
+	tokens   int  // items that are tokens
 	greeted  bool // a first response was sent
 	// behind counts the items that are not synced.
 	behind int
@@ -72,9 +79,10 @@ func newSubscription(st *stream, k *kind) *subscription {
 	return &subscription{stream: st, kind: k, items: make(map[string]*item)}
 }
 
-// settle keeps behind in step with an item that changed.
+// settle keeps behind in step with an item that changed. A token never counts:
+// without it a data plane enforces all that it has to.
 func (sub *subscription) settle(it *item) {
-	synced := it.acked == it.want && it.flying == ""
+	synced := it.token != nil || it.acked == it.want && it.flying == ""
 	if synced == it.synced {
 		return
 	}
@@ -91,6 +99,10 @@ func (sub *subscription) settle(it *item) {
 // may have forgotten it when it subscribed again.
 func (sub *subscription) put(name string, explicit bool, e *entry) *item {
 	it := &item{name: name, explicit: explicit, entry: e, want: e.versionOrAbsent()}
+	if sub.isToken(name) {
+		it.entry, it.want, it.token = nil, absent, new(tokenItem)
+		sub.tokens++
+	}
 	old := sub.items[name]
 	// Who holds nothing is not told that there is nothing: an Envoy whose filter
 	// was never configured takes that for its first answer, stops the timer that
@@ -114,6 +126,9 @@ func (sub *subscription) drop(it *item) {
 		sub.behind--
 	}
 	it.synced = true // a dropped item never counts again
+	if it.token != nil {
+		sub.tokens--
+	}
 	it.queued = false
 	if i := slices.Index(sub.queue, it); i >= 0 {
 		sub.queue = slices.Delete(sub.queue, i, i+1)
@@ -192,6 +207,9 @@ func (sub *subscription) claim(versions map[string]string, have map[string]*entr
 			continue
 		}
 		it.acked = versions[name]
+		if it.token != nil {
+			sub.stream.claimToken(it, it.acked)
+		}
 		if it.acked == it.want {
 			it.sent = it.entry
 		}
@@ -206,6 +224,9 @@ func (sub *subscription) change(name string, e *entry) {
 		if sub.wildcard && e != nil {
 			sub.put(name, false, e)
 		}
+		return
+	}
+	if it.token != nil {
 		return
 	}
 	it.entry, it.want = e, e.versionOrAbsent()
@@ -278,6 +299,7 @@ func (sub *subscription) answered(req *discovery.DeltaDiscoveryRequest) *flight 
 	}
 	for i, it := range f.items {
 		it.flying = ""
+		it.forget(f.versions[i])
 		switch {
 		case req.GetErrorDetail() == nil:
 			sub.acked(it, f.versions[i])
@@ -289,6 +311,15 @@ func (sub *subscription) answered(req *discovery.DeltaDiscoveryRequest) *flight 
 		}
 	}
 	return f
+}
+
+// forget leaves nothing of a token that was answered but its version.
+func (it *item) forget(version string) {
+	for _, e := range []**entry{&it.entry, &it.sent} {
+		if *e != nil && (*e).secret && (*e).version == version {
+			*e = &entry{version: version, secret: true}
+		}
+	}
 }
 
 func (sub *subscription) acked(it *item, version string) {

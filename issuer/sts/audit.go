@@ -28,7 +28,7 @@ type Entry struct {
 	// gave, if that looks like one.
 	Service string
 	// Credential is the ID of the client secret that was used, or
-	// "instance/ID" of the instance that has signed a client assertion.
+	// "instance/ID" of the instance that has proved that it is that.
 	Credential string
 	// Audience and Scope: of the token, or as asked for.
 	Audience string

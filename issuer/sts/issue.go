@@ -2,8 +2,11 @@ package sts
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/watchword-mesh/watchword/issuer/token"
@@ -19,8 +22,8 @@ type Request struct {
 	Audience string
 	// Scope is space-delimited; empty asks for all that the service may have.
 	Scope string
-	// instance that asks, if it has proved which one it is.
-	instance string
+	// Instance that asks, if it has proved which one it is; it is in the token.
+	Instance string
 }
 
 // Response is what it gets.
@@ -32,6 +35,8 @@ type Response struct {
 	ExpiresIn time.Duration
 	// ID is the `jti` of the token.
 	ID string
+	// KeyID is the `kid` of the key that has signed it.
+	KeyID string
 }
 
 // Issue gives a service what the token endpoint would give it. Who calls Issue
@@ -40,6 +45,9 @@ type Response struct {
 func (s *Server) Issue(ctx context.Context, req Request) (Response, *Error) {
 	v := s.view.Load()
 	entry := Entry{Service: shown(req.Service), Audience: shown(req.Audience), Scope: shown(req.Scope)}
+	if req.Instance != "" {
+		entry.Credential = "instance/" + req.Instance
+	}
 	if v == nil {
 		return Response{}, s.refused(entry, notReady())
 	}
@@ -93,7 +101,7 @@ func (s *Server) sign(ctx context.Context, v *view, req Request, scope string) (
 		Audience: req.Audience,
 		ClientID: req.Service,
 		Scope:    scope,
-		Instance: req.instance,
+		Instance: req.Instance,
 		ID:       answer.ID,
 		IssuedAt: now,
 		Expiry:   now.Add(lifetime),
@@ -101,8 +109,20 @@ func (s *Server) sign(ctx context.Context, v *view, req Request, scope string) (
 	if err != nil {
 		return Response{}, serverError(fmt.Errorf("issuing a token to service %q: %w", req.Service, err))
 	}
-	answer.AccessToken = signed
+	answer.AccessToken, answer.KeyID = signed, keyID(signed)
 	return answer, nil
+}
+
+// keyID is what the signer has put into the JOSE header (RFC 7515 section 4.1.4).
+func keyID(token string) string {
+	first, _, _ := strings.Cut(token, ".")
+	var header struct {
+		KeyID string `json:"kid"`
+	}
+	if text, err := base64.RawURLEncoding.DecodeString(first); err != nil || json.Unmarshal(text, &header) != nil {
+		return "" // not a token of ours
+	}
+	return header.KeyID
 }
 
 func unavailable(description string, err error) *Error {

@@ -113,7 +113,7 @@ func requested(v *view, client clientauth.Identity, form url.Values) (Request, *
 	if err != nil {
 		return Request{}, err
 	}
-	return Request{Service: subject, Audience: audience, Scope: form.Get("scope"), instance: client.Instance}, nil
+	return Request{Service: subject, Audience: audience, Scope: form.Get("scope"), Instance: client.Instance}, nil
 }
 
 // readForm reads the parameters, which come in the body alone and once each
