@@ -24,8 +24,10 @@ func (r *replica) assemble(pepper []byte) {
 	who := identities{loop: r.loop}
 	r.overload = newOverload(r.registry)
 	r.refused = audit.NewRefusals(refusalsPerMinute, r.noteRefusal)
-	r.xds = xds.New(xds.Config{Identify: who.ofStream, VersionKey: versionKey(pepper), Logger: r.Logger.Named("xds"), Registerer: r.registry})
+	minter := &outboundTokens{now: time.Now}
+	r.xds = xds.New(xds.Config{Identify: who.ofStream, VersionKey: versionKey(pepper), Tokens: minter, Logger: r.Logger.Named("xds"), Registerer: r.registry})
 	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, Audit: r.auditTokens()})
+	minter.sts = r.sts
 	r.loop.xds, r.loop.sts, r.loop.departures.xds = r.xds, r.sts, r.xds
 	r.assembleDataPlanes(who, pepper)
 	r.kek = newKeyEncryption(r.store, r.Config)

@@ -153,6 +153,7 @@ func (l *loop) apply(e store.Event) {
 	}
 	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: l.translate(e.Snapshot.Config, services)})
 	l.tellIssuer(e, signing)
+	l.renewTokens(services)
 	l.tellFetcher(e)
 	l.current.Store(e.Snapshot)
 	l.departures.settled()

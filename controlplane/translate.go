@@ -24,9 +24,10 @@ type translation struct {
 	// resources are all that data planes of the service can ask for; nil if nothing
 	// differs from the last translation, or err says why there are none.
 	resources []xds.Resource
-	// forEnvoy are those that the ruleset alone is translated to.
-	forEnvoy []xds.Resource
-	err      error
+	// forEnvoy are those that the ruleset alone is translated to, and outForEnvoy those
+	// of the outbound side.
+	forEnvoy, outForEnvoy []xds.Resource
+	err                   error
 }
 
 // translator compiles and translates services, on all cores: it is the one
@@ -75,7 +76,15 @@ func (t *translator) translate(now, last translation) translation {
 	case last.resources != nil && proto.Equal(now.ruleset, last.ruleset):
 		now.forEnvoy = last.forEnvoy
 	case !now.ruleset.GetWithoutEnvoy():
-		if now.forEnvoy, now.err = forEnvoy(now.ruleset); now.err != nil {
+		if now.forEnvoy, now.err = forEnvoy(envoy.Resources(now.ruleset)); now.err != nil {
+			return now
+		}
+	}
+	switch {
+	case last.resources != nil && proto.Equal(now.outbound, last.outbound) && now.ruleset.GetWithoutEnvoy() == last.ruleset.GetWithoutEnvoy():
+		now.outForEnvoy = last.outForEnvoy
+	case !now.ruleset.GetWithoutEnvoy():
+		if now.outForEnvoy, now.err = forEnvoy(envoy.OutboundResources(now.outbound)); now.err != nil {
 			return now
 		}
 	}
@@ -83,8 +92,7 @@ func (t *translator) translate(now, last translation) translation {
 	return now
 }
 
-func forEnvoy(rs *dataplanev1.Ruleset) ([]xds.Resource, error) {
-	list, err := envoy.Resources(rs)
+func forEnvoy(list []envoy.Resource, err error) ([]xds.Resource, error) {
 	var out []xds.Resource
 	for _, r := range list {
 		out = append(out, xds.Resource(r))
@@ -95,7 +103,7 @@ func forEnvoy(rs *dataplanev1.Ruleset) ([]xds.Resource, error) {
 // published adds the messages that Go data planes ask for, as they are. Equal ones
 // have equal bytes.
 func (t translation) published() ([]xds.Resource, error) {
-	out := slices.Clone(t.forEnvoy)
+	out := slices.Concat(t.forEnvoy, t.outForEnvoy)
 	for _, r := range []struct {
 		typeURL string
 		message proto.Message

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -125,16 +124,25 @@ func (s *sidecar) serveInbound(ctx context.Context, in dataplane.Inbound) error 
 		return err
 	}
 	defer to.Close()
-	return s.serve(ctx, in.Address, s.plane.Middleware(to), config)
+	l, err := s.listen(in.Address, config)
+	if err != nil {
+		return err
+	}
+	return proxy.Serve(ctx, l, s.plane.Middleware(to), config)
 }
 
 func (s *sidecar) serveOutbound(ctx context.Context, address string) error {
+	config := s.serverConfig("outbound")
+	l, err := s.listen(address, config)
+	if err != nil {
+		return err
+	}
 	egress := proxy.NewEgress(proxy.EgressConfig{
 		Callee: (&calleeFinder{plane: s.plane}).find, Tokens: bearer{s.plane}, PassUnknown: s.flags.passUnknown,
-		Timeouts: proxy.Timeouts{}, Logger: s.log.Named("outbound"),
+		Self: []net.Addr{l.Addr()}, Logger: s.log.Named("outbound"),
 	})
 	defer egress.Close()
-	return s.serve(ctx, address, egress, s.serverConfig("outbound"))
+	return proxy.Serve(ctx, l, egress, config)
 }
 
 func (s *sidecar) serverConfig(name string) proxy.ServerConfig {
@@ -144,13 +152,13 @@ func (s *sidecar) serverConfig(name string) proxy.ServerConfig {
 	}
 }
 
-func (s *sidecar) serve(ctx context.Context, address string, handler http.Handler, config proxy.ServerConfig) error {
+func (s *sidecar) listen(address string, config proxy.ServerConfig) (net.Listener, error) {
 	l, err := listen(address)
 	if err != nil {
-		return fmt.Errorf("%s listener: %w", config.Name, err)
+		return nil, fmt.Errorf("%s listener: %w", config.Name, err)
 	}
 	s.log.Info("listening", "for", config.Name, "address", address, "tls", config.TLS != nil)
-	return proxy.Serve(ctx, l, handler, config)
+	return l, nil
 }
 
 // listen takes HOST:PORT or unix:PATH. A socket that an earlier process has left is
