@@ -52,13 +52,15 @@ help: ## list the targets
 		N 'cases of `make prove-parity` ($(N))'
 
 .PHONY: build
-build: ## build .build/bin/watchword (needs Go alone)
+build: ## build watchword and watchword-sidecar in .build/bin (needs Go alone)
 	@mkdir -p .build/bin
-	go build -o .build/bin/watchword ./controlplane/cmd/watchword
+	go build -o .build/bin/ ./controlplane/cmd/watchword ./dataplane/cmd/watchword-sidecar
 
 .PHONY: demo
 demo: build $(envoy) ## the main job, told on the terminal with real Envoys
 	@go build -o .build/bin/demo ./test/demo
+	@go build -o .build/bin/demo-plain ./test/demo/plain
+	@go build -o .build/bin/demo-linked ./test/demo/linked
 	@.build/bin/demo
 
 ##@ Check

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-//go:embed mesh/*.yaml changes/*.yaml own-envoy.yaml
+//go:embed mesh/*.yaml changes/*.yaml mixed/*.yaml own-envoy.yaml
 var manifests embed.FS
 
 // mesh is all that runs, and where.
@@ -65,8 +65,10 @@ func (m *mesh) findPrograms() error {
 			return err
 		}
 	}
-	if !executable(m.watchword) {
-		return fmt.Errorf("there is no %s: run `make build`, or `make demo`, which does it", m.watchword)
+	for _, needed := range []string{m.watchword, m.program("watchword-sidecar"), m.program("demo-plain"), m.program("demo-linked")} {
+		if !executable(needed) {
+			return fmt.Errorf("there is no %s: run `make demo`, which builds it", needed)
+		}
 	}
 	if !executable(m.envoy) {
 		return fmt.Errorf("there is no Envoy at %s: run `make setup`, which downloads it, or name yours with ENVOY=path", m.envoy)
@@ -89,6 +91,9 @@ func repository() (string, error) {
 		}
 	}
 }
+
+// program is one that the Makefile builds beside the product's.
+func (m *mesh) program(name string) string { return filepath.Join(filepath.Dir(m.watchword), name) }
 
 func executable(path string) bool {
 	info, err := os.Stat(path)

@@ -18,6 +18,9 @@ var portOffsets = map[string]int{
 	"orders": 20, "orders-local": 21,
 	"payments": 30, "payments-local": 31,
 	"own": 40,
+	"web": 50, "web-program": 51, "web-out": 52,
+	"ledger": 60, "ledger-program": 61,
+	"mailer": 70, "mailer-program": 71, "mailer-out": 72, "mailer-ops": 73,
 }
 
 // Blocks of ports below those that systems give to outgoing connections: one

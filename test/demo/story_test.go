@@ -95,7 +95,7 @@ func TestManifests(t *testing.T) {
 	}
 	objects, faults := policy.Parse(docs)
 	if len(faults) > 0 || len(objects) != 9 {
-		t.Errorf("%d resources (want 9), faults %v", len(objects), faults)
+		t.Errorf("%d resources (want 12), faults %v", len(objects), faults)
 	}
 }
 
