@@ -57,6 +57,11 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if to := os.Getenv(envReverseProxy); to != "" {
+		address, upstream, _ := strings.Cut(to, " ")
+		fmt.Fprintln(os.Stderr, "bench proxy:", reverseProxy(address, upstream))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

@@ -5,9 +5,12 @@
 //	                      ^                                     ^
 //	                      +---- ADS ---- watchword serve -------+
 //
+// Then three services that have an Envoy, the Go library (linked) and the sidecar call
+// each other; two of them are one program that knows nothing of all this (plain).
+//
 // story.go is the story, a table of steps that each say what they want to see.
 // actions.go is what a step can do; the rest is the mesh that it is done to.
-// The manifests in mesh and changes are what a user would write.
+// The manifests in mesh, changes and mixed are what a user would write.
 //
 // It starts everything on free ports of loopback and stops it again, also on
 // SIGINT. The exit code is 0 only if every step came out right.

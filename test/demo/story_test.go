@@ -94,7 +94,7 @@ func TestManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	objects, faults := policy.Parse(docs)
-	if len(faults) > 0 || len(objects) != 9 {
+	if len(faults) > 0 || len(objects) != 12 {
 		t.Errorf("%d resources (want 12), faults %v", len(objects), faults)
 	}
 }

@@ -160,6 +160,9 @@ func (e *Envoy) CPU(t testing.TB) time.Duration {
 	return time.Duration(ticks) * time.Second / 100 // USER_HZ
 }
 
+// PID is its process ID.
+func (e *Envoy) PID() int { return e.process.Process.Pid }
+
 // Stop kills it. One that is not running stays as it is.
 func (e *Envoy) Stop() {
 	if e.ended == nil {
