@@ -50,18 +50,27 @@ func (c claims) seconds(name string) float64 {
 // malformed is what is wrong with the types of registered claims (RFC 7519
 // section 4.1), and empty if nothing is.
 func (c claims) malformed() string {
-	for _, name := range [...]string{"iss", "sub", "jti"} {
-		if _, text := c.get(name).(string); !text && jose.Object(c).Has(name) {
-			return name + " is not a string"
+	for i := range c {
+		switch m := &c[i]; m.Name {
+		case "iss", "sub", "jti":
+			if _, ok := m.Value.(string); !ok {
+				return m.Name + " is not a string"
+			}
+		case "iat", "nbf", "exp":
+			if n, ok := m.Value.(float64); !ok || n < 0 || n >= 1<<64 {
+				return m.Name + " is not a number of seconds since 1970"
+			}
+		case "aud":
+			if wrong := malformedAudience(m.Value); wrong != "" {
+				return wrong
+			}
 		}
 	}
-	for _, name := range [...]string{"iat", "nbf", "exp"} {
-		if n, ok := c.get(name).(float64); (!ok || n < 0 || n >= 1<<64) && jose.Object(c).Has(name) {
-			return name + " is not a number of seconds since 1970"
-		}
-	}
-	aud := c.get("aud")
-	if _, text := aud.(string); text || !jose.Object(c).Has("aud") {
+	return ""
+}
+
+func malformedAudience(aud any) string {
+	if _, text := aud.(string); text {
 		return ""
 	}
 	list, ok := aud.([]any)

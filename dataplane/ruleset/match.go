@@ -15,9 +15,8 @@ type view struct{ method, authority, path string }
 // newView leaves out the query, and a fragment, which no client should send.
 func newView(r Request) view {
 	v := view{r.Method, r.Authority, r.Path}
-	if i := strings.IndexAny(v.path, "?#"); i >= 0 {
-		v.path = v.path[:i]
-	}
+	v.path, _, _ = strings.Cut(v.path, "?")
+	v.path, _, _ = strings.Cut(v.path, "#")
 	return v
 }
 

@@ -14,6 +14,7 @@ import (
 	"io"
 	"math"
 	"math/big"
+	"sync"
 )
 
 // Key is one verification key for exactly one algorithm. It is immutable and safe for
@@ -27,6 +28,8 @@ type keyData struct {
 	alg  *algorithm
 	mat  material
 	json string
+	// macs are hashes that hold the secret of an oct key.
+	macs sync.Pool
 }
 
 func newKey(id string, alg *algorithm, mat material) Key {

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rsa"
+	"hash"
 )
 
 func (a *algorithm) digest(input []byte) []byte {
@@ -20,9 +21,7 @@ func (d *keyData) verify(signed string, sig []byte) bool {
 	input := []byte(signed)
 	switch d.alg.family {
 	case familyHMAC:
-		h := hmac.New(d.alg.hash.New, d.mat.raw.([]byte))
-		h.Write(input)
-		return hmac.Equal(h.Sum(nil), sig)
+		return d.verifyMAC(input, sig)
 	case familyPKCS1:
 		return rsa.VerifyPKCS1v15(d.mat.raw.(*rsa.PublicKey), d.alg.hash, d.alg.digest(input), sig) == nil
 	case familyPSS:
@@ -37,6 +36,20 @@ func (d *keyData) verify(signed string, sig []byte) bool {
 		return ed25519.Verify(d.mat.raw.(ed25519.PublicKey), input, sig)
 	}
 	return false
+}
+
+// verifyMAC takes a hash that has the secret in it already, which is half of the work.
+func (d *keyData) verifyMAC(input, sig []byte) bool {
+	h, ok := d.macs.Get().(hash.Hash)
+	if !ok {
+		h = hmac.New(d.alg.hash.New, d.mat.raw.([]byte))
+	}
+	h.Reset()
+	h.Write(input)
+	var sum [64]byte // of SHA-512
+	equal := hmac.Equal(h.Sum(sum[:0]), sig)
+	d.macs.Put(h)
+	return equal
 }
 
 // appendDER writes an ECDSA signature as crypto/ecdsa reads it: a SEQUENCE of two
