@@ -35,9 +35,7 @@ func newConnections(l net.Listener, c ServerConfig) *connections {
 			Name: "watchword_proxy_listener_refused_total", ConstLabels: labels, Help: "Connections that were closed when they were accepted, since there were too many.",
 		}),
 	}
-	if c.Registerer != nil {
-		c.Registerer.MustRegister(out.open, out.refused)
-	}
+	out.open, out.refused = shared(c.Registerer, out.open), shared(c.Registerer, out.refused)
 	return out
 }
 

@@ -1,6 +1,10 @@
 package proxy
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics of one direction, inbound or outbound.
 type metrics struct {
@@ -22,8 +26,24 @@ func newMetrics(r prometheus.Registerer, direction string) *metrics {
 			Name: "watchword_proxy_token_retries_total", ConstLabels: labels, Help: "Requests that were sent again with a fresh token.",
 		}),
 	}
-	if r != nil {
-		r.MustRegister(m.connections, m.failures, m.retries)
-	}
+	m.connections, m.failures, m.retries = shared(r, m.connections), shared(r, m.failures), shared(r, m.retries)
 	return m
+}
+
+// shared registers a metric, or gives the one that is registered already: a listener
+// that moves is there twice for a while, and counts on.
+func shared[C prometheus.Collector](r prometheus.Registerer, c C) C {
+	if r == nil {
+		return c
+	}
+	err := r.Register(c)
+	if there, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		if same, ok := there.ExistingCollector.(C); ok {
+			return same
+		}
+	}
+	if err != nil {
+		panic(err) // two metrics of one name: a fault of the program
+	}
+	return c
 }

@@ -118,7 +118,7 @@ func (s *sidecar) serveInbound(ctx context.Context, in dataplane.Inbound) error 
 	}
 	to, err := proxy.New(proxy.Config{
 		Upstream: in.Upstream, Protocol: proxy.Protocol(in.Protocol), MaxBodyBytes: s.flags.maxBody,
-		Timeouts: proxy.Timeouts{ResponseHeader: s.flags.upstreamTimeout}, Logger: s.log.Named("inbound"),
+		Timeouts: proxy.Timeouts{ResponseHeader: s.flags.upstreamTimeout}, Logger: s.log.Named("inbound"), Registerer: s.registry,
 	})
 	if err != nil {
 		return err
@@ -139,7 +139,7 @@ func (s *sidecar) serveOutbound(ctx context.Context, address string) error {
 	}
 	egress := proxy.NewEgress(proxy.EgressConfig{
 		Callee: (&calleeFinder{plane: s.plane}).find, Tokens: bearer{s.plane}, PassUnknown: s.flags.passUnknown,
-		Self: []net.Addr{l.Addr()}, Logger: s.log.Named("outbound"),
+		Self: []net.Addr{l.Addr()}, Logger: s.log.Named("outbound"), Registerer: s.registry,
 	})
 	defer egress.Close()
 	return proxy.Serve(ctx, l, egress, config)
@@ -148,7 +148,7 @@ func (s *sidecar) serveOutbound(ctx context.Context, address string) error {
 func (s *sidecar) serverConfig(name string) proxy.ServerConfig {
 	return proxy.ServerConfig{
 		Name: name, BodyTimeout: s.flags.clientTimeout, WriteTimeout: s.flags.clientTimeout,
-		MaxConnections: s.flags.maxConnections, DrainTimeout: s.flags.drain, Logger: s.log.Named(name),
+		MaxConnections: s.flags.maxConnections, DrainTimeout: s.flags.drain, Logger: s.log.Named(name), Registerer: s.registry,
 	}
 }
 
