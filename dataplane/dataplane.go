@@ -30,6 +30,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/dataplane/enrolment"
 	"github.com/watchword-mesh/watchword/dataplane/lastgood"
+	"github.com/watchword-mesh/watchword/dataplane/tokens"
 	"github.com/watchword-mesh/watchword/dataplane/xdsclient"
 )
 
@@ -69,6 +70,9 @@ type Config struct {
 	MemoBytes int
 	// TokenURL is the token endpoint. Default: the one that the issuer names.
 	TokenURL string
+	// Tokens is where the tokens for others come from, such as a tokens.SelfSigned of
+	// a service with spec.selfIssued. nil: the token endpoint.
+	Tokens tokens.Tokens
 
 	// Logger: nil means none.
 	Logger hclog.Logger

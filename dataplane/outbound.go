@@ -88,6 +88,9 @@ func hostname(host string) string {
 // Token gives a token of this service for an audience, from memory if it can. It waits
 // for the instance to be enrolled, and for the STS, until ctx ends.
 func (d *DataPlane) Token(ctx context.Context, audience string) (tokens.Token, error) {
+	if d.config.Tokens != nil {
+		return d.config.Tokens.Token(ctx, audience)
+	}
 	if _, err := d.Identity(ctx); err != nil {
 		return tokens.Token{}, err
 	}
@@ -97,12 +100,13 @@ func (d *DataPlane) Token(ctx context.Context, audience string) (tokens.Token, e
 // Refused says that a callee has not accepted a token, which is then not given out any
 // more: see tokens.Tokens.
 func (d *DataPlane) Refused(audience string, refused tokens.Token) (again bool) {
-	select {
-	case <-d.identity:
+	switch {
+	case d.config.Tokens != nil:
+		return d.config.Tokens.Refused(audience, refused)
+	case d.Enrolled():
 		return d.source.Refused(audience, refused)
-	default:
-		return false
 	}
+	return false
 }
 
 // Transport makes requests to the services that this one may call, each with a token:
