@@ -81,7 +81,7 @@ test: build $(envoy) ## all tests, with the real Envoy (first time: some minutes
 N ?= 200000
 
 .PHONY: prove-parity
-prove-parity: $(envoy) ## N made-up requests: dataplane/ruleset and Envoy agree on each (about 1,000 a second)
+prove-parity: $(envoy) ## N made-up requests: dataplane/ruleset, Envoy, library and sidecar agree on each (about 500 a second)
 	go test ./test/parity -run 'TestParity$$' -count=1 -v -timeout 3h -parity.random -parity.cases=$(N)
 
 .PHONY: race

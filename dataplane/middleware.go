@@ -39,12 +39,13 @@ func (d *DataPlane) serve(w http.ResponseWriter, r *http.Request, next http.Hand
 	defer func() { clear(*buffer); fields.Put(buffer) }()
 	req := requestOf(r, (*buffer)[:0])
 	*buffer = req.Header
-	if !d.config.KeepPaths {
-		var ok bool
-		if req.Path, ok = ruleset.NormalizePath(req.Path); !ok {
-			http.Error(w, "Bad Request", http.StatusBadRequest) // as Envoy, which has no reason word for it
-			return
-		}
+	ok := isTarget(req.Path)
+	if ok && !d.config.KeepPaths {
+		req.Path, ok = ruleset.NormalizePath(req.Path)
+	}
+	if !ok {
+		http.Error(w, "Bad Request", http.StatusBadRequest) // as Envoy, which has no reason word for it
+		return
 	}
 	if rs, word := d.guard.ready(); word != "" {
 		d.refuse(w, r, req, word)
@@ -87,6 +88,17 @@ func requestOf(r *http.Request, into []ruleset.Field) ruleset.Request {
 		path = r.URL.RequestURI() // absolute form, or a request that no server has read
 	}
 	return ruleset.Request{Method: r.Method, Authority: r.Host, Path: path, Header: into}
+}
+
+// isTarget refuses what net/http takes and Envoy does not: bytes that are not ASCII, and
+// a fragment, which some would cut off and others not (RFC 9112 section 3.2).
+func isTarget(target string) bool {
+	for i := range len(target) {
+		if c := target[i]; c <= ' ' || c >= 0x7f || c == '#' {
+			return false
+		}
+	}
+	return true
 }
 
 // readBody reads a form, up to the limit.

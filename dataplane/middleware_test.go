@@ -211,7 +211,23 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// What is only observed goes on, and both ends can see it.
+// A target that is none by RFC 9112 is refused as by Envoy, also where paths are left
+// as they are: net/http takes it.
+func TestTargets(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		d := plane(t, func(c *Config) { c.KeepPaths = keep })
+		address := serve(t, d)
+		enforce(t, d, rulesetWith(strict("")))
+		for _, target := range []string{"/a#b", "/?a#b", "/\xc3\xa9", "/?\xff"} {
+			request := strings.Replace(get("/", "Authorization: Bearer "+jwt()), "GET / ", "GET "+target+" ", 1)
+			if res, _, saw := send(t, address, request); saw != nil || res.StatusCode != 400 {
+				t.Errorf("KeepPaths %v, %q: status %d, and the handler saw %v; want 400", keep, target, res.StatusCode, saw)
+			}
+		}
+	}
+}
+
+// What is only observed goes on, and both ends can see it. A refusal says nothing of it.
 func TestObserved(t *testing.T) {
 	d := plane(t, nil)
 	address := serve(t, d)
@@ -219,6 +235,10 @@ func TestObserved(t *testing.T) {
 	res, body, saw := send(t, address, get("/"))
 	if saw == nil || res.Header.Get("X-Watchword-Observed") != "token_missing" {
 		t.Errorf("got %d %v %s, want 200 and the observed reason", res.StatusCode, res.Header, body)
+	}
+	enforce(t, d, rulesetWith(strings.TrimSuffix(strict(`,"observe":true`), "}")+`,"authorization":{"restricted":true}}`))
+	if res, _, saw := send(t, address, get("/")); saw != nil || res.StatusCode != 403 || res.Header.Get("X-Watchword-Observed") != "" {
+		t.Errorf("got %d %v, want 403 without an observed reason", res.StatusCode, res.Header)
 	}
 }
 

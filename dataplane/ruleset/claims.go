@@ -347,22 +347,23 @@ func (e *evaluation) malformedSubject(v *verified) string {
 	return ""
 }
 
-// expiredAlone is the check of exp where nbf is not checked: else verify.go has
-// done it.
+// expiredAlone is the check of exp where nbf is not checked, or where there is no skew:
+// else verify.go has done it.
 func (e *evaluation) expiredAlone(v *verified) string {
-	if v.rule.expiration == dataplanev1.TimeCheck_NOT_CHECKED || v.rule.notBefore != dataplanev1.TimeCheck_NOT_CHECKED {
+	if v.rule.expiration == dataplanev1.TimeCheck_NOT_CHECKED || v.rule.notBefore != dataplanev1.TimeCheck_NOT_CHECKED && v.rule.skew >= leastSkew {
 		return ""
 	}
-	return e.expired(v.rule, v.token)
+	return e.expired(v.token, v.rule.skew)
 }
 
-// notYetValidAlone is the check of nbf where exp is not checked, and that of iat.
+// notYetValidAlone is the check of nbf where exp is not checked, or where there is no
+// skew, and that of iat.
 func (e *evaluation) notYetValidAlone(v *verified) string {
 	if v.rule.notBefore == dataplanev1.TimeCheck_NOT_CHECKED {
 		return ""
 	}
-	if v.rule.expiration == dataplanev1.TimeCheck_NOT_CHECKED {
-		if why := e.notYetValid(v.rule, v.token); why != "" {
+	if v.rule.expiration == dataplanev1.TimeCheck_NOT_CHECKED || v.rule.skew < leastSkew {
+		if why := e.notYetValid(v.token, v.rule.skew); why != "" {
 			return why
 		}
 	}

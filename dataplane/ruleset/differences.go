@@ -1,7 +1,7 @@
 package ruleset
 
-// Difference is a kind of request that this package and Envoy 1.40 treat
-// differently.
+// Difference is a kind of request that this package, or what serves in front of it, and
+// Envoy 1.40 treat differently.
 type Difference struct {
 	// Name to refer to it by.
 	Name string
@@ -33,4 +33,10 @@ var KnownDifferences = []Difference{
 
 	// What goes on to the service; the decision is the same.
 	{"claim_json", "a list or an object is copied as JSON in base64; it is the same value, and Envoy has another order of members, other escapes and other spellings of large numbers"},
+}
+
+// ServerDifferences are those of a Go server in front of a ruleset, also that of the
+// sidecar: no ruleset is asked about such a request.
+var ServerDifferences = []Difference{
+	{"path_escapes", "an Envoy that normalises nothing takes an escape in a path that is none (`/%zz`), decides, and hands it on; net/http answers 400, as a managed Envoy does"},
 }

@@ -83,7 +83,9 @@ func drawToken(t *rapid.T) string {
 }
 
 // drawRequest puts tokens, or nothing, at the places that rules look at.
-func drawRequest(t *rapid.T) Request {
+func drawRequest(t *rapid.T) Request { return drawRequestWith(t, drawToken) }
+
+func drawRequestWith(t *rapid.T, drawToken func(*rapid.T) string) Request {
 	r := get(rapid.SampledFrom([]string{"/", "/x/a", "/x/%2e", "/y?a=b"}).Draw(t, "path"))
 	for _, place := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"authorization", "x-tok", "query", "cookie", "form", "spoof"}), 0, 4, rapid.ID).Draw(t, "places") {
 		token := ""

@@ -99,7 +99,8 @@ func (d *Decision) answerGRPC(message string) {
 }
 
 // RefusalHeader is the header section of the response to a request that is
-// refused; for gRPC with what it has in its trailers.
+// refused; for gRPC with what it has in its trailers. What was only observed is not in
+// it, nor is it with Envoy: the caller learns why it was refused.
 func (d *Decision) RefusalHeader() []Field {
 	grpcStatus := ""
 	if d.GRPCStatus != 0 {
@@ -111,7 +112,6 @@ func (d *Decision) RefusalHeader() []Field {
 		{"grpc-status", grpcStatus},
 		{"www-authenticate", d.WWWAuthenticate},
 		{reason.Header, string(d.Reason)},
-		{reason.ObservedHeader, string(d.Observed)},
 	}
 	return slices.DeleteFunc(all, func(f Field) bool { return f.Value == "" })
 }

@@ -62,12 +62,13 @@ func TestResponses(t *testing.T) {
 	}
 }
 
-// The header section of a refusal has what there is to say, and no empty field.
+// The header section of a refusal has what there is to say, no empty field, and no word
+// of what was only observed.
 func TestRefusalHeader(t *testing.T) {
 	rs := ready(t, strings.Replace(oneRoute("STRICT", rule(""), `, "authorization": {"restricted": true}`), `"mode":`, `"observe": true, "mode":`, 1))
 	for name, tt := range map[string]struct{ contentType, want string }{
-		"HTTP": {"text/plain", "content-type: application/json\nx-watchword-reason: consumer_denied\nx-watchword-observed: token_missing\n"},
-		"gRPC": {"application/grpc", "content-type: application/grpc\ngrpc-message: consumer_denied\ngrpc-status: 7\nx-watchword-reason: consumer_denied\nx-watchword-observed: token_missing\n"},
+		"HTTP": {"text/plain", "content-type: application/json\nx-watchword-reason: consumer_denied\n"},
+		"gRPC": {"application/grpc", "content-type: application/grpc\ngrpc-message: consumer_denied\ngrpc-status: 7\nx-watchword-reason: consumer_denied\n"},
 	} {
 		d := rs.Evaluate(get("/", "content-type: "+tt.contentType), now)
 		if diff := cmp.Diff(tt.want, fieldsOf(Request{Header: d.RefusalHeader()})); diff != "" {

@@ -378,6 +378,10 @@ func (r *tokenRule) key(t *token) (string, dataplanev1.KeyClaim_Source) {
 // Envoy can't leave it out, but only allow for a very large clock skew.
 const farFuture = 4_000_000_000
 
+// leastSkew, in seconds, is what Envoy's jwt_authn allows for a rule without clock skew:
+// 0 is its default of a minute. Claims.go refuses what came through in that second.
+const leastSkew = 1
+
 // checkTimes looks at nbf and exp, if both are to be looked at. Else claims.go
 // looks at the other one: Envoy's jwt_authn can only leave out both.
 func (e *evaluation) checkTimes(r *tokenRule, t *token) reason.Word {
@@ -387,9 +391,10 @@ func (e *evaluation) checkTimes(r *tokenRule, t *token) reason.Word {
 	if r.expiration == dataplanev1.TimeCheck_NOT_CHECKED || r.notBefore == dataplanev1.TimeCheck_NOT_CHECKED {
 		return ""
 	}
-	word, why := reason.TokenNotYetValid, e.notYetValid(r, t)
+	skew := max(r.skew, leastSkew)
+	word, why := reason.TokenNotYetValid, e.notYetValid(t, skew)
 	if why == "" {
-		word, why = reason.TokenExpired, e.expired(r, t)
+		word, why = reason.TokenExpired, e.expired(t, skew)
 	}
 	if why == "" {
 		word = ""
@@ -401,18 +406,18 @@ func (e *evaluation) checkTimes(r *tokenRule, t *token) reason.Word {
 }
 
 // notYetValid is why a token is not valid yet (RFC 7519 section 4.1.5).
-func (e *evaluation) notYetValid(r *tokenRule, t *token) string {
-	if nbf := t.claims.seconds("nbf"); nbf > float64(e.now)+r.skew {
-		return fmt.Sprintf("nbf is %s; now is %d, clock skew %ss", number(nbf), e.now, number(r.skew))
+func (e *evaluation) notYetValid(t *token, skew float64) string {
+	if nbf := t.claims.seconds("nbf"); nbf > float64(e.now)+skew {
+		return fmt.Sprintf("nbf is %s; now is %d, clock skew %ss", number(nbf), e.now, number(skew))
 	}
 	return ""
 }
 
 // expired is why a token is no longer valid (RFC 7519 section 4.1.4). An exp of 0
 // is none, as in Envoy; whoever cares requires one.
-func (e *evaluation) expired(r *tokenRule, t *token) string {
-	if exp := t.claims.seconds("exp"); exp != 0 && float64(e.now) > exp+r.skew {
-		return fmt.Sprintf("exp is %s; now is %d, clock skew %ss", number(exp), e.now, number(r.skew))
+func (e *evaluation) expired(t *token, skew float64) string {
+	if exp := t.claims.seconds("exp"); exp != 0 && float64(e.now) > exp+skew {
+		return fmt.Sprintf("exp is %s; now is %d, clock skew %ss", number(exp), e.now, number(skew))
 	}
 	return ""
 }

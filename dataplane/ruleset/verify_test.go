@@ -319,3 +319,25 @@ func TestModes(t *testing.T) {
 		}
 	}
 }
+
+// Without clock skew a token ends at its exp, to the second. For one second more Envoy's
+// jwt_authn takes it, and the chain refuses it later: what else is wrong comes first.
+func TestNoClockSkew(t *testing.T) {
+	none := ready(t, oneRoute("STRICT", rule(`"clockSkew": "0s"`), ""))
+	unknown := func(changes ...any) string {
+		return sign(`{"alg":"HS256","kid":"other"}`, claimsOf(changes...), secretA)
+	}
+	n := now.Unix()
+	for _, tt := range []struct{ token, want string }{
+		{jwt("exp", n), "allowed"},
+		{jwt("exp", n-1), "token_expired"},
+		{unknown("exp", n-1), "key_unknown"},
+		{unknown("exp", n-2), "token_expired"},
+		{jwt("nbf", n), "allowed"},
+		{jwt("nbf", n+1), "token_not_yet_valid"},
+		{unknown("nbf", n+1), "key_unknown"},
+		{unknown("nbf", n+2), "token_not_yet_valid"},
+	} {
+		check(t, none, get("/", bearer(tt.token)), tt.want)
+	}
+}

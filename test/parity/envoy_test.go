@@ -1,14 +1,8 @@
 package parity
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -20,8 +14,6 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
-	"github.com/watchword-mesh/watchword/dataplane/reason"
-	"github.com/watchword-mesh/watchword/dataplane/ruleset"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 	"github.com/watchword-mesh/watchword/test/meshtest"
 )
@@ -34,8 +26,6 @@ const service = "parity"
 type proxy struct {
 	ads     *ads
 	address string
-	conn    net.Conn
-	reader  *bufio.Reader
 }
 
 const config = `
@@ -76,13 +66,8 @@ static_resources:
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, suppress_envoy_headers: true}
 `
 
-func startProxy(t *testing.T) *proxy {
-	t.Helper()
-	return startProxyTo(t, config, serveEcho(t))
-}
-
-// startProxyTo starts an Envoy with a config in front of a service.
-func startProxyTo(t *testing.T, config, upstream string) *proxy {
+// startProxy starts an Envoy with a config in front of a service.
+func startProxy(t *testing.T, config, upstream string) *proxy {
 	t.Helper()
 	p := &proxy{ads: serveADS(t), address: meshtest.FreeAddress(t)}
 	admin := meshtest.FreeAddress(t)
@@ -90,11 +75,6 @@ func startProxyTo(t *testing.T, config, upstream string) *proxy {
 	yaml := strings.NewReplacer("ADMIN", port(admin), "ADS", port(p.ads.address), "PORT", port(p.address), "UP", port(upstream)).Replace(config)
 	e := &meshtest.Envoy{Service: service, YAML: yaml, Admin: admin, Concurrency: 1}
 	e.Start(t)
-	t.Cleanup(func() {
-		if p.conn != nil {
-			_ = p.conn.Close()
-		}
-	})
 	return p
 }
 
@@ -189,140 +169,4 @@ func (s *ads) push(t testing.TB, r envoy.Resource) error {
 			t.Fatal("Envoy did not answer")
 		}
 	}
-}
-
-// forwarded is a request as the service got it.
-type forwarded struct {
-	Method, Path, Body string
-	Header             http.Header
-}
-
-// serveEcho is the service.
-func serveEcho(t *testing.T) string {
-	t.Helper()
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(forwarded{r.Method, r.RequestURI, string(body), r.Header})
-	}))
-	t.Cleanup(srv.Close)
-	return srv.Listener.Addr().String()
-}
-
-// outcome is what is compared.
-type outcome struct {
-	Allowed   bool
-	Reason    reason.Word
-	Observed  reason.Word
-	Status    int
-	Body      string
-	Challenge string
-	Forward   *forwarded
-}
-
-// send sends a request as it is, on a connection that stays open.
-func (p *proxy) send(t testing.TB, req ruleset.Request) outcome {
-	t.Helper()
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", req.Method, req.Path, req.Authority)
-	for _, f := range req.Header {
-		fmt.Fprintf(&b, "%s: %s\r\n", f.Name, f.Value)
-	}
-	if len(req.Body) > 0 || req.Method == http.MethodPost {
-		fmt.Fprintf(&b, "Content-Length: %d\r\n", len(req.Body))
-	}
-	b.WriteString("\r\n")
-	b.Write(req.Body)
-	for try := 0; ; try++ {
-		o, err := p.try(req.Method, b.Bytes())
-		if err == nil {
-			return o
-		}
-		_ = p.conn.Close()
-		p.conn = nil
-		if try == 2 {
-			t.Fatalf("%v\nrequest:\n%s", err, b.String())
-		}
-	}
-}
-
-func (p *proxy) try(method string, request []byte) (outcome, error) {
-	if p.conn == nil {
-		c, err := net.Dial("tcp", p.address)
-		if err != nil {
-			return outcome{}, err
-		}
-		p.conn, p.reader = c, bufio.NewReader(c)
-	}
-	_ = p.conn.SetDeadline(time.Now().Add(meshtest.Patience))
-	if _, err := p.conn.Write(request); err != nil {
-		return outcome{}, err
-	}
-	res, err := http.ReadResponse(p.reader, &http.Request{Method: method})
-	if err != nil {
-		return outcome{}, err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return outcome{}, err
-	}
-	if res.Close {
-		_ = p.conn.Close()
-		p.conn = nil
-	}
-	return outcomeOf(res, body)
-}
-
-func outcomeOf(res *http.Response, body []byte) (outcome, error) {
-	o := outcome{
-		Reason:   reason.Word(res.Header.Get(reason.Header)),
-		Observed: reason.Word(res.Header.Get(reason.ObservedHeader)),
-		Status:   res.StatusCode,
-	}
-	if o.Reason != "" {
-		o.Body, o.Challenge = string(body), res.Header.Get("www-authenticate")
-		return o, nil
-	}
-	o.Allowed = res.StatusCode == http.StatusOK
-	if o.Allowed {
-		o.Forward = new(forwarded)
-		if err := json.Unmarshal(body, o.Forward); err != nil {
-			return o, err
-		}
-		for _, own := range []string{"X-Forwarded-Proto", "X-Request-Id", "X-Envoy-Expected-Rq-Timeout-Ms", "X-Envoy-Original-Path", "Content-Length", "X-Forwarded-For", "Transfer-Encoding"} {
-			delete(o.Forward.Header, own)
-		}
-	}
-	return o, nil
-}
-
-// evaluated is what the reference says.
-func evaluated(d ruleset.Decision) outcome {
-	o := outcome{Allowed: d.Allowed, Reason: d.Reason, Observed: d.Observed, Status: http.StatusOK}
-	if !d.Allowed {
-		o.Observed, o.Status, o.Body, o.Challenge = "", d.Status, d.Body, d.WWWAuthenticate
-		return o
-	}
-	o.Forward = &forwarded{Method: d.Forward.Method, Path: d.Forward.Path, Body: string(d.Forward.Body), Header: http.Header{}}
-	for _, f := range d.Forward.Header {
-		o.Forward.Header.Add(f.Name, f.Value)
-	}
-	delete(o.Forward.Header, "Content-Length")
-	o.Forward = o.Forward.echoed()
-	return o
-}
-
-// echoed is what is left of a request in the answer of the service: JSON has no
-// bytes that are not UTF-8.
-func (f *forwarded) echoed() *forwarded {
-	out := new(forwarded)
-	text, err := json.Marshal(f)
-	if err == nil {
-		err = json.Unmarshal(text, out)
-	}
-	if err != nil {
-		panic(err)
-	}
-	return out
 }

@@ -34,6 +34,9 @@ var (
 type pool struct {
 	trusted  []*signer
 	stranger *signer
+	// standing are tokens that come again, in one ruleset after the other: what is
+	// remembered of one must not count where it is not right any more.
+	standing []string
 }
 
 func newPool() *pool {
@@ -43,7 +46,31 @@ func newPool() *pool {
 	} {
 		p.trusted = append(p.trusted, newSigner(e.alg, e.kid))
 	}
+	p.standing = p.standingTokens(time.Now().Unix())
 	return p
+}
+
+// standingTokens are two of each signer for each issuer. Some end while the test runs.
+func (p *pool) standingTokens(now int64) []string {
+	var out []string
+	for i, s := range slices.Concat(p.trusted, []*signer{p.stranger}) {
+		for j, iss := range []string{issuerClaims["sts"], issuerClaims["a"], issuerClaims["b"], "set-0-key-0", "set-0-key-1"} {
+			for k, exp := range []int64{now + 15*int64(j+1), now + 24*3600} {
+				claims, err := json.Marshal(map[string]any{
+					"iss": iss, "sub": subjects[(i+j+k)%2], "aud": "orders", "exp": exp, "iat": now, "jti": "j", "app": iss, "n": 7, "scope": "x admin",
+				})
+				if err != nil {
+					panic(err)
+				}
+				header := map[string]any{"alg": s.alg, "typ": "at+jwt"}
+				if s.kid != "" {
+					header["kid"] = s.kid
+				}
+				out = append(out, s.token(header, claims))
+			}
+		}
+	}
+	return out
 }
 
 // world is a ruleset with who signs for it.
@@ -413,6 +440,9 @@ func (r *request) relax(t *rapid.T, token string) string {
 // token is for one of the rules of the world, and perhaps something is wrong
 // with it.
 func (w *world) token(t *rapid.T, label string, now time.Time) string {
+	if chance(t, label+" seen before", 4) {
+		return pick(t, label+" standing", w.pool.standing)
+	}
 	var whose []string
 	for name := range w.signers {
 		whose = append(whose, name)
@@ -459,7 +489,7 @@ func (w *world) token(t *rapid.T, label string, now time.Time) string {
 
 // spoil makes perhaps one thing wrong.
 func (w *world) spoil(t *rapid.T, label string, claims, header map[string]any, at func(int64) any, s **signer) {
-	switch rapid.IntRange(0, 34).Draw(t, label+" spoilt") {
+	switch rapid.IntRange(0, 36).Draw(t, label+" spoilt") {
 	case 0:
 		claims["exp"] = at(-10)
 	case 1:
@@ -526,6 +556,10 @@ func (w *world) spoil(t *rapid.T, label string, claims, header map[string]any, a
 		delete(claims, "jti")
 	case 33:
 		claims["nbf"] = at(1 << 40)
+	case 34: // where there is no skew: a second in which Envoy's jwt_authn takes it
+		claims["exp"] = at(-1)
+	case 35:
+		claims["nbf"] = at(1)
 	case 32:
 		header["iss"] = claims["iss"]
 		delete(claims, "iss")
