@@ -82,7 +82,8 @@ N ?= 200000
 
 .PHONY: prove-parity
 prove-parity: $(envoy) ## N made-up requests: dataplane/ruleset, Envoy, library and sidecar agree on each (about 500 a second)
-	go test ./test/parity -run 'TestParity$$' -count=1 -v -timeout 3h -parity.random -parity.cases=$(N)
+	@set -o pipefail; go test ./test/parity -run 'TestParity$$' -count=1 -v -timeout 3h -parity.random -parity.cases=$(N) \
+		| awk '{ print; fflush() } sub(/^.*: parity: /, "parity: ") { told = $$0 } END { if (told) print told }'
 
 .PHONY: race
 race: $(envoy) ## tests of the packages named by RACE, with the race detector
