@@ -35,6 +35,18 @@ func (d *DataPlane) Middleware(next http.Handler) http.Handler {
 }
 
 func (d *DataPlane) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	out, done := d.admitRequest(w, r)
+	if out == nil {
+		return
+	}
+	defer endAborted(done)
+	defer abort(out.Context(), w, r)()
+	next.ServeHTTP(w, out)
+}
+
+// admitRequest gives the request for the service, and what to call when it is over; or
+// it answers and gives nil.
+func (d *DataPlane) admitRequest(w http.ResponseWriter, r *http.Request) (out *http.Request, done func() bool) {
 	buffer := fields.Get().(*[]ruleset.Field)
 	defer func() { clear(*buffer); fields.Put(buffer) }()
 	req := requestOf(r, (*buffer)[:0])
@@ -44,36 +56,65 @@ func (d *DataPlane) serve(w http.ResponseWriter, r *http.Request, next http.Hand
 		req.Path, ok = ruleset.NormalizePath(req.Path)
 	}
 	if !ok {
-		http.Error(w, "Bad Request", http.StatusBadRequest) // as Envoy, which has no reason word for it
-		return
+		badRequest(w)
+		return nil, nil
 	}
-	if rs, word := d.guard.ready(); word != "" {
-		d.refuse(w, r, req, word)
-		return
-	} else if rs.ReadsForms(req) {
-		if word := d.readBody(w, r, &req); word != "" {
-			d.refuse(w, r, req, word)
-			return
-		}
-	}
-	v, word := d.guard.decide(req)
+	v, word := d.judge(w, r, &req)
 	if word != "" {
-		d.refuse(w, r, req, word)
-		return
+		decision := ruleset.Refuse(req, word)
+		d.guard.count(&decision)
+		answer(w, r, &decision)
+		return nil, nil
 	}
 	decision := v.Decision()
 	d.guard.count(decision)
 	if !decision.Allowed {
 		answer(w, r, decision)
-		return
+		return nil, nil
 	}
 	if decision.Observed != "" {
 		w.Header().Set(reason.ObservedHeader, string(decision.Observed))
 	}
+	after := v.Forward()
+	target, ok := targetOf(r, after.Path)
+	if !ok {
+		badRequest(w)
+		return nil, nil
+	}
 	ctx, done := d.guard.live.watch(withCaller(r.Context(), v), req, v, d.guard.now())
-	defer endAborted(done)
-	defer abort(ctx, w, r)()
-	next.ServeHTTP(w, d.onward(ctx, r, req, v.Forward()))
+	out = onward(ctx, r, after, v)
+	out.URL, out.RequestURI = target, after.Path
+	return out, done
+}
+
+// judge asks the ruleset, which may want to see the body of a form.
+func (d *DataPlane) judge(w http.ResponseWriter, r *http.Request, req *ruleset.Request) (*ruleset.Verdict, reason.Word) {
+	rs, word := d.guard.ready()
+	if word != "" {
+		return nil, word
+	}
+	if rs.ReadsForms(*req) {
+		if word := d.readBody(w, r, req); word != "" {
+			return nil, word
+		}
+	}
+	return d.guard.decide(*req)
+}
+
+// badRequest is what Envoy answers too, which has no reason word for it.
+func badRequest(w http.ResponseWriter) { http.Error(w, "Bad Request", http.StatusBadRequest) }
+
+// targetOf is the URL of a target, in the form in which the request came.
+func targetOf(r *http.Request, target string) (*url.URL, bool) {
+	if target == r.RequestURI && target != "" {
+		return r.URL, true
+	}
+	u, err := url.ParseRequestURI(target)
+	if err != nil {
+		return nil, false
+	}
+	u.Scheme, u.Host = r.URL.Scheme, r.URL.Host
+	return u, true
 }
 
 // requestOf is what the ruleset looks at.
@@ -116,13 +157,6 @@ func (d *DataPlane) readBody(w http.ResponseWriter, r *http.Request, req *rulese
 // formTimeout is how long a form may take to arrive.
 const formTimeout = 30 * time.Second
 
-// refuse answers what no ruleset was asked about.
-func (d *DataPlane) refuse(w http.ResponseWriter, r *http.Request, req ruleset.Request, word reason.Word) {
-	decision := ruleset.Refuse(req, word)
-	d.guard.count(&decision)
-	answer(w, r, &decision)
-}
-
 // answer tells the caller of a refusal. It does not wait for a body.
 func answer(w http.ResponseWriter, r *http.Request, decision *ruleset.Decision) {
 	h := w.Header()
@@ -137,7 +171,7 @@ func answer(w http.ResponseWriter, r *http.Request, decision *ruleset.Decision) 
 }
 
 // onward is the request for the service.
-func (d *DataPlane) onward(ctx context.Context, r *http.Request, before, after ruleset.Request) *http.Request {
+func onward(ctx context.Context, r *http.Request, after ruleset.Request, v *ruleset.Verdict) *http.Request {
 	out := r.WithContext(ctx)
 	out.Header = make(http.Header, len(after.Header))
 	values := make([]string, len(after.Header))
@@ -150,17 +184,11 @@ func (d *DataPlane) onward(ctx context.Context, r *http.Request, before, after r
 		values[i] = f.Value
 		out.Header[name] = values[i : i+1 : i+1]
 	}
-	if r.RequestURI == "" || after.Path != r.RequestURI {
-		if u, err := url.ParseRequestURI(after.Path); err == nil {
-			u.Scheme, u.Host, u.User = r.URL.Scheme, r.URL.Host, nil
-			out.URL, out.RequestURI = u, after.Path
-		}
-	}
 	if after.Body != nil {
 		out.Body, out.ContentLength, out.TransferEncoding = io.NopCloser(bytes.NewReader(after.Body)), int64(len(after.Body)), nil
 	}
 	if out.Trailer != nil {
-		out.Body = &trailerStripper{ReadCloser: out.Body, trailer: out.Trailer, own: d.guard.inForce.Load().Own}
+		out.Body = &trailerStripper{ReadCloser: out.Body, trailer: out.Trailer, own: v.Own}
 		out.Body.(*trailerStripper).strip()
 	}
 	return out

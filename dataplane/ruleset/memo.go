@@ -53,6 +53,10 @@ func (v *Verdict) Decision() *Decision { return &v.e.out }
 // share memory with the one that was decided on.
 func (v *Verdict) Forward() Request { return v.e.forward() }
 
+// Own tells whether a header is one that only we may set, so that a caller's must go
+// wherever it stands: trailers, too.
+func (v *Verdict) Own(header string) bool { return v.e.rs.ours.has(header) }
+
 // Claims is the payload of the verified token, as it was signed; nil without one.
 func (v *Verdict) Claims() []byte {
 	if t := v.e.caller.verified; t != nil {

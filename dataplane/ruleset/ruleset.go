@@ -169,9 +169,5 @@ func (rs *Ruleset) ExplainToken(req Request, token string, now time.Time) (Decis
 // ReadsForms tells whether a request with a form has to come with its body.
 func (rs *Ruleset) ReadsForms(req Request) bool { return rs.forms && isForm(req) }
 
-// Own tells whether a header is one that only we may set, so that a caller's must
-// go wherever it stands: trailers, too.
-func (rs *Ruleset) Own(header string) bool { return rs.ours.has(header) }
-
 // Leased tells whether the ruleset holds only under a lease.
 func (rs *Ruleset) Leased() bool { return rs.leased }
