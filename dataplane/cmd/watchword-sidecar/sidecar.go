@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -129,8 +131,12 @@ func (s *sidecar) serveInbound(ctx context.Context, in dataplane.Inbound) error 
 }
 
 func (s *sidecar) serveOutbound(ctx context.Context, address string) error {
+	var self []net.Addr // else it could be had to call itself without end
+	if at, err := netip.ParseAddrPort(address); err == nil {
+		self = append(self, net.TCPAddrFromAddrPort(at))
+	}
 	egress := proxy.NewEgress(proxy.EgressConfig{
-		Callee: (&calleeFinder{plane: s.plane}).find, Tokens: bearer{s.plane}, PassUnknown: s.flags.passUnknown,
+		Callee: (&calleeFinder{plane: s.plane}).find, Tokens: bearer{s.plane}, PassUnknown: s.flags.passUnknown, Self: self,
 		Timeouts: proxy.Timeouts{}, Logger: s.log.Named("outbound"),
 	})
 	defer egress.Close()
@@ -145,12 +151,41 @@ func (s *sidecar) serverConfig(name string) proxy.ServerConfig {
 }
 
 func (s *sidecar) serve(ctx context.Context, address string, handler http.Handler, config proxy.ServerConfig) error {
-	l, err := listen(address)
+	l, err := s.take(ctx, config.Name, address)
 	if err != nil {
-		return fmt.Errorf("%s listener: %w", config.Name, err)
+		return stopped(ctx, err)
 	}
 	s.log.Info("listening", "for", config.Name, "address", address, "tls", config.TLS != nil)
 	return proxy.Serve(ctx, l, handler, config)
+}
+
+// retake is how often an address is tried that can't be had.
+const retake = 200 * time.Millisecond
+
+// take listens. An address that flags name is an error if it can't be had. One that
+// the Service names is waited for: what listened there before may be about to go, and
+// a fault in the Service must not end what else runs here.
+func (s *sidecar) take(ctx context.Context, name, address string) (net.Listener, error) {
+	var last string
+	for {
+		l, err := listen(address)
+		if err == nil {
+			return l, nil
+		}
+		err = fmt.Errorf("%s listener: %w", name, err)
+		if address == s.flags.listen || address == s.flags.outboundListen {
+			return nil, err
+		}
+		if err.Error() != last {
+			last = err.Error()
+			s.log.Error("can't listen where the Service says; trying again", "service", s.flags.service, "error", err)
+		}
+		select {
+		case <-time.After(retake):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // listen takes HOST:PORT or unix:PATH. A socket that an earlier process has left is
