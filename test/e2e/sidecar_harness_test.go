@@ -149,3 +149,12 @@ func metric(t *testing.T, s *meshtest.Sidecar, series string) string {
 	}
 	return found[1]
 }
+
+func newRequest(t *testing.T, to string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, to, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
