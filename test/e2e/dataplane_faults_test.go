@@ -203,7 +203,6 @@ func TestSidecarFileFaults(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t)
 	m.Apply(t, resource("Service", "orders", "{dataPlanes: [GO]}")+resource("Service", "shop", "{calls: [{service: orders}]}"))
-	p := newProgram(t)
 	for what, c := range map[string]struct {
 		damage  func(t *testing.T, s *meshtest.Sidecar, file string)
 		log     string // of the process that runs
@@ -229,7 +228,7 @@ func TestSidecarFileFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			file := filepath.Join(dir, "last")
-			s := m.newSidecar(t, "orders", "--listen", inbound, "--upstream", p.address, "--cache-file", file, "--key-file", filepath.Join(t.TempDir(), "key"))
+			s := m.newSidecar(t, "orders", "--listen", inbound, "--upstream", m.echo.Address, "--cache-file", file, "--key-file", filepath.Join(t.TempDir(), "key"))
 			s.ADS = []string{ads.Address}
 			s.Start(t)
 			s.WaitReady(t)
@@ -247,9 +246,9 @@ func TestSidecarFileFaults(t *testing.T) {
 					}
 					return nil
 				})
-				if got := meshtest.Send(t, inbound, meshtest.Call{Path: "/" + strings.ReplaceAll(what, " ", ""), Token: token}); got.Status != 403 {
-					t.Errorf("the policy that could not be kept: %d, want 403: it is in force", got.Status)
-				}
+				meshtest.Eventually(t, func() error { // it can't be kept, and is in force
+					return statusIs(meshtest.Send(t, inbound, meshtest.Call{Path: "/" + strings.ReplaceAll(what, " ", ""), Token: token}), 403)
+				})
 			}
 			ads.Refuse(true)
 			ads.Cut()
