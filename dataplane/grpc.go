@@ -41,21 +41,37 @@ func (d *DataPlane) StreamInterceptor() grpc.StreamServerInterceptor {
 			return handler(srv, stream)
 		}
 		// Only our return ends the stream under a handler that waits for a message.
-		result := make(chan error, 1)
-		go func() {
-			result <- handler(srv, stream)
-			a.done()
-		}()
+		over := make(chan outcome, 1)
+		go func() { over <- handled(handler, srv, stream); a.done() }()
 		select {
-		case err := <-result:
-			return err
+		case o := <-over:
+			return o.get()
 		case <-a.ctx.Done():
 			if context.Cause(a.ctx) != errEnded {
-				return <-result
+				return (<-over).get()
 			}
 			return status.Error(codes.Unauthenticated, errEnded.Error())
 		}
 	}
+}
+
+// outcome of a handler: what it returned, or what it panicked with.
+type outcome struct {
+	err      error
+	panicked any
+}
+
+func handled(handler grpc.StreamHandler, srv any, stream grpc.ServerStream) (o outcome) {
+	defer func() { o.panicked = recover() }()
+	return outcome{err: handler(srv, stream)}
+}
+
+// get panics as the handler did, where interceptors outside can see it.
+func (o outcome) get() error {
+	if o.panicked != nil {
+		panic(o.panicked)
+	}
+	return o.err
 }
 
 // admitted is a call that was let in.

@@ -133,7 +133,15 @@ func (r *resources) Held(typeURL string) map[string]string {
 // was revoked, and a start without control plane must not make it forget that.
 func (r *resources) Refused(err error) {
 	r.d.outbound.dropAll()
-	if status.Code(err) != codes.PermissionDenied || r.d.file == nil {
+	if status.Code(err) == codes.PermissionDenied {
+		r.forget()
+	}
+}
+
+// forget removes the file, since the control plane itself lets this instance have
+// nothing.
+func (r *resources) forget() {
+	if r.d.file == nil {
 		return
 	}
 	if err := r.d.file.Forget(); err != nil {

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
@@ -19,6 +20,9 @@ func (d *DataPlane) run(ctx context.Context) error {
 		Addresses: c.Addresses, Service: c.Service, Node: c.Node, Credential: c.Credential,
 		KeyFile: c.KeyFile, Logger: c.Logger.Named("enrolment"), Now: c.Now,
 	})
+	if errors.Is(err, enrolment.ErrDenied) {
+		d.resources.forget()
+	}
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,9 @@ type denial struct{ error }
 // Unwrap gives what was said.
 func (d denial) Unwrap() error { return d.error }
 
+// Is makes it ErrDenied.
+func (denial) Is(target error) bool { return target == ErrDenied }
+
 // tooEarly says whether a certificate is not valid yet, which is the case while the
 // clock of a machine that has just started is not set.
 func tooEarly(err error, now time.Time) bool {

@@ -49,6 +49,11 @@ type Config struct {
 // something.
 var ErrRefused = errors.New("refused")
 
+// ErrDenied is what an error that wraps ErrRefused also is when it is the control
+// plane itself that refuses the key or the credential, and nobody who could have
+// taken its place on the way.
+var ErrDenied = errors.New("denied by the control plane")
+
 func (c Config) check() error {
 	switch {
 	case len(c.Addresses) == 0:

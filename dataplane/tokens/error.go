@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ErrClosed: the Source was closed.
+// ErrClosed is what a Source gives after Close.
 var ErrClosed = errors.New("the token source is closed")
 
 // Error is why there is no token. It never shows what was sent.

@@ -39,6 +39,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}),
 		unregister: func() {},
 	}
+	for _, result := range []string{resultIssued, resultRefused, resultFailed} {
+		m.requests.WithLabelValues(result) // from 0 on, so that the first can be seen
+	}
 	if r == nil {
 		return m, nil
 	}

@@ -3,6 +3,7 @@ package xdsclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -20,19 +21,28 @@ type (
 	adsCall  = discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 )
 
+// errSilent is that there was no connection, TLS and HTTP/2 included. gRPC itself would
+// wait for as long as its backoff.
+var errSilent = fmt.Errorf("no connection within %s: nobody answers, or not as a control plane does", connectTimeout)
+
 // errEnded is that the control plane has ended the stream and said nothing.
 var errEnded = errors.New("the control plane has ended the stream")
 
 // stream is one attempt: it ends with an error, after the time that the stream lived.
 func (c *client) stream(ctx context.Context, address string) (lived time.Duration, err error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancelFor := context.WithCancelCause(ctx)
+	cancel := func() { cancelFor(nil) }
 	defer cancel()
 	conn, err := c.connection(address)
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close()
+	silent := time.AfterFunc(connectTimeout, func() { cancelFor(errSilent) })
 	call, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	if !silent.Stop() {
+		return 0, errSilent
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -15,16 +15,21 @@ import (
 	"github.com/watchword-mesh/watchword/test/meshtest"
 )
 
-// binary is the built program, for what is true of a process only.
-var binary string
+// binary is the built program, for what is true of a process only, and
+// sidecarBinary the other one.
+var binary, sidecarBinary string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(leaks) != "" { // needs none of it
+		os.Exit(m.Run())
+	}
 	dir, err := os.MkdirTemp("", "watchword-e2e-")
 	if err != nil {
 		log.Fatal(err)
 	}
 	binary = filepath.Join(dir, "watchword")
-	build := exec.Command("go", "build", "-o", binary, "./controlplane/cmd/watchword")
+	sidecarBinary = filepath.Join(dir, "watchword-sidecar")
+	build := exec.Command("go", "build", "-o", dir+"/", "./controlplane/cmd/watchword", "./dataplane/cmd/watchword-sidecar")
 	build.Dir = meshtest.Root()
 	if out, err := build.CombinedOutput(); err != nil {
 		log.Fatalf("%s: %v\n%s", build, err, out)

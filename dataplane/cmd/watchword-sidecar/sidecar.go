@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -124,18 +125,18 @@ func (s *sidecar) serveInbound(ctx context.Context, in dataplane.Inbound) error 
 		return err
 	}
 	defer to.Close()
-	l, err := s.listen(in.Address, config)
+	l, err := s.listen(ctx, in.Address, config)
 	if err != nil {
-		return err
+		return stopped(ctx, err)
 	}
 	return proxy.Serve(ctx, l, s.plane.Middleware(to), config)
 }
 
 func (s *sidecar) serveOutbound(ctx context.Context, address string) error {
 	config := s.serverConfig("outbound")
-	l, err := s.listen(address, config)
+	l, err := s.listen(ctx, address, config)
 	if err != nil {
-		return err
+		return stopped(ctx, err)
 	}
 	egress := proxy.NewEgress(proxy.EgressConfig{
 		Callee: (&calleeFinder{plane: s.plane}).find, Tokens: bearer{s.plane}, PassUnknown: s.flags.passUnknown,
@@ -152,13 +153,42 @@ func (s *sidecar) serverConfig(name string) proxy.ServerConfig {
 	}
 }
 
-func (s *sidecar) listen(address string, config proxy.ServerConfig) (net.Listener, error) {
-	l, err := listen(address)
+func (s *sidecar) listen(ctx context.Context, address string, config proxy.ServerConfig) (net.Listener, error) {
+	l, err := s.take(ctx, config.Name, address)
 	if err != nil {
-		return nil, fmt.Errorf("%s listener: %w", config.Name, err)
+		return nil, err
 	}
 	s.log.Info("listening", "for", config.Name, "address", address, "tls", config.TLS != nil)
 	return l, nil
+}
+
+// retake is how often an address is tried that can't be had.
+const retake = 200 * time.Millisecond
+
+// take listens. An address that flags name is an error if it can't be had. One that
+// the Service names is waited for: what listened there before may be about to go, and
+// a fault in the Service must not end what else runs here.
+func (s *sidecar) take(ctx context.Context, name, address string) (net.Listener, error) {
+	var last string
+	for {
+		l, err := listen(address)
+		if err == nil {
+			return l, nil
+		}
+		err = fmt.Errorf("%s listener: %w", name, err)
+		if address == s.flags.listen || address == s.flags.outboundListen {
+			return nil, err
+		}
+		if err.Error() != last {
+			last = err.Error()
+			s.log.Error("can't listen where the Service says; trying again", "service", s.flags.service, "error", err)
+		}
+		select {
+		case <-time.After(retake):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // listen takes HOST:PORT or unix:PATH. A socket that an earlier process has left is
