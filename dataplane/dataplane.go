@@ -216,7 +216,7 @@ func (d *DataPlane) Serving() bool {
 func (d *DataPlane) Close() {
 	d.cancel(errClosed)
 	d.running.Wait()
-	d.guard.put(nil)
+	d.guard.close()
 	d.outbound.close()
 	d.metrics.unregister()
 }

@@ -102,7 +102,7 @@ func (d *DataPlane) admit(ctx context.Context, method string, trailer func(metad
 		trailer(metadata.Pairs(reason.ObservedHeader, string(decision.Observed)))
 	}
 	ctx = metadata.NewIncomingContext(withCaller(ctx, v), metadataOf(v.Forward(), req.Authority))
-	watched, done := d.guard.live.watch(ctx, req, v, d.guard.now())
+	watched, done := d.guard.watch(ctx, req, v)
 	return admitted{ctx: watched, watched: watched != ctx, done: done}, nil
 }
 

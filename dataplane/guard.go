@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,8 @@ type guard struct {
 	inForce atomic.Pointer[ruleset.Ruleset] // nil: refuse everything
 	// lease is its end, in seconds since 1970; 0: there is none.
 	lease atomic.Int64
+	// leaseEnd reviews what is live then; whoever calls renew has it.
+	leaseEnd *time.Timer
 }
 
 // decide takes the ruleset in force, or says with which word it can't be asked.
@@ -45,15 +48,50 @@ func (g *guard) ready() (*ruleset.Ruleset, reason.Word) {
 // would not be let in any more.
 func (g *guard) put(rs *ruleset.Ruleset) {
 	g.inForce.Store(rs)
-	g.live.review(func(req ruleset.Request) bool {
-		v, word := g.decide(req)
-		return word == "" && v.Decision().Allowed
-	})
+	g.review()
 }
 
-// renew takes the end of a lease. One that would end earlier counts, too: the
-// control plane has the say.
-func (g *guard) renew(end time.Time) { g.lease.Store(end.Unix()) }
+// close refuses everything from now on.
+func (g *guard) close() {
+	g.renew(time.Time{})
+	g.put(nil)
+}
+
+// renew takes the end of a lease, the zero time for none. One that would end earlier
+// counts, too: the control plane has the say.
+func (g *guard) renew(end time.Time) {
+	if g.leaseEnd != nil {
+		g.leaseEnd.Stop()
+	}
+	if end.IsZero() {
+		g.lease.Store(0)
+	} else {
+		g.lease.Store(end.Unix())
+		g.leaseEnd = time.AfterFunc(time.Unix(end.Unix(), 0).Sub(g.now()), g.review)
+	}
+	g.review()
+}
+
+// review ends what would not be let in now.
+func (g *guard) review() { g.live.review(g.accepts) }
+
+func (g *guard) accepts(req ruleset.Request) bool {
+	v, word := g.decide(req)
+	return word == "" && v.Decision().Allowed
+}
+
+// watch is live.watch, for what may have been decided by a ruleset that is gone since:
+// whoever has replaced it may have looked through the streams before this one was there.
+func (g *guard) watch(ctx context.Context, req ruleset.Request, v *ruleset.Verdict) (context.Context, func() bool) {
+	watched, done := g.live.watch(ctx, req, v, g.now())
+	if watched == ctx {
+		return ctx, done
+	}
+	if rs, word := g.ready(); word != "" || !v.By(rs) {
+		g.review()
+	}
+	return watched, done
+}
 
 // count books a decision, under the words that Envoy's refusals have.
 func (g *guard) count(d *ruleset.Decision) {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
@@ -26,8 +27,23 @@ func (d *DataPlane) meshTransport() http.RoundTripper {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost, t.ForceAttemptHTTP2 = idlePerHost, true
+	// A proxy would be told of the host alone, and TLS through it would go by that.
+	t.Proxy = func(r *http.Request) (*url.URL, error) {
+		if d.callee(r.URL.Host) != nil {
+			return nil, nil
+		}
+		return http.ProxyFromEnvironment(r)
+	}
 	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		return dialCallee(ctx, dialer, network, address, d.callee(address))
+		callee := d.callee(address)
+		conn, err := dialCallee(ctx, dialer, network, address, callee)
+		if err != nil || callee == nil {
+			return conn, err
+		}
+		if a, ok := conn.RemoteAddr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
+			return nil, errors.Join(fmt.Errorf("no token goes over plain text to %s: call service %q by https, or give it endpoints on this host", conn.RemoteAddr(), callee.GetService()), conn.Close())
+		}
+		return conn, nil
 	}
 	t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		callee := d.callee(address)
@@ -45,6 +61,9 @@ func (d *DataPlane) meshTransport() http.RoundTripper {
 		}
 		return secured, nil
 	}
+	d.outbound.mu.Lock()
+	defer d.outbound.mu.Unlock()
+	d.outbound.idle = append(d.outbound.idle, t.CloseIdleConnections)
 	return t
 }
 

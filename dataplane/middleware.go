@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -81,7 +83,7 @@ func (d *DataPlane) admitRequest(w http.ResponseWriter, r *http.Request) (out *h
 		badRequest(w)
 		return nil, nil
 	}
-	ctx, done := d.guard.live.watch(withCaller(r.Context(), v), req, v, d.guard.now())
+	ctx, done := d.guard.watch(withCaller(r.Context(), v), req, v)
 	out = onward(ctx, r, after, v)
 	out.URL, out.RequestURI = target, after.Path
 	return out, done
@@ -98,7 +100,7 @@ func (d *DataPlane) judge(w http.ResponseWriter, r *http.Request, req *ruleset.R
 			return nil, word
 		}
 	}
-	return d.guard.decide(*req)
+	return rs.Decide(*req, d.guard.now(), d.guard.memo), "" // by the ruleset that was asked for the body
 }
 
 // badRequest is what Envoy answers too, which has no reason word for it.
@@ -144,14 +146,31 @@ func isTarget(target string) bool {
 
 // readBody reads a form, up to the limit.
 func (d *DataPlane) readBody(w http.ResponseWriter, r *http.Request, req *ruleset.Request) reason.Word {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(formTimeout))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, d.config.MaxFormBytes))
+	if len(r.Header["Content-Encoding"]) > 0 {
+		return reason.BodyUnreadable // the service would decode what was not looked at
+	}
+	// Servers have deadlines of their own, which stay as they are unless this one is over.
+	late := time.AfterFunc(formTimeout, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) })
+	defer late.Stop()
+	body, err := io.ReadAll(&timely{http.MaxBytesReader(w, r.Body, d.config.MaxFormBytes), time.Now().Add(formTimeout)})
 	if err != nil {
 		return reason.BodyUnreadable
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	req.Body = body
 	return ""
+}
+
+// timely is a reader up to a time, however often somebody moves its deadline.
+type timely struct {
+	io.Reader
+	until time.Time
+}
+
+func (t *timely) Read(p []byte) (int, error) {
+	if time.Now().After(t.until) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return t.Reader.Read(p)
 }
 
 // formTimeout is how long a form may take to arrive.
@@ -184,6 +203,9 @@ func onward(ctx context.Context, r *http.Request, after ruleset.Request, v *rule
 		values[i] = f.Value
 		out.Header[name] = values[i : i+1 : i+1]
 	}
+	// What somebody in front has parsed is of the request as it came.
+	out.Form, out.PostForm, out.MultipartForm = nil, nil, nil
+	keepOwn(out.Header, v.Own)
 	if after.Body != nil {
 		out.Body, out.ContentLength, out.TransferEncoding = io.NopCloser(bytes.NewReader(after.Body)), int64(len(after.Body)), nil
 	}
@@ -192,6 +214,17 @@ func onward(ctx context.Context, r *http.Request, after ruleset.Request, v *rule
 		out.Body.(*trailerStripper).strip()
 	}
 	return out
+}
+
+// keepOwn takes our headers out of what Connection names (RFC 9110 section 7.6.1): a
+// proxy behind would remove them.
+func keepOwn(h http.Header, own func(string) bool) {
+	list := h["Connection"]
+	for i, value := range list {
+		options := strings.Split(value, ",")
+		kept := slices.DeleteFunc(options, func(o string) bool { return own(strings.Trim(o, " \t")) })
+		list[i] = strings.Join(kept, ",")
+	}
 }
 
 // trailerStripper removes from trailers what only we may set: servers behind a
@@ -210,6 +243,13 @@ func (t *trailerStripper) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close may read what is left, trailers included.
+func (t *trailerStripper) Close() error {
+	err := t.ReadCloser.Close()
+	t.strip()
+	return err
+}
+
 func (t *trailerStripper) strip() {
 	for name := range t.trailer {
 		if t.own(name) {
@@ -219,18 +259,26 @@ func (t *trailerStripper) strip() {
 }
 
 // abort stops reads and writes of a request that is ended from outside: a handler
-// may look at them only.
-func abort(ctx context.Context, w http.ResponseWriter, r *http.Request) (stop func() bool) {
+// may look at them only. Whoever calls stop can be sure that nothing of w is used after
+// it: net/http's own is not there then.
+func abort(ctx context.Context, w http.ResponseWriter, r *http.Request) (stop func()) {
 	if ctx.Done() == r.Context().Done() {
-		return func() bool { return true }
+		return func() {}
 	}
-	return context.AfterFunc(ctx, func() {
+	aborted := make(chan struct{})
+	forget := context.AfterFunc(ctx, func() {
+		defer close(aborted)
 		if errors.Is(context.Cause(ctx), errEnded) {
 			control := http.NewResponseController(w)
 			_ = control.SetReadDeadline(time.Unix(1, 0))
 			_ = control.SetWriteDeadline(time.Unix(1, 0))
 		}
 	})
+	return func() {
+		if !forget() {
+			<-aborted
+		}
+	}
 }
 
 // endAborted keeps a response that was cut from looking complete.

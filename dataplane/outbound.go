@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ type outbound struct {
 	mu     sync.Mutex
 	source *tokens.Source // nil until the instance is enrolled
 	keys   []string       // signing keys that count; nil: not known
+	idle   []func()       // closes connections of a transport that nothing uses
 }
 
 // callees are the services that may be called, by host.
@@ -38,6 +40,9 @@ func (o *outbound) put(m *dataplanev1.Outbound) {
 	o.callees.Store(next)
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	for _, closeIdle := range o.idle {
+		closeIdle() // they may lead to who is no callee any more
+	}
 	if o.keys = m.GetSigningKeys(); len(o.keys) > 0 && o.source != nil {
 		o.source.Keep(o.keys)
 	}
@@ -79,6 +84,9 @@ func (o *outbound) callee(host string) *dataplanev1.Callee {
 
 // hostname is a host without port, in the form in which callees are listed.
 func hostname(host string) string {
+	if net.ParseIP(host) != nil { // of version 6, whose colons are its own
+		return strings.ToLower(host)
+	}
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
 		host = host[:i]
 	}

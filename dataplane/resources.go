@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -51,7 +52,12 @@ func (r *resources) Accept(res xdsclient.Resource) error {
 		r.d.metrics.took(r.d.config.Now())
 	}
 	r.d.config.Logger.Debug("in force", "service", r.d.config.Service, "type", res.TypeURL, "version", res.Version)
-	return r.save()
+	err := r.save()
+	if err != nil {
+		res.Version = "" // it was not confirmed, so it is not claimed
+		r.held[res.TypeURL] = res
+	}
+	return err
 }
 
 // apply checks a resource whole before anything of it counts.
@@ -113,8 +119,9 @@ func (r *resources) Remove(typeURL, _ string) error {
 		r.d.guard.put(nil)
 	case outboundType:
 		r.d.outbound.put(nil)
+		r.d.listening.outbound(nil)
 	case leaseType:
-		r.d.guard.lease.Store(0)
+		r.d.guard.renew(time.Time{})
 	}
 	delete(r.held, typeURL)
 	return r.save()

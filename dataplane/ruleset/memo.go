@@ -3,6 +3,8 @@ package ruleset
 import (
 	"strings"
 	"time"
+
+	"github.com/watchword-mesh/watchword/internal/jose"
 )
 
 // Memo remembers tokens that a key has verified, by their text, so that they need
@@ -45,6 +47,9 @@ func (rs *Ruleset) Decide(req Request, now time.Time, memo Memo) *Verdict {
 	v.e.decide()
 	return v
 }
+
+// By tells whether it was this ruleset that decided.
+func (v *Verdict) By(rs *Ruleset) bool { return v.e.rs == rs }
 
 // Decision is what becomes of the request; Forward is not set.
 func (v *Verdict) Decision() *Decision { return &v.e.out }
@@ -105,9 +110,17 @@ func (e *evaluation) remembered(text string) *token {
 	return nil
 }
 
-// remember keeps a token that has just been verified.
-func (e *evaluation) remember(t *token) {
+// remember keeps a token that a key has just verified, also for other rules of this
+// request, and other places in it.
+func (e *evaluation) remember(t *token, by jose.Key) {
+	known := *t
+	known.by = by
+	for i := range e.parsed {
+		if e.parsed[i].token == t {
+			e.parsed[i].token = &known
+		}
+	}
 	if e.memo != nil && e.rec == nil && e.assumed == nil {
-		e.memo.Put(t.text, &VerifiedToken{t})
+		e.memo.Put(known.text, &VerifiedToken{&known})
 	}
 }

@@ -205,6 +205,9 @@ func (e *evaluation) try(r *tokenRule) (v *verified, word reason.Word, torn bool
 	*v = verified{rule: r, found: all}
 	same := e.sameCredential(r, all)
 	for i := range slices.Backward(all) {
+		if i < len(all)-1 && all[i].text == all[i+1].text {
+			continue // as the one before
+		}
 		if v.token, word = e.parse(all[i].text); word == "" && !same {
 			word = reason.CredentialUnknown
 		}
@@ -279,6 +282,9 @@ func (e *evaluation) read(text string) (*token, reason.Word) {
 			e.rec.add("parse", string(reason.TokenMalformed), "a segment is empty")
 		}
 		return nil, reason.TokenMalformed
+	}
+	if e.memo != nil {
+		text = strings.Clone(text) // it may be a piece of something large, which would be kept with it
 	}
 	u, err := jose.ParseUnverified(text)
 	if err != nil {
@@ -467,9 +473,7 @@ func (e *evaluation) checkSignature(t *token, keys *jose.KeySet) reason.Word {
 		e.rec.signature(by, err, word)
 	}
 	if err == nil {
-		known := *t
-		known.by = by.Key
-		e.remember(&known)
+		e.remember(t, by.Key)
 	}
 	return word
 }
