@@ -174,7 +174,10 @@ func newDataPlane(ctx context.Context, config Config) (*DataPlane, error) {
 		config: config, ready: make(chan struct{}), failed: make(chan struct{}), identity: make(chan struct{}),
 	}
 	d.resources = &resources{d: d, held: map[string]xdsclient.Resource{}}
-	d.metrics = newMetrics(d, config.Registerer)
+	var err error
+	if d.metrics, err = newMetrics(d, config.Registerer); err != nil {
+		return nil, fmt.Errorf("data plane of service %q: %w", config.Service, err)
+	}
 	d.guard.now, d.guard.metrics = config.Now, d.metrics
 	if config.MemoBytes > 0 {
 		memo, err := newMemo(config.MemoBytes)
@@ -187,8 +190,9 @@ func newDataPlane(ctx context.Context, config Config) (*DataPlane, error) {
 	return d, nil
 }
 
-// Ready waits until the first ruleset is in force, until ctx ends, or until it is
-// known that none will come: the control plane refuses this instance.
+// Ready waits until the first ruleset is in force and it is known who may be called,
+// until ctx ends, or until it is known that none will come: the control plane refuses
+// this instance.
 func (d *DataPlane) Ready(ctx context.Context) error {
 	select {
 	case <-d.ready:

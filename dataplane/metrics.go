@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,7 +19,7 @@ type metrics struct {
 	registerer   prometheus.Registerer
 }
 
-func newMetrics(d *DataPlane, registerer prometheus.Registerer) *metrics {
+func newMetrics(d *DataPlane, registerer prometheus.Registerer) (*metrics, error) {
 	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "watchword_dataplane_requests_total",
 		Help: "Requests by what became of them: allowed, refused, or allowed and recorded as one that would be refused (observed).",
@@ -49,20 +50,21 @@ func newMetrics(d *DataPlane, registerer prometheus.Registerer) *metrics {
 		}
 		return 0
 	})
-	m.register(decisions, m.accepted, lease, serving)
-	return m
+	return m, m.register(decisions, m.accepted, lease, serving)
 }
 
-// register leaves out what another data plane of the process has registered.
-func (m *metrics) register(all ...prometheus.Collector) {
+func (m *metrics) register(all ...prometheus.Collector) error {
 	if m.registerer == nil {
-		return
+		return nil
 	}
 	for _, c := range all {
-		if m.registerer.Register(c) == nil {
-			m.registered = append(m.registered, c)
+		if err := m.registerer.Register(c); err != nil {
+			m.unregister()
+			return fmt.Errorf("publishing its metrics: %w; give each data plane of a process a Registerer of its own, such as by prometheus.WrapRegistererWith", err)
 		}
+		m.registered = append(m.registered, c)
 	}
+	return nil
 }
 
 func (m *metrics) unregister() {

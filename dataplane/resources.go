@@ -83,6 +83,7 @@ func (r *resources) apply(res xdsclient.Resource) error {
 		}
 		d.outbound.put(m)
 		d.listening.outbound(m.GetListener())
+		d.markReady()
 	case leaseType:
 		m := new(dataplanev1.Lease)
 		if err := read(res, m, nil, ""); err != nil {
@@ -120,6 +121,7 @@ func (r *resources) Remove(typeURL, _ string) error {
 	case outboundType:
 		r.d.outbound.put(nil)
 		r.d.listening.outbound(nil)
+		r.d.markReady()
 	case leaseType:
 		r.d.guard.renew(time.Time{})
 	}

@@ -49,7 +49,11 @@ func (d *DataPlane) run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// markReady is called when a ruleset has come, and when it is known who may be called.
 func (d *DataPlane) markReady() {
+	if d.guard.inForce.Load() == nil || d.callees.Load() == nil {
+		return
+	}
 	select {
 	case <-d.ready:
 	default:

@@ -28,6 +28,8 @@ func (s *sidecar) openOps(ctx context.Context) (*ops, error) {
 			http.Error(w, "draining", http.StatusServiceUnavailable)
 		case !s.plane.Serving():
 			http.Error(w, "there is no ruleset in force, or no lease", http.StatusServiceUnavailable)
+		case !s.listening():
+			http.Error(w, "a listener is not open, or it is not known yet who may be called", http.StatusServiceUnavailable)
 		default:
 			_, _ = fmt.Fprintln(w, "ok")
 		}
@@ -48,4 +50,18 @@ func (s *sidecar) openOps(ctx context.Context) (*ops, error) {
 func (o *ops) close() {
 	_ = o.server.Close()
 	<-o.served
+}
+
+// listening tells whether every listener that should be there is open, and knows whom
+// it may call.
+func (s *sidecar) listening() bool {
+	l, _ := s.plane.Listeners()
+	for name, want := range map[string]string{"inbound": s.inbound(l).Address, "outbound": s.outbound(l)} {
+		if at, _ := s.open.Load(name); want != "" && at != want {
+			return false
+		}
+	}
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	return s.plane.Ready(now) == nil
 }

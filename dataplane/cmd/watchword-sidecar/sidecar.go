@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/watchword-mesh/watchword/dataplane"
-	"github.com/watchword-mesh/watchword/dataplane/enrolment"
 	"github.com/watchword-mesh/watchword/dataplane/proxy"
 	"github.com/watchword-mesh/watchword/dataplane/tokens"
 )
@@ -28,6 +26,8 @@ type sidecar struct {
 	config   dataplane.Config
 	registry *prometheus.Registry
 	plane    *dataplane.DataPlane
+	// open has the address of each listener that is open, by its name.
+	open sync.Map
 }
 
 // run serves until ctx ends, and then drains.
@@ -55,10 +55,11 @@ func (s *sidecar) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// refused ends the sidecar where the control plane says no for good, so that whoever
-// has started it sees that, and not a sidecar that is never ready.
+// refused ends the sidecar where there will be no ruleset, as the control plane has
+// said no, or a key file can't be used: whoever has started it sees that, and not a
+// sidecar that is never ready.
 func (s *sidecar) refused(ctx context.Context) error {
-	if err := s.plane.Ready(ctx); err != nil && ctx.Err() == nil && errors.Is(err, enrolment.ErrRefused) {
+	if err := s.plane.Ready(ctx); ctx.Err() == nil {
 		return err
 	}
 	return nil
@@ -158,6 +159,7 @@ func (s *sidecar) listen(ctx context.Context, address string, config proxy.Serve
 	if err != nil {
 		return nil, err
 	}
+	s.open.Store(config.Name, address)
 	s.log.Info("listening", "for", config.Name, "address", address, "tls", config.TLS != nil)
 	return l, nil
 }
