@@ -52,9 +52,10 @@ help: ## list the targets
 		N 'cases of `make prove-parity` ($(N))'
 
 .PHONY: build
-build: ## build .build/bin/watchword (needs Go alone)
+build: ## build .build/bin/watchword and watchword-sidecar (needs Go alone)
 	@mkdir -p .build/bin
 	go build -o .build/bin/watchword ./controlplane/cmd/watchword
+	go build -o .build/bin/watchword-sidecar ./dataplane/cmd/watchword-sidecar
 
 .PHONY: demo
 demo: build $(envoy) ## the main job, told on the terminal with real Envoys
