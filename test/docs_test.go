@@ -124,7 +124,7 @@ func pages(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{"../README.md", "../ARCHITECTURE.md", "../CHANGELOG.md", "../CONTRIBUTING.md", "../SECURITY.md", "../deployments/envoy/README.md"} {
+	for _, file := range []string{"../README.md", "../ARCHITECTURE.md", "../CHANGELOG.md", "../CONTRIBUTING.md", "../SECURITY.md", "../deployments/envoy/README.md", "../deployments/sidecar/README.md"} {
 		read(file)
 	}
 	return out
@@ -254,7 +254,7 @@ func ourMessage(fd protoreflect.FieldDescriptor) bool {
 // The reference has a row for every reason word, with the status that is sent.
 func TestReasonWordsInReference(t *testing.T) {
 	text := pages(t)[reference]
-	for _, w := range reason.All() {
+	for _, w := range append(reason.All(), reason.NotReady, reason.LeaseExpired, reason.BodyUnreadable) {
 		if row := fmt.Sprintf("\n| `%s` | %d | ", w, w.Status()); strings.Count(text, row) != 1 {
 			t.Errorf("%s has %d rows that begin with %q, want one", reference, strings.Count(text, row), strings.TrimSpace(row))
 		}
