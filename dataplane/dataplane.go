@@ -204,6 +204,8 @@ func (d *DataPlane) Ready(ctx context.Context) error {
 		return nil
 	case <-d.failed:
 		return d.err
+	case <-d.ctx.Done():
+		return fmt.Errorf("data plane of service %q: %w", d.config.Service, context.Cause(d.ctx))
 	case <-ctx.Done():
 		return fmt.Errorf("data plane of service %q: waiting for its ruleset: %w", d.config.Service, context.Cause(ctx))
 	}
@@ -242,6 +244,8 @@ func (d *DataPlane) Identity(ctx context.Context) (*enrolment.Identity, error) {
 		return d.instance, nil
 	case <-d.failed:
 		return nil, d.err
+	case <-d.ctx.Done():
+		return nil, fmt.Errorf("data plane of service %q: %w", d.config.Service, context.Cause(d.ctx))
 	case <-ctx.Done():
 		return nil, fmt.Errorf("data plane of service %q: waiting to be enrolled: %w", d.config.Service, context.Cause(ctx))
 	}

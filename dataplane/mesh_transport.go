@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	dialTimeout = 5 * time.Second
+	dialTimeout      = 5 * time.Second
+	handshakeTimeout = 5 * time.Second
 	// idlePerHost is how many connections to one callee wait for requests; the default
 	// of net/http is 2, so that a busy caller would connect anew all the time.
 	idlePerHost = 256
@@ -46,6 +47,9 @@ func (d *DataPlane) meshTransport() http.RoundTripper {
 		return conn, nil
 	}
 	t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		// The transport goes on dialling for others when the request has gone.
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout+handshakeTimeout)
+		defer cancel()
 		callee := d.callee(address)
 		config, err := d.tlsTo(ctx, address, callee)
 		if err != nil {
