@@ -25,9 +25,9 @@ TESTFLAGS ?= -timeout 10m
 FUZZTIME ?= 10s
 # Packages where goroutines meet and which build fast with the race detector:
 # it would have to build etcd a second time for the others.
-RACE ?= ./internal/... ./issuer/... ./dataplane/enrolment/... ./dataplane/sds/... ./controlplane/accesslog/... ./controlplane/xds/... ./controlplane/api/... ./controlplane/audit/... ./controlplane/bundle/... ./controlplane/kong/... ./controlplane/transport/...
+RACE ?= ./internal/... ./issuer/... ./dataplane/... ./controlplane/accesslog/... ./controlplane/xds/... ./controlplane/api/... ./controlplane/audit/... ./controlplane/bundle/... ./controlplane/kong/... ./controlplane/transport/...
 # Benchmarks beside the code they measure; ./test/bench has those of the whole.
-BENCH ?= ./test/bench ./internal/jose ./issuer/sts ./controlplane ./controlplane/envoy ./controlplane/xds
+BENCH ?= ./test/bench ./internal/jose ./issuer/sts ./dataplane/... ./controlplane ./controlplane/envoy ./controlplane/xds
 BENCHFLAGS ?= -benchmem -timeout 60m
 
 buf := test/tools/node_modules/.bin/buf

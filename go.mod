@@ -40,7 +40,7 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
-require github.com/maypok86/otter/v2 v2.4.0 // indirect
+require github.com/maypok86/otter/v2 v2.4.0
 
 require (
 	cel.dev/expr v0.25.3 // indirect
