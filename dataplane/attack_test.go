@@ -337,3 +337,46 @@ func TestNoProxyToCallees(t *testing.T) {
 	case <-time.After(100 * time.Millisecond):
 	}
 }
+
+// A connection that a handler has taken ends with its token, also when the handler has
+// returned and left it to a goroutine.
+func TestTakenConnectionEnds(t *testing.T) {
+	d := plane(t, nil)
+	enforce(t, d, rulesetWith(strict(`,"endStreams":true`)))
+	over := make(chan error, 1)
+	s := httptest.NewServer(d.Middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		go func() {
+			_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\n\r\n")
+			_ = rw.Flush()
+			_, err := rw.ReadByte()
+			_ = c.Close()
+			over <- err
+		}()
+	})))
+	defer s.Close()
+	c, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: orders\r\nAuthorization: Bearer "+jwt()+"\r\n\r\n")
+	if _, err := c.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.resources.Remove(rulesetType, "orders"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-over; err == nil {
+		t.Error("the connection goes on after its ruleset is gone")
+	}
+	d.guard.live.mu.Lock()
+	defer d.guard.live.mu.Unlock()
+	if n := len(d.guard.live.all); n != 0 {
+		t.Errorf("%d streams are still watched", n)
+	}
+}

@@ -36,7 +36,7 @@ func (d *DataPlane) StreamInterceptor() grpc.StreamServerInterceptor {
 			return err
 		}
 		stream = admittedStream{stream, a.ctx}
-		if a.ctx.Done() == nil || !a.watched {
+		if a.liveStream == nil {
 			defer a.done()
 			return handler(srv, stream)
 		}
@@ -76,9 +76,8 @@ func (o outcome) get() error {
 
 // admitted is a call that was let in.
 type admitted struct {
-	ctx     context.Context
-	watched bool
-	done    func() bool
+	ctx         context.Context
+	*liveStream // nil: it is not watched
 }
 
 func (d *DataPlane) admit(ctx context.Context, method string, trailer func(metadata.MD)) (admitted, error) {
@@ -102,8 +101,8 @@ func (d *DataPlane) admit(ctx context.Context, method string, trailer func(metad
 		trailer(metadata.Pairs(reason.ObservedHeader, string(decision.Observed)))
 	}
 	ctx = metadata.NewIncomingContext(withCaller(ctx, v), metadataOf(v.Forward(), req.Authority))
-	watched, done := d.guard.watch(ctx, req, v)
-	return admitted{ctx: watched, watched: watched != ctx, done: done}, nil
+	ctx, stream := d.guard.watch(ctx, req, v)
+	return admitted{ctx, stream}, nil
 }
 
 // callOf is a call as the request that it is (gRPC over HTTP/2). What grpc-go has

@@ -82,15 +82,15 @@ func (g *guard) accepts(req ruleset.Request) bool {
 
 // watch is live.watch, for what may have been decided by a ruleset that is gone since:
 // whoever has replaced it may have looked through the streams before this one was there.
-func (g *guard) watch(ctx context.Context, req ruleset.Request, v *ruleset.Verdict) (context.Context, func() bool) {
-	watched, done := g.live.watch(ctx, req, v, g.now())
-	if watched == ctx {
-		return ctx, done
+func (g *guard) watch(ctx context.Context, req ruleset.Request, v *ruleset.Verdict) (context.Context, *liveStream) {
+	watched, stream := g.live.watch(ctx, req, v, g.now())
+	if stream == nil {
+		return ctx, nil
 	}
 	if rs, word := g.ready(); word != "" || !v.By(rs) {
 		g.review()
 	}
-	return watched, done
+	return watched, stream
 }
 
 // count books a decision, under the words that Envoy's refusals have.

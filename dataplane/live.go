@@ -1,8 +1,12 @@
 package dataplane
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"maps"
+	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -19,55 +23,132 @@ type live struct {
 	all map[*liveStream]struct{}
 }
 
-// liveStream is one request that was let in, and how it is ended.
+// liveStream is one request that was let in. nil is one that ends by itself alone.
 type liveStream struct {
-	req ruleset.Request
-	end context.CancelCauseFunc
+	live   *live
+	req    ruleset.Request
+	cancel context.CancelCauseFunc
+	timer  *time.Timer // nil: the token has no end
+
+	mu    sync.Mutex
+	ended bool
+	taken net.Conn // nil unless the handler has taken the connection
 }
 
 // watch ends a context when the token does, if the policy says so, or when review
-// says so. done must be called when the request is over; ended tells whether it was
-// ended.
-func (l *live) watch(ctx context.Context, req ruleset.Request, v *ruleset.Verdict, now time.Time) (_ context.Context, done func() (ended bool)) {
+// says so. done must be called when the handler has returned.
+func (l *live) watch(ctx context.Context, req ruleset.Request, v *ruleset.Verdict, now time.Time) (context.Context, *liveStream) {
 	at, ok := v.EndsWith()
 	if !ok {
-		return ctx, func() bool { return false }
+		return ctx, nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	req.Header = slices.Clone(req.Header) // its memory is used again
-	s := &liveStream{req: req, end: cancel}
+	s := &liveStream{live: l, req: req, cancel: cancel}
 	l.mu.Lock()
 	if l.all == nil {
 		l.all = map[*liveStream]struct{}{}
 	}
 	l.all[s] = struct{}{}
 	l.mu.Unlock()
-	stop := func() bool { return true }
 	if !at.IsZero() {
-		stop = time.AfterFunc(at.Sub(now), func() { cancel(errEnded) }).Stop
+		s.timer = time.AfterFunc(at.Sub(now), s.end)
 	}
-	return ctx, func() bool {
-		stop()
-		l.mu.Lock()
-		delete(l.all, s)
-		l.mu.Unlock()
-		ended := errors.Is(context.Cause(ctx), errEnded)
-		cancel(nil)
-		return ended
+	return ctx, s
+}
+
+// end ends the context, and the connection if the handler has taken it.
+func (s *liveStream) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	s.cancel(errEnded)
+	if s.taken != nil {
+		_ = s.taken.Close()
 	}
+}
+
+// done tells whether the stream was ended before its handler had returned. One whose
+// connection was taken goes on until that is closed.
+func (s *liveStream) done() (ended bool) {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	taken, ended := s.taken != nil, s.ended
+	s.mu.Unlock()
+	if taken {
+		return false
+	}
+	s.forget()
+	return ended
+}
+
+func (s *liveStream) forget() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.live.mu.Lock()
+	delete(s.live.all, s)
+	s.live.mu.Unlock()
+	s.cancel(nil)
 }
 
 // review ends the streams that would not be let in now.
 func (l *live) review(accepted func(ruleset.Request) bool) {
 	l.mu.Lock()
-	var all []*liveStream
-	for s := range l.all {
-		all = append(all, s)
-	}
+	all := slices.Collect(maps.Keys(l.all))
 	l.mu.Unlock()
 	for _, s := range all {
 		if !accepted(s.req) {
-			s.end(errEnded)
+			s.end()
 		}
 	}
+}
+
+// takenWriter sees a handler take the connection (http.Hijacker).
+type takenWriter struct {
+	http.ResponseWriter
+	stream *liveStream
+}
+
+// Unwrap is for http.ResponseController.
+func (w *takenWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Flush implements http.Flusher.
+func (w *takenWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+
+// Hijack implements http.Hijacker.
+func (w *takenWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	s := w.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken = conn; s.ended {
+		_ = conn.Close()
+	}
+	return &takenConn{conn, sync.OnceFunc(s.forget)}, rw, nil
+}
+
+// takenConn is not watched any more once it is closed.
+type takenConn struct {
+	net.Conn
+	forget func()
+}
+
+// Close closes the connection.
+func (c *takenConn) Close() error {
+	c.forget()
+	return c.Conn.Close()
+}
+
+// CloseWrite closes one direction, as that of TCP does.
+func (c *takenConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return c.Close()
 }

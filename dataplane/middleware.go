@@ -37,18 +37,21 @@ func (d *DataPlane) Middleware(next http.Handler) http.Handler {
 }
 
 func (d *DataPlane) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	out, done := d.admitRequest(w, r)
+	out, stream := d.admitRequest(w, r)
 	if out == nil {
 		return
 	}
-	defer endAborted(done)
+	if stream != nil {
+		w = &takenWriter{w, stream}
+	}
+	defer endAborted(stream)
 	defer abort(out.Context(), w, r)()
 	next.ServeHTTP(w, out)
 }
 
 // admitRequest gives the request for the service, and what to call when it is over; or
 // it answers and gives nil.
-func (d *DataPlane) admitRequest(w http.ResponseWriter, r *http.Request) (out *http.Request, done func() bool) {
+func (d *DataPlane) admitRequest(w http.ResponseWriter, r *http.Request) (out *http.Request, stream *liveStream) {
 	buffer := fields.Get().(*[]ruleset.Field)
 	defer func() { clear(*buffer); fields.Put(buffer) }()
 	req := requestOf(r, (*buffer)[:0])
@@ -83,10 +86,10 @@ func (d *DataPlane) admitRequest(w http.ResponseWriter, r *http.Request) (out *h
 		badRequest(w)
 		return nil, nil
 	}
-	ctx, done := d.guard.watch(withCaller(r.Context(), v), req, v)
+	ctx, stream := d.guard.watch(withCaller(r.Context(), v), req, v)
 	out = onward(ctx, r, after, v)
 	out.URL, out.RequestURI = target, after.Path
-	return out, done
+	return out, stream
 }
 
 // judge asks the ruleset, which may want to see the body of a form.
@@ -282,8 +285,8 @@ func abort(ctx context.Context, w http.ResponseWriter, r *http.Request) (stop fu
 }
 
 // endAborted keeps a response that was cut from looking complete.
-func endAborted(done func() bool) {
-	if done() {
+func endAborted(stream *liveStream) {
+	if stream.done() {
 		panic(http.ErrAbortHandler)
 	}
 }
