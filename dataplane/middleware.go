@@ -1,15 +1,11 @@
 package dataplane
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net/http"
-	"net/textproto"
 	"net/url"
-	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -147,38 +143,6 @@ func isTarget(target string) bool {
 	return true
 }
 
-// readBody reads a form, up to the limit.
-func (d *DataPlane) readBody(w http.ResponseWriter, r *http.Request, req *ruleset.Request) reason.Word {
-	if len(r.Header["Content-Encoding"]) > 0 {
-		return reason.BodyUnreadable // the service would decode what was not looked at
-	}
-	// Servers have deadlines of their own, which stay as they are unless this one is over.
-	late := time.AfterFunc(formTimeout, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) })
-	defer late.Stop()
-	body, err := io.ReadAll(&timely{http.MaxBytesReader(w, r.Body, d.config.MaxFormBytes), time.Now().Add(formTimeout)})
-	if err != nil {
-		return reason.BodyUnreadable
-	}
-	req.Body = body
-	return ""
-}
-
-// timely is a reader up to a time, however often somebody moves its deadline.
-type timely struct {
-	io.Reader
-	until time.Time
-}
-
-func (t *timely) Read(p []byte) (int, error) {
-	if time.Now().After(t.until) {
-		return 0, os.ErrDeadlineExceeded
-	}
-	return t.Reader.Read(p)
-}
-
-// formTimeout is how long a form may take to arrive.
-const formTimeout = 30 * time.Second
-
 // answer tells the caller of a refusal. It does not wait for a body.
 func answer(w http.ResponseWriter, r *http.Request, decision *ruleset.Decision) {
 	h := w.Header()
@@ -189,75 +153,6 @@ func answer(w http.ResponseWriter, r *http.Request, decision *ruleset.Decision) 
 	w.WriteHeader(decision.Status)
 	if r.Method != http.MethodHead {
 		_, _ = io.WriteString(w, decision.Body)
-	}
-}
-
-// onward is the request for the service.
-func onward(ctx context.Context, r *http.Request, after ruleset.Request, v *ruleset.Verdict) *http.Request {
-	out := r.WithContext(ctx)
-	out.Header = make(http.Header, len(after.Header))
-	values := make([]string, len(after.Header))
-	for i, f := range after.Header {
-		name := textproto.CanonicalMIMEHeaderKey(f.Name)
-		if list := out.Header[name]; list != nil {
-			out.Header[name] = append(list, f.Value)
-			continue
-		}
-		values[i] = f.Value
-		out.Header[name] = values[i : i+1 : i+1]
-	}
-	// What somebody in front has parsed is of the request as it came.
-	out.Form, out.PostForm, out.MultipartForm = nil, nil, nil
-	keepOwn(out.Header, v.Own)
-	if after.Body != nil {
-		out.Body, out.ContentLength, out.TransferEncoding = io.NopCloser(bytes.NewReader(after.Body)), int64(len(after.Body)), nil
-	}
-	if out.Trailer != nil {
-		out.Body = &trailerStripper{ReadCloser: out.Body, trailer: out.Trailer, own: v.Own}
-		out.Body.(*trailerStripper).strip()
-	}
-	return out
-}
-
-// keepOwn takes our headers out of what Connection names (RFC 9110 section 7.6.1): a
-// proxy behind would remove them.
-func keepOwn(h http.Header, own func(string) bool) {
-	list := h["Connection"]
-	for i, value := range list {
-		options := strings.Split(value, ",")
-		kept := slices.DeleteFunc(options, func(o string) bool { return own(strings.Trim(o, " \t")) })
-		list[i] = strings.Join(kept, ",")
-	}
-}
-
-// trailerStripper removes from trailers what only we may set: servers behind a
-// proxy may take them for headers. They are there when the body has ended.
-type trailerStripper struct {
-	io.ReadCloser
-	trailer http.Header
-	own     func(string) bool
-}
-
-func (t *trailerStripper) Read(p []byte) (int, error) {
-	n, err := t.ReadCloser.Read(p)
-	if err != nil {
-		t.strip()
-	}
-	return n, err
-}
-
-// Close may read what is left, trailers included.
-func (t *trailerStripper) Close() error {
-	err := t.ReadCloser.Close()
-	t.strip()
-	return err
-}
-
-func (t *trailerStripper) strip() {
-	for name := range t.trailer {
-		if t.own(name) {
-			delete(t.trailer, name)
-		}
 	}
 }
 
