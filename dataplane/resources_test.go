@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/watchword-mesh/watchword/dataplane/ruleset"
 	"github.com/watchword-mesh/watchword/dataplane/xdsclient"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
@@ -140,4 +141,23 @@ func TestFileLease(t *testing.T) {
 	if late.Serving() {
 		t.Error("serving beyond the lease of the file")
 	}
+}
+
+// FuzzRuleset holds that whatever bytes come as a ruleset are refused, or are in force
+// and decide; and that what is refused changes nothing.
+func FuzzRuleset(f *testing.F) {
+	for _, text := range []string{rulesetWith(strict("")), rulesetWith(strict(`,"endStreams":true`)), `{"service":"orders"}`} {
+		f.Add(resourceOf(f, "v", parse(f, text)).Body)
+	}
+	f.Add([]byte("\xff"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		d := plane(t, nil)
+		err := d.resources.Accept(xdsclient.Resource{TypeURL: rulesetType, Name: "orders", Version: "1", Body: body})
+		if (err == nil) != d.Serving() && !d.guard.inForce.Load().Leased() {
+			t.Fatalf("Accept: %v, serving: %v", err, d.Serving())
+		}
+		if rs := d.guard.inForce.Load(); rs != nil {
+			rs.Evaluate(ruleset.Request{Method: "GET", Authority: "orders", Path: "/", Header: []ruleset.Field{{Name: "Authorization", Value: "Bearer " + jwt()}}}, time.Now())
+		}
+	})
 }
