@@ -15,8 +15,12 @@ import (
 type Signer struct {
 	key    hidden[crypto.Signer]
 	alg    *algorithm
+	kid    string
 	prefix string // encoded header and its dot
 }
+
+// KeyID is the kid in the header of what it signs.
+func (s *Signer) KeyID() string { return s.kid }
 
 // Signer returns a Signer whose header is alg, kid and typ ("at+jwt"); empty: no typ.
 func (p *PrivateKey) Signer(typ string) *Signer {
@@ -25,7 +29,7 @@ func (p *PrivateKey) Signer(typ string) *Signer {
 		header["typ"] = typ
 	}
 	d := p.data.get()
-	return &Signer{key: hide(&d.signer), alg: d.alg, prefix: encode([]byte(canonical(header))) + "."}
+	return &Signer{key: hide(&d.signer), alg: d.alg, kid: p.ID(), prefix: encode([]byte(canonical(header))) + "."}
 }
 
 // Sign returns the token over claims, which the caller has marshalled to a JSON object.

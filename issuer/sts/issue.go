@@ -2,11 +2,8 @@ package sts
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/watchword-mesh/watchword/issuer/token"
@@ -93,9 +90,10 @@ func (s *Server) sign(ctx context.Context, v *view, req Request, scope string) (
 	if lifetime == 0 {
 		lifetime = DefaultLifetime
 	}
-	answer := Response{Scope: scope, ExpiresIn: lifetime, ID: token.NewID()}
+	signer := v.Keys.Signer()
+	answer := Response{Scope: scope, ExpiresIn: lifetime, ID: token.NewID(), KeyID: signer.KeyID()}
 	now := s.now()
-	signed, err := token.Mint(v.Keys.Signer(), token.Claims{
+	signed, err := token.Mint(signer, token.Claims{
 		Issuer:   v.Issuer,
 		Subject:  token.SubjectOf(v.TrustDomain, req.Service),
 		Audience: req.Audience,
@@ -109,20 +107,8 @@ func (s *Server) sign(ctx context.Context, v *view, req Request, scope string) (
 	if err != nil {
 		return Response{}, serverError(fmt.Errorf("issuing a token to service %q: %w", req.Service, err))
 	}
-	answer.AccessToken, answer.KeyID = signed, keyID(signed)
+	answer.AccessToken = signed
 	return answer, nil
-}
-
-// keyID is what the signer has put into the JOSE header (RFC 7515 section 4.1.4).
-func keyID(token string) string {
-	first, _, _ := strings.Cut(token, ".")
-	var header struct {
-		KeyID string `json:"kid"`
-	}
-	if text, err := base64.RawURLEncoding.DecodeString(first); err != nil || json.Unmarshal(text, &header) != nil {
-		return "" // not a token of ours
-	}
-	return header.KeyID
 }
 
 func unavailable(description string, err error) *Error {
