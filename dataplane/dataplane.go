@@ -6,7 +6,7 @@
 //	the ruleset    [DataPlane.Middleware], [DataPlane.UnaryInterceptor] and
 //	               [DataPlane.StreamInterceptor] let through what it allows, and give
 //	               the handler the [Caller] by [FromContext]
-//	the outbound   [DataPlane.Transport], [DataPlane.Credentials] and
+//	the outbound   [DataPlane.Transport], [DataPlane.GRPC] and
 //	               [DataPlane.Token] attach tokens for the services that may be called
 //
 // The verdict on a request is Envoy's, for the same reason, or stricter where Envoy is

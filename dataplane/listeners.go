@@ -95,7 +95,8 @@ type Callee struct {
 	SPIFFEID string
 }
 
-// Callee finds the service that a host stands for, if it may be called.
+// Callee finds the service that a host stands for, if it may be called: a name or an
+// address without port, as of url.URL.Hostname.
 func (d *DataPlane) Callee(host string) (Callee, bool) {
 	c := d.callee(host)
 	return Callee{c.GetService(), c.GetAudience(), c.GetEndpoints(), c.GetSpiffeId()}, c != nil

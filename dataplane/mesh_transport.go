@@ -30,13 +30,13 @@ func (d *DataPlane) meshTransport() http.RoundTripper {
 	t.MaxIdleConnsPerHost, t.ForceAttemptHTTP2 = idlePerHost, true
 	// A proxy would be told of the host alone, and TLS through it would go by that.
 	t.Proxy = func(r *http.Request) (*url.URL, error) {
-		if d.callee(r.URL.Host) != nil {
+		if d.callee(r.URL.Hostname()) != nil {
 			return nil, nil
 		}
 		return http.ProxyFromEnvironment(r)
 	}
 	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		callee := d.callee(address)
+		callee := d.calleeAt(address)
 		conn, err := dialCallee(ctx, dialer, network, address, callee)
 		if err != nil || callee == nil {
 			return conn, err
@@ -50,7 +50,7 @@ func (d *DataPlane) meshTransport() http.RoundTripper {
 		// The transport goes on dialling for others when the request has gone.
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout+handshakeTimeout)
 		defer cancel()
-		callee := d.callee(address)
+		callee := d.calleeAt(address)
 		config, err := d.tlsTo(ctx, address, callee)
 		if err != nil {
 			return nil, err

@@ -45,15 +45,17 @@ func (d *DataPlane) serve(w http.ResponseWriter, r *http.Request, next http.Hand
 	next.ServeHTTP(w, out)
 }
 
-// admitRequest gives the request for the service, and what to call when it is over; or
-// it answers and gives nil.
+// admitRequest gives the request for the service, and its stream if it ends with its
+// token; or it answers and gives nil.
 func (d *DataPlane) admitRequest(w http.ResponseWriter, r *http.Request) (out *http.Request, stream *liveStream) {
 	buffer := fields.Get().(*[]ruleset.Field)
 	defer func() { clear(*buffer); fields.Put(buffer) }()
 	req := requestOf(r, (*buffer)[:0])
 	*buffer = req.Header
-	ok := isTarget(req.Path)
-	if ok && !d.config.KeepPaths {
+	ok := true
+	if d.config.KeepPaths {
+		ok = isTarget(req.Path)
+	} else {
 		req.Path, ok = ruleset.NormalizePath(req.Path)
 	}
 	if !ok {
@@ -132,7 +134,8 @@ func requestOf(r *http.Request, into []ruleset.Field) ruleset.Request {
 	return ruleset.Request{Method: r.Method, Authority: r.Host, Path: path, Header: into}
 }
 
-// isTarget refuses what net/http takes and Envoy does not: bytes that are not ASCII, and
+// isTarget refuses what net/http takes and Envoy does not, where NormalizePath is not
+// there to do it: bytes that are not ASCII, and
 // a fragment, which some would cut off and others not (RFC 9112 section 3.2).
 func isTarget(target string) bool {
 	for i := range len(target) {

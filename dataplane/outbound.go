@@ -25,19 +25,17 @@ type outbound struct {
 }
 
 // callees are the services that may be called, by host.
-type callees struct {
-	byHost map[string]*dataplanev1.Callee
-}
+type callees map[string]*dataplanev1.Callee
 
 // put takes what the control plane says; nil is that it has nothing for us.
 func (o *outbound) put(m *dataplanev1.Outbound) {
-	next := &callees{byHost: map[string]*dataplanev1.Callee{}}
+	next := callees{}
 	for _, c := range m.GetCallees() {
 		for _, h := range c.GetHosts() {
-			next.byHost[h] = c
+			next[h] = c
 		}
 	}
-	o.callees.Store(next)
+	o.callees.Store(&next)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, closeIdle := range o.idle {
@@ -73,24 +71,22 @@ func (o *outbound) close() {
 	}
 }
 
-// callee of a host, which may have a port.
+// callee of a host without port, nor brackets around an address.
 func (o *outbound) callee(host string) *dataplanev1.Callee {
 	all := o.callees.Load()
 	if all == nil {
 		return nil
 	}
-	return all.byHost[hostname(host)]
+	return (*all)[strings.ToLower(strings.TrimSuffix(host, "."))]
 }
 
-// hostname is a host without port, in the form in which callees are listed.
-func hostname(host string) string {
-	if net.ParseIP(host) != nil { // of version 6, whose colons are its own
-		return strings.ToLower(host)
+// calleeAt is the callee of HOST:PORT.
+func (o *outbound) calleeAt(address string) *dataplanev1.Callee {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil
 	}
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
-		host = host[:i]
-	}
-	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	return o.callee(host)
 }
 
 // Token gives a token of this service for an audience, from memory if it can. It waits
@@ -126,7 +122,7 @@ func (d *DataPlane) Transport(base http.RoundTripper) http.RoundTripper {
 		base = d.meshTransport()
 	}
 	return &tokens.Transport{Base: base, Tokens: d, Audience: func(r *http.Request) (string, bool) {
-		c := d.callee(r.URL.Host)
+		c := d.callee(r.URL.Hostname())
 		return c.GetAudience(), c != nil
 	}}
 }
@@ -143,10 +139,8 @@ func (d *DataPlane) CalleeTLS(c Callee) *tls.Config {
 	if c.SPIFFEID == "" {
 		return nil
 	}
-	select {
-	case <-d.identity:
+	if d.Enrolled() {
 		return d.instance.CalleeTLS(c.SPIFFEID)
-	default:
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: func(tls.ConnectionState) error {
 		return fmt.Errorf("service %q is not enrolled yet, so it does not know whom it calls; try again", d.config.Service)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/watchword-mesh/watchword/internal/jose"
+	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
 // Memo remembers tokens that a key has verified, by their text, so that they need
@@ -91,7 +92,7 @@ func (v *Verdict) EndsWith() (end time.Time, ok bool) {
 	if !v.e.out.Allowed || !a.endStreams || t == nil {
 		return time.Time{}, false
 	}
-	if end = (&VerifiedToken{t.token}).Expires(); !end.IsZero() && t.rule.expiration != timeNotChecked {
+	if end = (&VerifiedToken{t.token}).Expires(); !end.IsZero() && t.rule.expiration != dataplanev1.TimeCheck_NOT_CHECKED {
 		// The first second in which it is refused (RFC 7519 section 4.1.4).
 		return end.Add(time.Duration(t.rule.skew)*time.Second + time.Second), true
 	}

@@ -477,5 +477,3 @@ func (e *evaluation) checkSignature(t *token, keys *jose.KeySet) reason.Word {
 	}
 	return word
 }
-
-const timeNotChecked = dataplanev1.TimeCheck_NOT_CHECKED

@@ -237,7 +237,7 @@ type calleeFinder struct {
 
 func (f *calleeFinder) find(host string) (proxy.Callee, bool) {
 	c, ok := f.plane.Callee(host)
-	if !ok || strings.Contains(host, ":") && net.ParseIP(host) == nil { // it has no port any more
+	if !ok {
 		return proxy.Callee{}, false
 	}
 	out := proxy.Callee{Service: c.Service, Audience: c.Audience, Endpoints: c.Endpoints}
