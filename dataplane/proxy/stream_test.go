@@ -228,10 +228,12 @@ func TestPool(t *testing.T) {
 			if how == "close" {
 				return
 			}
-			c.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			answer := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 			if how == "poison" {
-				c.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+				// In one write: what comes later can't be told from the next answer.
+				answer += "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 			}
+			c.send("%s", answer)
 		}
 	})
 	c := dial(t, front(t, Config{Upstream: u.address}))
