@@ -13,9 +13,9 @@
 // key of an issuer, made by [First], is active at once, since no verifier
 // could hold an older one.
 //
-// So far an issuer has this one active key and nothing else. A [Record] in any
-// other state is refused rather than guessed at, because publishing it, or
-// not, could break the rule.
+// Which of several active keys signs for an audience, [Open] says: a new key
+// takes over audience by audience, each as soon as all that verify tokens for it
+// have the key.
 //
 // The package has no clock and does no I/O. What is stored is a Record, what
 // signs and is published is a [Set]; a change is a new Set.
@@ -31,8 +31,32 @@ import (
 // State is where a key is in its life.
 type State string
 
-// Active is the state of the key that signs.
-const Active State = "active"
+// The states; a key that is gone has no record.
+const (
+	Standby  State = "standby"
+	Active   State = "active"
+	Retiring State = "retiring"
+	Revoked  State = "revoked"
+)
+
+// Open says which key signs for which audience: one value, so that every replica
+// goes from one state to the next as a whole.
+type Open struct {
+	// Active is the ID of the key that signs.
+	Active string `json:"active"`
+	// Except has the audiences that an older key still signs for, and that key's ID.
+	Except map[string]string `json:"except,omitempty"`
+	// Revision is that of its last change; etcd's own.
+	Revision int64 `json:"-"`
+}
+
+// For is the ID of the key that signs for an audience.
+func (o Open) For(audience string) string {
+	if kid, older := o.Except[audience]; older {
+		return kid
+	}
+	return o.Active
+}
 
 // Record is a key as the store keeps it.
 type Record struct {
@@ -42,8 +66,16 @@ type Record struct {
 	// Algorithm is the JWA name (RFC 7518 section 3.1) that the key signs with.
 	Algorithm string
 	State     State
-	// Created is in UTC.
+	// Created, in UTC, is when the key was published.
 	Created time.Time
+	// Activated is when it began to sign, and Unsigned since when nobody signs with
+	// it; zero before that.
+	Activated, Unsigned time.Time
+	// Lifetime is the longest of a token that it has signed, as far as is known here.
+	Lifetime time.Duration
+	// Published is the revision that the key was published at, and Revision that of
+	// the last change of its record; etcd's own.
+	Published, Revision int64
 	// PublicJWK is the canonical JSON of the public key.
 	PublicJWK string
 	// PrivatePKCS8 is the private key, DER. The store seals it; it belongs
