@@ -88,11 +88,17 @@ type Record struct {
 type Held struct {
 	// Claim is the revision that its data planes have.
 	Claim int64 `json:"claim"`
-	// Count is how many are behind, and Who some of them, NODE (INSTANCE).
-	Count int      `json:"count"`
-	Who   []string `json:"who,omitempty"`
+	// Count is how many are behind that a receipt waits for: connected, or with a
+	// lease. Gone are the others, which may come back, to any replica.
+	Count int `json:"count,omitempty"`
+	Gone  int `json:"gone,omitempty"`
+	// Who are some of them, NODE (INSTANCE).
+	Who []string `json:"who,omitempty"`
 	// Why is the reason of the first.
 	Why string `json:"why,omitempty"`
+	// Until is when the last that waits for a time holds nothing back any more; zero
+	// if there is none.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // Cluster is what is stored of all replicas at one moment. It doesn't change.
