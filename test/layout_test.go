@@ -101,7 +101,7 @@ var walls = []struct{ folder, mustNotLink, why string }{
 }
 
 // purePackages turn equal input into equal bytes.
-var purePackages = []string{"controlplane/access", "controlplane/bearer", "controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/ledger", "controlplane/ledger", "controlplane/policy", "controlplane/policytest", "dataplane/reason", "dataplane/ruleset"}
+var purePackages = []string{"controlplane/access", "controlplane/bearer", "controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/ledger", "controlplane/policy", "controlplane/policytest", "dataplane/reason", "dataplane/ruleset"}
 
 const (
 	noIO     = "does I/O; let the caller pass in the bytes"

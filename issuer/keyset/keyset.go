@@ -23,6 +23,7 @@ package keyset
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/watchword-mesh/watchword/internal/jose"
@@ -46,6 +47,8 @@ type Open struct {
 	Active string `json:"active"`
 	// Except has the audiences that an older key still signs for, and that key's ID.
 	Except map[string]string `json:"except,omitempty"`
+	// Asked is when somebody asked that the next key takes over, until it does.
+	Asked time.Time `json:"asked,omitzero"`
 	// Revision is that of its last change; etcd's own.
 	Revision int64 `json:"-"`
 }
@@ -93,6 +96,13 @@ func (r Record) GoString() string { return r.String() }
 
 // First makes the first key of an issuer: a new active key for the JWA name alg.
 func First(alg string, now time.Time) (Record, error) {
+	r, err := New(alg, now)
+	r.State, r.Activated = Active, r.Created
+	return r, err
+}
+
+// New makes a standby for the JWA name alg.
+func New(alg string, now time.Time) (Record, error) {
 	private, err := jose.GenerateKey(alg)
 	if err != nil {
 		return Record{}, fmt.Errorf("generating a signing key: %w", err)
@@ -104,7 +114,7 @@ func First(alg string, now time.Time) (Record, error) {
 	return Record{
 		KeyID:        private.ID(),
 		Algorithm:    private.Algorithm(),
-		State:        Active,
+		State:        Standby,
 		Created:      now.UTC(),
 		PublicJWK:    private.Public().JWK(),
 		PrivatePKCS8: der,
@@ -115,7 +125,7 @@ func First(alg string, now time.Time) (Record, error) {
 // sealed with their key ID, so a difference means a fault of ours or a store
 // that somebody else wrote to; neither may sign.
 func (r Record) parse() (*jose.PrivateKey, error) {
-	if r.State != Active {
+	if !slices.Contains([]State{Standby, Active, Retiring}, r.State) {
 		return nil, fmt.Errorf("signing key %s is in state %q, which this version does not know; was it written by a newer version?", r.KeyID, r.State)
 	}
 	private, err := jose.ParsePrivateKey(r.PrivatePKCS8, r.Algorithm)

@@ -33,11 +33,11 @@ func TestFirstKeySignsAndIsPublished(t *testing.T) {
 			if r.State != keyset.Active || r.Algorithm != alg || !r.Created.Equal(created) || r.Created.Location() != time.UTC {
 				t.Errorf("First(%q) = %v, created %v; want it active, with that algorithm, created %v in UTC", alg, r, r.Created, created.UTC())
 			}
-			set, err := keyset.NewSet([]keyset.Record{r})
+			set, err := keyset.NewSet(only(r))
 			if err != nil {
 				t.Fatalf("NewSet: %v", err)
 			}
-			signed, err := set.Signer().Sign([]byte(`{"a":1}`))
+			signed, err := set.SignerFor("orders").Sign([]byte(`{"a":1}`))
 			if err != nil {
 				t.Fatalf("Sign: %v", err)
 			}
@@ -63,7 +63,7 @@ func TestJWKSIsPublicAndStable(t *testing.T) {
 	r := first(t, "ES256")
 	var published [2]string
 	for i := range published {
-		set, err := keyset.NewSet([]keyset.Record{r})
+		set, err := keyset.NewSet(only(r))
 		if err != nil {
 			t.Fatalf("NewSet: %v", err)
 		}
@@ -81,23 +81,33 @@ func TestJWKSIsPublicAndStable(t *testing.T) {
 	}
 }
 
+// only is one key, which signs.
+func only(r keyset.Record) keyset.Keys {
+	return keyset.Keys{Records: map[string]keyset.Record{r.KeyID: r}, Open: keyset.Open{Active: r.KeyID}}
+}
+
 // Records that don't agree with themselves or each other are refused.
 func TestNewSetRefuses(t *testing.T) {
 	a, b := first(t, "ES256"), first(t, "ES256")
-	change := func(f func(*keyset.Record)) []keyset.Record {
+	change := func(f func(*keyset.Record)) keyset.Keys {
+		k := only(a)
 		r := a
 		f(&r)
-		return []keyset.Record{r}
+		k.Records[a.KeyID] = r
+		return k
 	}
+	open := func(o keyset.Open) keyset.Keys { return keyset.Keys{Records: only(a).Records, Open: o} }
 	for _, c := range []struct {
-		name    string
-		records []keyset.Record
-		want    string
+		name string
+		keys keyset.Keys
+		want string
 	}{
-		{"no key", nil, "there is no active signing key"},
-		{"two active keys", []keyset.Record{a, b}, "are both active"},
-		{"the same key twice", []keyset.Record{a, a}, "is there twice"},
-		{"a state of a later version", change(func(r *keyset.Record) { r.State = "standby" }), `state "standby"`},
+		{"no key", keyset.Keys{}, "no signing key is open"},
+		{"a key that is not there", open(keyset.Open{Active: b.KeyID}), "is not an active key"},
+		{"an older key that is not there", open(keyset.Open{Active: a.KeyID, Except: map[string]string{"orders": b.KeyID}}), "is not an active key"},
+		{"a standby that is to sign", change(func(r *keyset.Record) { r.State = keyset.Standby }), "is not an active key"},
+		{"a revoked key that is to sign", change(func(r *keyset.Record) { r.State = keyset.Revoked }), "is not an active key"},
+		{"a state of a later version", change(func(r *keyset.Record) { r.State = "dormant" }), `state "dormant"`},
 		{"another kid", change(func(r *keyset.Record) { r.KeyID = "other" }), "has the thumbprint " + a.KeyID},
 		{"another public key", change(func(r *keyset.Record) { r.PublicJWK = b.PublicJWK }), "is not that of its private key"},
 		{"another private key", change(func(r *keyset.Record) { r.PrivatePKCS8 = b.PrivatePKCS8 }), "has the thumbprint " + b.KeyID},
@@ -105,11 +115,45 @@ func TestNewSetRefuses(t *testing.T) {
 		{"no private key", change(func(r *keyset.Record) { r.PrivatePKCS8 = nil }), "reading signing key"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := keyset.NewSet(c.records)
+			_, err := keyset.NewSet(c.keys)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("NewSet(%v) = %v; want an error with %q", c.records, err, c.want)
+				t.Errorf("NewSet(%v) = %v; want an error with %q", c.keys, err, c.want)
 			}
 		})
+	}
+}
+
+// Each audience has the key that is open for it; revoked keys are not published.
+func TestSetSignsAudienceByAudience(t *testing.T) {
+	k := keyset.Keys{Records: map[string]keyset.Record{}}
+	for _, state := range []keyset.State{keyset.Active, keyset.Active, keyset.Standby, keyset.Retiring, keyset.Revoked} {
+		r := first(t, "ES256")
+		switch r.State = state; {
+		case state == keyset.Revoked:
+			r.PrivatePKCS8 = nil
+		case state == keyset.Active && k.Open.Active == "":
+			k.Open.Active = r.KeyID
+		case state == keyset.Active:
+			k.Open.Except = map[string]string{"payments": r.KeyID}
+		}
+		k.Records[r.KeyID] = r
+	}
+	set, err := keyset.NewSet(k)
+	if err != nil {
+		t.Fatalf("NewSet(%v): %v", k, err)
+	}
+	for audience, want := range map[string]string{"orders": k.Open.Active, "payments": k.Open.Except["payments"], "new": k.Open.Active} {
+		if got := set.SignerFor(audience).KeyID(); got != want {
+			t.Errorf("key for %s: got %s, want %s (open: %v)", audience, got, want, k.Open)
+		}
+	}
+	for _, key := range set.Keys() {
+		if k.Records[key.ID()].State == keyset.Revoked {
+			t.Errorf("published: %s, which is revoked", key.ID())
+		}
+	}
+	if got := len(set.Keys()); got != 4 {
+		t.Errorf("published %d keys, want 4 of %v", got, k)
 	}
 }
 

@@ -1,9 +1,9 @@
 package keyset
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -13,39 +13,45 @@ import (
 // typeAccessToken is the `typ` of what a Set signs (RFC 9068 section 2.1).
 const typeAccessToken = "at+jwt"
 
-// Set is the keys of the issuer at one moment: one that signs, and all that
-// are published. It doesn't change and may be shared.
+// Set is the keys of the issuer at one moment: those that sign, and all that are
+// published. It doesn't change and may be shared.
 type Set struct {
-	signer *jose.Signer
-	keys   []jose.Key
-	jwks   []byte
+	open    Open
+	signers map[string]*jose.Signer // by key ID: active keys
+	keys    []jose.Key
+	jwks    []byte
 }
 
-// NewSet makes a Set of all stored records. It refuses records that don't
-// agree with themselves, a key that is there twice, and anything but exactly
-// one active key: an issuer that signs with a key that it doesn't publish, or
-// guesses between two, is worse than one that doesn't start.
-func NewSet(records []Record) (*Set, error) {
-	records = slices.SortedFunc(slices.Values(records), func(a, b Record) int {
-		return cmp.Compare(a.KeyID, b.KeyID)
-	})
-	s := &Set{}
-	for i, r := range records {
-		if i > 0 && records[i-1].KeyID == r.KeyID {
-			return nil, fmt.Errorf("signing key %s is there twice", r.KeyID)
+// NewSet makes a Set of all stored records. It refuses records that don't agree with
+// themselves, and an Open that names a key which isn't active: an issuer that signs
+// with a key that it doesn't publish, or guesses between two, is worse than one that
+// doesn't start. Revoked keys are not published and not looked at.
+func NewSet(k Keys) (*Set, error) {
+	s := &Set{open: k.Open, signers: map[string]*jose.Signer{}}
+	for _, kid := range slices.Sorted(maps.Keys(k.Records)) {
+		r := k.Records[kid]
+		if r.State == Revoked {
+			continue
 		}
 		private, err := r.parse()
 		if err != nil {
 			return nil, err
 		}
-		if s.signer != nil {
-			return nil, fmt.Errorf("signing keys %s and %s are both active; exactly one may be", records[i-1].KeyID, r.KeyID)
+		if r.KeyID != kid {
+			return nil, fmt.Errorf("signing key %s is there under the ID %s", r.KeyID, kid)
 		}
-		s.signer = private.Signer(typeAccessToken)
+		if r.State == Active {
+			s.signers[kid] = private.Signer(typeAccessToken)
+		}
 		s.keys = append(s.keys, private.Public())
 	}
-	if s.signer == nil {
-		return nil, errors.New("there is no active signing key")
+	if k.Open.Active == "" {
+		return nil, errors.New("no signing key is open")
+	}
+	for _, kid := range append(slices.Sorted(maps.Values(k.Open.Except)), k.Open.Active) {
+		if s.signers[kid] == nil {
+			return nil, fmt.Errorf("signing key %s is to sign, and is not an active key", kid)
+		}
 	}
 	s.jwks = encode(s.keys)
 	return s, nil
@@ -60,8 +66,8 @@ func encode(keys []jose.Key) []byte {
 	return []byte(`{"keys":[` + strings.Join(jwks, ",") + `]}`)
 }
 
-// Signer signs access tokens (`typ: at+jwt`) with the active key.
-func (s *Set) Signer() *jose.Signer { return s.signer }
+// SignerFor signs access tokens (`typ: at+jwt`) for an audience.
+func (s *Set) SignerFor(audience string) *jose.Signer { return s.signers[s.open.For(audience)] }
 
 // Keys are the published public keys, in the order of their IDs.
 func (s *Set) Keys() []jose.Key { return slices.Clone(s.keys) }

@@ -63,7 +63,7 @@ func newState(tb testing.TB) (*State, string) {
 	if err != nil {
 		tb.Fatalf("First: %v", err)
 	}
-	keys, err := keyset.NewSet([]keyset.Record{record})
+	keys, err := keyset.NewSet(keyset.Keys{Records: map[string]keyset.Record{record.KeyID: record}, Open: keyset.Open{Active: record.KeyID}})
 	if err != nil {
 		tb.Fatalf("NewSet: %v", err)
 	}

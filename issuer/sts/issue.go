@@ -90,7 +90,7 @@ func (s *Server) sign(ctx context.Context, v *view, req Request, scope string) (
 	if lifetime == 0 {
 		lifetime = DefaultLifetime
 	}
-	signer := v.Keys.Signer()
+	signer := v.Keys.SignerFor(req.Audience)
 	answer := Response{Scope: scope, ExpiresIn: lifetime, ID: token.NewID(), KeyID: signer.KeyID()}
 	now := s.now()
 	signed, err := token.Mint(signer, token.Claims{
