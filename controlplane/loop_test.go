@@ -377,7 +377,7 @@ func TestLoopKeepsSigningKeys(t *testing.T) {
 	before := r.inbound("a")
 	bad := signingKey(t)
 	bad.State = "standby-of-the-future"
-	for _, records := range [][]keyset.Record{nil, {bad}, {signingKey(t), signingKey(t)}} {
+	for _, records := range [][]keyset.Record{nil, {bad}, {signingKey(t), bad}} {
 		e := r.rekey(records...)
 		r.apply(e)
 		r.until(e.Snapshot.Revision, 0)
