@@ -42,6 +42,7 @@ var layout = []struct {
 	{"controlplane/accesslog", []string{"controlplane/envoy", "dataplane/reason"}},
 	{"controlplane/access", []string{"controlplane/policy", "proto/..."}},
 	{"controlplane/audit", nil},
+	{"controlplane/rotation", []string{"controlplane/ledger", "issuer/keyset"}},
 	{"controlplane/ledger", nil},
 	{"controlplane/bearer", []string{"internal/jose"}},
 	{"controlplane/enrolment", []string{"controlplane/audit", "controlplane/bearer", "controlplane/store", "internal/failures", "internal/identity", "internal/jointoken", "internal/quota", "issuer/ca", "proto/..."}},
@@ -101,7 +102,7 @@ var walls = []struct{ folder, mustNotLink, why string }{
 }
 
 // purePackages turn equal input into equal bytes.
-var purePackages = []string{"controlplane/access", "controlplane/bearer", "controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/ledger", "controlplane/policy", "controlplane/policytest", "dataplane/reason", "dataplane/ruleset"}
+var purePackages = []string{"controlplane/access", "controlplane/bearer", "controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/ledger", "controlplane/policy", "controlplane/policytest", "controlplane/rotation", "dataplane/reason", "dataplane/ruleset"}
 
 const (
 	noIO     = "does I/O; let the caller pass in the bytes"

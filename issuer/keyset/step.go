@@ -105,6 +105,12 @@ func (k Keys) in(states ...State) []Record {
 	return out
 }
 
+// InOrder are all keys: those that sign, the next, those that retire, the revoked ones;
+// of each the oldest first.
+func (k Keys) InOrder() []Record {
+	return slices.Concat(k.in(Active), k.in(Standby), k.in(Retiring), k.in(Revoked))
+}
+
 // Standby is the key that is to sign next; false if there is none.
 func (k Keys) Standby() (Record, bool) {
 	list := k.in(Standby)
@@ -122,7 +128,7 @@ func (s *step) remove() {
 		case r.Unsigned.IsZero() && s.facts.Unsigned(r.Revision):
 			r.Unsigned, r.Lifetime = s.facts.Now, max(r.Lifetime, s.facts.Lifetime)
 			s.Records[r.KeyID] = r
-		case !r.Unsigned.IsZero() && s.facts.Now.After(s.facts.ends(r)):
+		case !r.Unsigned.IsZero() && s.facts.Now.After(s.facts.Ends(r)):
 			delete(s.Records, r.KeyID)
 		}
 	}
@@ -133,9 +139,9 @@ func (s *step) remove() {
 	}
 }
 
-// ends is when no token is valid any more that a key has signed, which nobody signs
+// Ends is when no token is valid any more that a key has signed, which nobody signs
 // with: Unsigned is of one clock, `exp` of another, and a third one looks at it.
-func (f Facts) ends(r Record) time.Time {
+func (f Facts) Ends(r Record) time.Time {
 	return r.Unsigned.Add(max(r.Lifetime, f.Lifetime) + f.Skew + 2*f.ClockError)
 }
 
