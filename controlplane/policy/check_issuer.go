@@ -15,6 +15,10 @@ var Algorithms = []string{
 	"PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 }
 
+// SigningAlgorithms are those that the built-in issuer can sign with: all but the
+// ones with shared secrets.
+var SigningAlgorithms = slices.DeleteFunc(slices.Clone(Algorithms), func(alg string) bool { return strings.HasPrefix(alg, "HS") })
+
 func (c *checker) issuer(s *policyv1.IssuerSpec) {
 	c.issuerClaim("spec.issuer", s.GetIssuer())
 	if s.GetIssuer() == "" && s.GetKeySet().GetBuiltin() != nil {
@@ -76,10 +80,30 @@ func (c *checker) builtin(s *policyv1.IssuerSpec) {
 		c.fault("spec.keySet.builtin.trustDomain", "%q is not a trust domain: lower-case letters, digits and . - _", clip(b.GetTrustDomain()))
 	}
 	c.seconds("spec.keySet.builtin.tokenLifetime", b.GetTokenLifetime(), time.Second, time.Hour)
+	c.seconds("spec.keySet.builtin.signingHorizon", b.GetSigningHorizon(), time.Minute, mostHorizon)
+	c.rotation(b.GetRotation())
+	if alg := b.GetAlgorithm(); alg != "" && !slices.Contains(SigningAlgorithms, alg) {
+		c.fault("spec.keySet.builtin.algorithm", "%q is not an algorithm to sign with; there are %s", clip(alg), strings.Join(SigningAlgorithms, ", "))
+	}
 	if len(s.GetAlgorithms()) > 0 {
-		c.fault("spec.algorithms", "the built-in issuer chooses its own")
+		c.fault("spec.algorithms", "is for keys of others; what the built-in issuer signs with is spec.keySet.builtin.algorithm")
 	}
 	if s.GetKeySet().GetAllowWeakKeys() {
 		c.fault("spec.keySet.allowWeakKeys", "has no meaning for the built-in keys")
 	}
+}
+
+// Bounds of rotation. A key that signs for longer than a year is better changed by
+// hand, and said so.
+const (
+	mostHorizon = 7 * 24 * time.Hour
+	mostEvery   = 365 * 24 * time.Hour
+	mostGrace   = 24 * time.Hour
+)
+
+func (c *checker) rotation(r *policyv1.KeyRotation) {
+	if every := r.GetEvery(); every.AsDuration() != 0 {
+		c.seconds("spec.keySet.builtin.rotation.every", every, time.Minute, mostEvery)
+	}
+	c.seconds("spec.keySet.builtin.rotation.grace", r.GetGrace(), time.Second, mostGrace)
 }

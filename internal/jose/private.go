@@ -27,7 +27,7 @@ type privateData struct {
 	public Key
 }
 
-// GenerateKey makes a key for alg: ES256, ES384, EdDSA, RS256 or PS256 (both 2048 bits).
+// GenerateKey makes a key for alg: any but HMAC; those of RSA are of 2048 bits.
 func GenerateKey(alg string) (*PrivateKey, error) {
 	signer, err := generate(alg)
 	if err != nil {
@@ -42,13 +42,15 @@ func generate(alg string) (crypto.Signer, error) {
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	case "ES384":
 		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case "ES512":
+		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	case "EdDSA":
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		return key, err
-	case "RS256", "PS256":
+	case "RS256", "RS384", "RS512", "PS256", "PS384", "PS512":
 		return rsa.GenerateKey(rand.Reader, minRSABits)
 	}
-	return nil, fmt.Errorf("alg %s cannot be generated; use ES256, ES384, EdDSA, RS256 or PS256", quote(alg))
+	return nil, fmt.Errorf("alg %s cannot be generated; use ES256, ES384, ES512, EdDSA, or one of RS and PS with 256, 384 or 512", quote(alg))
 }
 
 // ParsePrivateKey reads a PKCS #8 key (DER, RFC 5208) for any asymmetric algorithm that

@@ -235,7 +235,7 @@ func TestZeroKey(t *testing.T) {
 
 // Keys that Go makes for every curve are accepted: the point checks refuse no good key.
 func TestGeneratedPublicKeysParse(t *testing.T) {
-	for _, alg := range []string{"ES256", "ES384", "EdDSA"} {
+	for _, alg := range []string{"ES256", "ES384", "ES512", "EdDSA"} {
 		for range 20 {
 			k, err := GenerateKey(alg)
 			if err != nil {

@@ -337,7 +337,7 @@ func TestPSSSaltLength(t *testing.T) {
 
 // Private keys survive storage, and show in no print or JSON.
 func TestPrivateKey(t *testing.T) {
-	for _, alg := range []string{"ES256", "ES384", "EdDSA", "RS256", "PS256"} {
+	for _, alg := range []string{"ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"} {
 		k, err := GenerateKey(alg)
 		if err != nil {
 			t.Fatal(err)
@@ -406,7 +406,7 @@ func TestPrivateKeyRefuses(t *testing.T) {
 			t.Errorf("%s: ParsePrivateKey\n got %v\nwant %s", name, err, tt.want)
 		}
 	}
-	const want = `generating a signing key: alg "HS256" cannot be generated; use ES256, ES384, EdDSA, RS256 or PS256`
+	const want = `generating a signing key: alg "HS256" cannot be generated; use ES256, ES384, ES512, EdDSA, or one of RS and PS with 256, 384 or 512`
 	if _, err := GenerateKey("HS256"); err == nil || err.Error() != want {
 		t.Errorf("GenerateKey(HS256) = %v, want %s", err, want)
 	}

@@ -346,6 +346,60 @@ func (Inbound_Tls) EnumDescriptor() ([]byte, []int) {
 	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{13, 1}
 }
 
+// Stragglers are data planes that are connected and don't confirm what they are
+// sent.
+type KeyRotation_Stragglers int32
+
+const (
+	// Same as HOLD.
+	KeyRotation_STRAGGLERS_UNSPECIFIED KeyRotation_Stragglers = 0
+	// Wait for them for as long as it takes.
+	KeyRotation_HOLD KeyRotation_Stragglers = 1
+	// Wait for the time of grace, then go on without them.
+	KeyRotation_GRACE KeyRotation_Stragglers = 2
+)
+
+// Enum value maps for KeyRotation_Stragglers.
+var (
+	KeyRotation_Stragglers_name = map[int32]string{
+		0: "STRAGGLERS_UNSPECIFIED",
+		1: "HOLD",
+		2: "GRACE",
+	}
+	KeyRotation_Stragglers_value = map[string]int32{
+		"STRAGGLERS_UNSPECIFIED": 0,
+		"HOLD":                   1,
+		"GRACE":                  2,
+	}
+)
+
+func (x KeyRotation_Stragglers) Enum() *KeyRotation_Stragglers {
+	p := new(KeyRotation_Stragglers)
+	*p = x
+	return p
+}
+
+func (x KeyRotation_Stragglers) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (KeyRotation_Stragglers) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_policy_v1_policy_proto_enumTypes[6].Descriptor()
+}
+
+func (KeyRotation_Stragglers) Type() protoreflect.EnumType {
+	return &file_watchword_policy_v1_policy_proto_enumTypes[6]
+}
+
+func (x KeyRotation_Stragglers) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use KeyRotation_Stragglers.Descriptor instead.
+func (KeyRotation_Stragglers) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{21, 0}
+}
+
 type AuthenticationPolicySpec_Mode int32
 
 const (
@@ -391,11 +445,11 @@ func (x AuthenticationPolicySpec_Mode) String() string {
 }
 
 func (AuthenticationPolicySpec_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[6].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[7].Descriptor()
 }
 
 func (AuthenticationPolicySpec_Mode) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[6]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[7]
 }
 
 func (x AuthenticationPolicySpec_Mode) Number() protoreflect.EnumNumber {
@@ -404,7 +458,7 @@ func (x AuthenticationPolicySpec_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthenticationPolicySpec_Mode.Descriptor instead.
 func (AuthenticationPolicySpec_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{25, 0}
 }
 
 type ConsumerHeader_Attribute int32
@@ -455,11 +509,11 @@ func (x ConsumerHeader_Attribute) String() string {
 }
 
 func (ConsumerHeader_Attribute) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[7].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[8].Descriptor()
 }
 
 func (ConsumerHeader_Attribute) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[7]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[8]
 }
 
 func (x ConsumerHeader_Attribute) Number() protoreflect.EnumNumber {
@@ -468,7 +522,7 @@ func (x ConsumerHeader_Attribute) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ConsumerHeader_Attribute.Descriptor instead.
 func (ConsumerHeader_Attribute) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{25, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{26, 0}
 }
 
 type JwtRule_AudienceCheck int32
@@ -507,11 +561,11 @@ func (x JwtRule_AudienceCheck) String() string {
 }
 
 func (JwtRule_AudienceCheck) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[8].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[9].Descriptor()
 }
 
 func (JwtRule_AudienceCheck) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[8]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[9]
 }
 
 func (x JwtRule_AudienceCheck) Number() protoreflect.EnumNumber {
@@ -520,7 +574,7 @@ func (x JwtRule_AudienceCheck) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JwtRule_AudienceCheck.Descriptor instead.
 func (JwtRule_AudienceCheck) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{27, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type KeyClaim_Source int32
@@ -557,11 +611,11 @@ func (x KeyClaim_Source) String() string {
 }
 
 func (KeyClaim_Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[9].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[10].Descriptor()
 }
 
 func (KeyClaim_Source) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[9]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[10]
 }
 
 func (x KeyClaim_Source) Number() protoreflect.EnumNumber {
@@ -570,7 +624,7 @@ func (x KeyClaim_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyClaim_Source.Descriptor instead.
 func (KeyClaim_Source) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{31, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{32, 0}
 }
 
 type AuthorizationPolicySpec_Action int32
@@ -606,11 +660,11 @@ func (x AuthorizationPolicySpec_Action) String() string {
 }
 
 func (AuthorizationPolicySpec_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[10].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[11].Descriptor()
 }
 
 func (AuthorizationPolicySpec_Action) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[10]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[11]
 }
 
 func (x AuthorizationPolicySpec_Action) Number() protoreflect.EnumNumber {
@@ -619,7 +673,7 @@ func (x AuthorizationPolicySpec_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorizationPolicySpec_Action.Descriptor instead.
 func (AuthorizationPolicySpec_Action) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{36, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{37, 0}
 }
 
 type Condition_Operator int32
@@ -667,11 +721,11 @@ func (x Condition_Operator) String() string {
 }
 
 func (Condition_Operator) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_policy_v1_policy_proto_enumTypes[11].Descriptor()
+	return file_watchword_policy_v1_policy_proto_enumTypes[12].Descriptor()
 }
 
 func (Condition_Operator) Type() protoreflect.EnumType {
-	return &file_watchword_policy_v1_policy_proto_enumTypes[11]
+	return &file_watchword_policy_v1_policy_proto_enumTypes[12]
 }
 
 func (x Condition_Operator) Number() protoreflect.EnumNumber {
@@ -680,7 +734,7 @@ func (x Condition_Operator) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Condition_Operator.Descriptor instead.
 func (Condition_Operator) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{41, 0}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{42, 0}
 }
 
 // Resource is one stored object of any kind.
@@ -2259,8 +2313,15 @@ type BuiltinKeys struct {
 	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// Lifetime of issued tokens. Default 5 minutes, at most 1 hour.
 	TokenLifetime *durationpb.Duration `protobuf:"bytes,2,opt,name=token_lifetime,json=tokenLifetime,proto3" json:"token_lifetime,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Algorithm of new signing keys (JWA name). Default ES256. If the key that signs
+	// is of another, the next one takes over as soon as it may.
+	Algorithm string       `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Rotation  *KeyRotation `protobuf:"bytes,4,opt,name=rotation,proto3" json:"rotation,omitempty"`
+	// How long a replica that is cut off from etcd goes on signing, with the keys
+	// that it had. Default 12 hours, at least 1 minute.
+	SigningHorizon *durationpb.Duration `protobuf:"bytes,5,opt,name=signing_horizon,json=signingHorizon,proto3" json:"signing_horizon,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *BuiltinKeys) Reset() {
@@ -2307,6 +2368,92 @@ func (x *BuiltinKeys) GetTokenLifetime() *durationpb.Duration {
 	return nil
 }
 
+func (x *BuiltinKeys) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *BuiltinKeys) GetRotation() *KeyRotation {
+	if x != nil {
+		return x.Rotation
+	}
+	return nil
+}
+
+func (x *BuiltinKeys) GetSigningHorizon() *durationpb.Duration {
+	if x != nil {
+		return x.SigningHorizon
+	}
+	return nil
+}
+
+// KeyRotation says when the next signing key takes over, and what it waits for.
+type KeyRotation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a key signs before the next one takes over. Default 24 hours, at
+	// least 1 minute; 0s: only when somebody asks.
+	Every      *durationpb.Duration   `protobuf:"bytes,1,opt,name=every,proto3" json:"every,omitempty"`
+	Stragglers KeyRotation_Stragglers `protobuf:"varint,2,opt,name=stragglers,proto3,enum=watchword.policy.v1.KeyRotation_Stragglers" json:"stragglers,omitempty"`
+	// How long data planes without a lease that are gone are waited for, and with
+	// GRACE also those that are connected. Default 30 seconds.
+	Grace         *durationpb.Duration `protobuf:"bytes,3,opt,name=grace,proto3" json:"grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyRotation) Reset() {
+	*x = KeyRotation{}
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyRotation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyRotation) ProtoMessage() {}
+
+func (x *KeyRotation) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyRotation.ProtoReflect.Descriptor instead.
+func (*KeyRotation) Descriptor() ([]byte, []int) {
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *KeyRotation) GetEvery() *durationpb.Duration {
+	if x != nil {
+		return x.Every
+	}
+	return nil
+}
+
+func (x *KeyRotation) GetStragglers() KeyRotation_Stragglers {
+	if x != nil {
+		return x.Stragglers
+	}
+	return KeyRotation_STRAGGLERS_UNSPECIFIED
+}
+
+func (x *KeyRotation) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
 type PemKeys struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          []*PemKey              `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
@@ -2316,7 +2463,7 @@ type PemKeys struct {
 
 func (x *PemKeys) Reset() {
 	*x = PemKeys{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2475,7 @@ func (x *PemKeys) String() string {
 func (*PemKeys) ProtoMessage() {}
 
 func (x *PemKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[21]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2488,7 @@ func (x *PemKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PemKeys.ProtoReflect.Descriptor instead.
 func (*PemKeys) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{21}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PemKeys) GetKeys() []*PemKey {
@@ -2364,7 +2511,7 @@ type PemKey struct {
 
 func (x *PemKey) Reset() {
 	*x = PemKey{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2523,7 @@ func (x *PemKey) String() string {
 func (*PemKey) ProtoMessage() {}
 
 func (x *PemKey) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[22]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2536,7 @@ func (x *PemKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PemKey.ProtoReflect.Descriptor instead.
 func (*PemKey) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{22}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PemKey) GetPem() string {
@@ -2418,7 +2565,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2577,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[23]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2590,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{23}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Target) GetServices() []string {
@@ -2496,7 +2643,7 @@ type AuthenticationPolicySpec struct {
 
 func (x *AuthenticationPolicySpec) Reset() {
 	*x = AuthenticationPolicySpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2655,7 @@ func (x *AuthenticationPolicySpec) String() string {
 func (*AuthenticationPolicySpec) ProtoMessage() {}
 
 func (x *AuthenticationPolicySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[24]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2668,7 @@ func (x *AuthenticationPolicySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthenticationPolicySpec.ProtoReflect.Descriptor instead.
 func (*AuthenticationPolicySpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{24}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AuthenticationPolicySpec) GetTarget() *Target {
@@ -2606,7 +2753,7 @@ type ConsumerHeader struct {
 
 func (x *ConsumerHeader) Reset() {
 	*x = ConsumerHeader{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2765,7 @@ func (x *ConsumerHeader) String() string {
 func (*ConsumerHeader) ProtoMessage() {}
 
 func (x *ConsumerHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[25]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2778,7 @@ func (x *ConsumerHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerHeader.ProtoReflect.Descriptor instead.
 func (*ConsumerHeader) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{25}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ConsumerHeader) GetAttribute() ConsumerHeader_Attribute {
@@ -2665,7 +2812,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2824,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[26]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +2837,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{26}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Response) GetReasons() []string {
@@ -2771,7 +2918,7 @@ type JwtRule struct {
 
 func (x *JwtRule) Reset() {
 	*x = JwtRule{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +2930,7 @@ func (x *JwtRule) String() string {
 func (*JwtRule) ProtoMessage() {}
 
 func (x *JwtRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[27]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +2943,7 @@ func (x *JwtRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtRule.ProtoReflect.Descriptor instead.
 func (*JwtRule) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{27}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *JwtRule) GetIssuer() string {
@@ -2938,7 +3085,7 @@ type TokenLocation struct {
 
 func (x *TokenLocation) Reset() {
 	*x = TokenLocation{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3097,7 @@ func (x *TokenLocation) String() string {
 func (*TokenLocation) ProtoMessage() {}
 
 func (x *TokenLocation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[28]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3110,7 @@ func (x *TokenLocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenLocation.ProtoReflect.Descriptor instead.
 func (*TokenLocation) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{28}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TokenLocation) GetName() string {
@@ -2993,7 +3140,7 @@ type ConsumerSelector struct {
 
 func (x *ConsumerSelector) Reset() {
 	*x = ConsumerSelector{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3005,7 +3152,7 @@ func (x *ConsumerSelector) String() string {
 func (*ConsumerSelector) ProtoMessage() {}
 
 func (x *ConsumerSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[29]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3018,7 +3165,7 @@ func (x *ConsumerSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerSelector.ProtoReflect.Descriptor instead.
 func (*ConsumerSelector) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{29}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ConsumerSelector) GetNames() []string {
@@ -3050,7 +3197,7 @@ type SelfIssuedTokens struct {
 
 func (x *SelfIssuedTokens) Reset() {
 	*x = SelfIssuedTokens{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3209,7 @@ func (x *SelfIssuedTokens) String() string {
 func (*SelfIssuedTokens) ProtoMessage() {}
 
 func (x *SelfIssuedTokens) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[30]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3222,7 @@ func (x *SelfIssuedTokens) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfIssuedTokens.ProtoReflect.Descriptor instead.
 func (*SelfIssuedTokens) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{30}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{31}
 }
 
 type KeyClaim struct {
@@ -3089,7 +3236,7 @@ type KeyClaim struct {
 
 func (x *KeyClaim) Reset() {
 	*x = KeyClaim{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3248,7 @@ func (x *KeyClaim) String() string {
 func (*KeyClaim) ProtoMessage() {}
 
 func (x *KeyClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[31]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3261,7 @@ func (x *KeyClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyClaim.ProtoReflect.Descriptor instead.
 func (*KeyClaim) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{31}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *KeyClaim) GetName() string {
@@ -3153,7 +3300,7 @@ type OutputClaim struct {
 
 func (x *OutputClaim) Reset() {
 	*x = OutputClaim{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3165,7 +3312,7 @@ func (x *OutputClaim) String() string {
 func (*OutputClaim) ProtoMessage() {}
 
 func (x *OutputClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[32]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3178,7 +3325,7 @@ func (x *OutputClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputClaim.ProtoReflect.Descriptor instead.
 func (*OutputClaim) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{32}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OutputClaim) GetClaimPath() []string {
@@ -3245,7 +3392,7 @@ type ConsumerSpec struct {
 
 func (x *ConsumerSpec) Reset() {
 	*x = ConsumerSpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3404,7 @@ func (x *ConsumerSpec) String() string {
 func (*ConsumerSpec) ProtoMessage() {}
 
 func (x *ConsumerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[33]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3417,7 @@ func (x *ConsumerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerSpec.ProtoReflect.Descriptor instead.
 func (*ConsumerSpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{33}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ConsumerSpec) GetUsername() string {
@@ -3345,7 +3492,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[34]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3357,7 +3504,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[34]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3370,7 +3517,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{34}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Credential) GetId() string {
@@ -3427,7 +3574,7 @@ type ConsumerMatch struct {
 
 func (x *ConsumerMatch) Reset() {
 	*x = ConsumerMatch{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[35]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3586,7 @@ func (x *ConsumerMatch) String() string {
 func (*ConsumerMatch) ProtoMessage() {}
 
 func (x *ConsumerMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[35]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3599,7 @@ func (x *ConsumerMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerMatch.ProtoReflect.Descriptor instead.
 func (*ConsumerMatch) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{35}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ConsumerMatch) GetIssuer() string {
@@ -3486,7 +3633,7 @@ type AuthorizationPolicySpec struct {
 
 func (x *AuthorizationPolicySpec) Reset() {
 	*x = AuthorizationPolicySpec{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[36]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3498,7 +3645,7 @@ func (x *AuthorizationPolicySpec) String() string {
 func (*AuthorizationPolicySpec) ProtoMessage() {}
 
 func (x *AuthorizationPolicySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[36]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3511,7 +3658,7 @@ func (x *AuthorizationPolicySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationPolicySpec.ProtoReflect.Descriptor instead.
 func (*AuthorizationPolicySpec) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{36}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AuthorizationPolicySpec) GetTarget() *Target {
@@ -3555,7 +3702,7 @@ type AuthorizationRule struct {
 
 func (x *AuthorizationRule) Reset() {
 	*x = AuthorizationRule{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[37]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3714,7 @@ func (x *AuthorizationRule) String() string {
 func (*AuthorizationRule) ProtoMessage() {}
 
 func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[37]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3580,7 +3727,7 @@ func (x *AuthorizationRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizationRule.ProtoReflect.Descriptor instead.
 func (*AuthorizationRule) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{37}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AuthorizationRule) GetFrom() *Source {
@@ -3626,7 +3773,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[38]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +3785,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[38]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +3798,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{38}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Source) GetServices() []string {
@@ -3723,7 +3870,7 @@ type Subject struct {
 
 func (x *Subject) Reset() {
 	*x = Subject{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[39]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +3882,7 @@ func (x *Subject) String() string {
 func (*Subject) ProtoMessage() {}
 
 func (x *Subject) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[39]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +3895,7 @@ func (x *Subject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subject.ProtoReflect.Descriptor instead.
 func (*Subject) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{39}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Subject) GetIssuer() string {
@@ -3781,7 +3928,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[40]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3793,7 +3940,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[40]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3806,7 +3953,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{40}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Operation) GetHosts() []string {
@@ -3865,7 +4012,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[41]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3877,7 +4024,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_policy_v1_policy_proto_msgTypes[41]
+	mi := &file_watchword_policy_v1_policy_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3890,7 +4037,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{41}
+	return file_watchword_policy_v1_policy_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Condition) GetClaimPath() []string {
@@ -4051,10 +4198,24 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\tR\x06secret\x12\x16\n" +
 	"\x06base64\x18\x02 \x01(\bR\x06base64\x12\x1c\n" +
 	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12\x10\n" +
-	"\x03kid\x18\x04 \x01(\tR\x03kid\"r\n" +
+	"\x03kid\x18\x04 \x01(\tR\x03kid\"\x92\x02\n" +
 	"\vBuiltinKeys\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12@\n" +
-	"\x0etoken_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rtokenLifetime\":\n" +
+	"\x0etoken_lifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rtokenLifetime\x12\x1c\n" +
+	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12<\n" +
+	"\brotation\x18\x04 \x01(\v2 .watchword.policy.v1.KeyRotationR\brotation\x12B\n" +
+	"\x0fsigning_horizon\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x0esigningHorizon\"\xfb\x01\n" +
+	"\vKeyRotation\x12/\n" +
+	"\x05every\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05every\x12K\n" +
+	"\n" +
+	"stragglers\x18\x02 \x01(\x0e2+.watchword.policy.v1.KeyRotation.StragglersR\n" +
+	"stragglers\x12/\n" +
+	"\x05grace\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"=\n" +
+	"\n" +
+	"Stragglers\x12\x1a\n" +
+	"\x16STRAGGLERS_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04HOLD\x10\x01\x12\t\n" +
+	"\x05GRACE\x10\x02\":\n" +
 	"\aPemKeys\x12/\n" +
 	"\x04keys\x18\x01 \x03(\v2\x1b.watchword.policy.v1.PemKeyR\x04keys\",\n" +
 	"\x06PemKey\x12\x10\n" +
@@ -4249,8 +4410,8 @@ func file_watchword_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_watchword_policy_v1_policy_proto_rawDescData
 }
 
-var file_watchword_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_watchword_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_watchword_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
+var file_watchword_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_watchword_policy_v1_policy_proto_goTypes = []any{
 	(Enforcement)(0),                    // 0: watchword.policy.v1.Enforcement
 	(TimeCheck)(0),                      // 1: watchword.policy.v1.TimeCheck
@@ -4258,134 +4419,141 @@ var file_watchword_policy_v1_policy_proto_goTypes = []any{
 	(RoleBindingSpec_Role)(0),           // 3: watchword.policy.v1.RoleBindingSpec.Role
 	(Inbound_Protocol)(0),               // 4: watchword.policy.v1.Inbound.Protocol
 	(Inbound_Tls)(0),                    // 5: watchword.policy.v1.Inbound.Tls
-	(AuthenticationPolicySpec_Mode)(0),  // 6: watchword.policy.v1.AuthenticationPolicySpec.Mode
-	(ConsumerHeader_Attribute)(0),       // 7: watchword.policy.v1.ConsumerHeader.Attribute
-	(JwtRule_AudienceCheck)(0),          // 8: watchword.policy.v1.JwtRule.AudienceCheck
-	(KeyClaim_Source)(0),                // 9: watchword.policy.v1.KeyClaim.Source
-	(AuthorizationPolicySpec_Action)(0), // 10: watchword.policy.v1.AuthorizationPolicySpec.Action
-	(Condition_Operator)(0),             // 11: watchword.policy.v1.Condition.Operator
-	(*Resource)(nil),                    // 12: watchword.policy.v1.Resource
-	(*Metadata)(nil),                    // 13: watchword.policy.v1.Metadata
-	(*ServiceSpec)(nil),                 // 14: watchword.policy.v1.ServiceSpec
-	(*Outbound)(nil),                    // 15: watchword.policy.v1.Outbound
-	(*Bootstrap)(nil),                   // 16: watchword.policy.v1.Bootstrap
-	(*KubernetesWorkload)(nil),          // 17: watchword.policy.v1.KubernetesWorkload
-	(*RoleBindingSpec)(nil),             // 18: watchword.policy.v1.RoleBindingSpec
-	(*RoleSubject)(nil),                 // 19: watchword.policy.v1.RoleSubject
-	(*TokenSubject)(nil),                // 20: watchword.policy.v1.TokenSubject
-	(*ClaimRequirement)(nil),            // 21: watchword.policy.v1.ClaimRequirement
-	(*CertificateSubject)(nil),          // 22: watchword.policy.v1.CertificateSubject
-	(*SelfIssued)(nil),                  // 23: watchword.policy.v1.SelfIssued
-	(*Route)(nil),                       // 24: watchword.policy.v1.Route
-	(*Inbound)(nil),                     // 25: watchword.policy.v1.Inbound
-	(*Call)(nil),                        // 26: watchword.policy.v1.Call
-	(*IssuerSpec)(nil),                  // 27: watchword.policy.v1.IssuerSpec
-	(*KeySet)(nil),                      // 28: watchword.policy.v1.KeySet
-	(*JwksUri)(nil),                     // 29: watchword.policy.v1.JwksUri
-	(*SecretKeys)(nil),                  // 30: watchword.policy.v1.SecretKeys
-	(*SecretKey)(nil),                   // 31: watchword.policy.v1.SecretKey
-	(*BuiltinKeys)(nil),                 // 32: watchword.policy.v1.BuiltinKeys
-	(*PemKeys)(nil),                     // 33: watchword.policy.v1.PemKeys
-	(*PemKey)(nil),                      // 34: watchword.policy.v1.PemKey
-	(*Target)(nil),                      // 35: watchword.policy.v1.Target
-	(*AuthenticationPolicySpec)(nil),    // 36: watchword.policy.v1.AuthenticationPolicySpec
-	(*ConsumerHeader)(nil),              // 37: watchword.policy.v1.ConsumerHeader
-	(*Response)(nil),                    // 38: watchword.policy.v1.Response
-	(*JwtRule)(nil),                     // 39: watchword.policy.v1.JwtRule
-	(*TokenLocation)(nil),               // 40: watchword.policy.v1.TokenLocation
-	(*ConsumerSelector)(nil),            // 41: watchword.policy.v1.ConsumerSelector
-	(*SelfIssuedTokens)(nil),            // 42: watchword.policy.v1.SelfIssuedTokens
-	(*KeyClaim)(nil),                    // 43: watchword.policy.v1.KeyClaim
-	(*OutputClaim)(nil),                 // 44: watchword.policy.v1.OutputClaim
-	(*ConsumerSpec)(nil),                // 45: watchword.policy.v1.ConsumerSpec
-	(*Credential)(nil),                  // 46: watchword.policy.v1.Credential
-	(*ConsumerMatch)(nil),               // 47: watchword.policy.v1.ConsumerMatch
-	(*AuthorizationPolicySpec)(nil),     // 48: watchword.policy.v1.AuthorizationPolicySpec
-	(*AuthorizationRule)(nil),           // 49: watchword.policy.v1.AuthorizationRule
-	(*Source)(nil),                      // 50: watchword.policy.v1.Source
-	(*Subject)(nil),                     // 51: watchword.policy.v1.Subject
-	(*Operation)(nil),                   // 52: watchword.policy.v1.Operation
-	(*Condition)(nil),                   // 53: watchword.policy.v1.Condition
-	nil,                                 // 54: watchword.policy.v1.Metadata.LabelsEntry
-	(*durationpb.Duration)(nil),         // 55: google.protobuf.Duration
-	(*structpb.Value)(nil),              // 56: google.protobuf.Value
+	(KeyRotation_Stragglers)(0),         // 6: watchword.policy.v1.KeyRotation.Stragglers
+	(AuthenticationPolicySpec_Mode)(0),  // 7: watchword.policy.v1.AuthenticationPolicySpec.Mode
+	(ConsumerHeader_Attribute)(0),       // 8: watchword.policy.v1.ConsumerHeader.Attribute
+	(JwtRule_AudienceCheck)(0),          // 9: watchword.policy.v1.JwtRule.AudienceCheck
+	(KeyClaim_Source)(0),                // 10: watchword.policy.v1.KeyClaim.Source
+	(AuthorizationPolicySpec_Action)(0), // 11: watchword.policy.v1.AuthorizationPolicySpec.Action
+	(Condition_Operator)(0),             // 12: watchword.policy.v1.Condition.Operator
+	(*Resource)(nil),                    // 13: watchword.policy.v1.Resource
+	(*Metadata)(nil),                    // 14: watchword.policy.v1.Metadata
+	(*ServiceSpec)(nil),                 // 15: watchword.policy.v1.ServiceSpec
+	(*Outbound)(nil),                    // 16: watchword.policy.v1.Outbound
+	(*Bootstrap)(nil),                   // 17: watchword.policy.v1.Bootstrap
+	(*KubernetesWorkload)(nil),          // 18: watchword.policy.v1.KubernetesWorkload
+	(*RoleBindingSpec)(nil),             // 19: watchword.policy.v1.RoleBindingSpec
+	(*RoleSubject)(nil),                 // 20: watchword.policy.v1.RoleSubject
+	(*TokenSubject)(nil),                // 21: watchword.policy.v1.TokenSubject
+	(*ClaimRequirement)(nil),            // 22: watchword.policy.v1.ClaimRequirement
+	(*CertificateSubject)(nil),          // 23: watchword.policy.v1.CertificateSubject
+	(*SelfIssued)(nil),                  // 24: watchword.policy.v1.SelfIssued
+	(*Route)(nil),                       // 25: watchword.policy.v1.Route
+	(*Inbound)(nil),                     // 26: watchword.policy.v1.Inbound
+	(*Call)(nil),                        // 27: watchword.policy.v1.Call
+	(*IssuerSpec)(nil),                  // 28: watchword.policy.v1.IssuerSpec
+	(*KeySet)(nil),                      // 29: watchword.policy.v1.KeySet
+	(*JwksUri)(nil),                     // 30: watchword.policy.v1.JwksUri
+	(*SecretKeys)(nil),                  // 31: watchword.policy.v1.SecretKeys
+	(*SecretKey)(nil),                   // 32: watchword.policy.v1.SecretKey
+	(*BuiltinKeys)(nil),                 // 33: watchword.policy.v1.BuiltinKeys
+	(*KeyRotation)(nil),                 // 34: watchword.policy.v1.KeyRotation
+	(*PemKeys)(nil),                     // 35: watchword.policy.v1.PemKeys
+	(*PemKey)(nil),                      // 36: watchword.policy.v1.PemKey
+	(*Target)(nil),                      // 37: watchword.policy.v1.Target
+	(*AuthenticationPolicySpec)(nil),    // 38: watchword.policy.v1.AuthenticationPolicySpec
+	(*ConsumerHeader)(nil),              // 39: watchword.policy.v1.ConsumerHeader
+	(*Response)(nil),                    // 40: watchword.policy.v1.Response
+	(*JwtRule)(nil),                     // 41: watchword.policy.v1.JwtRule
+	(*TokenLocation)(nil),               // 42: watchword.policy.v1.TokenLocation
+	(*ConsumerSelector)(nil),            // 43: watchword.policy.v1.ConsumerSelector
+	(*SelfIssuedTokens)(nil),            // 44: watchword.policy.v1.SelfIssuedTokens
+	(*KeyClaim)(nil),                    // 45: watchword.policy.v1.KeyClaim
+	(*OutputClaim)(nil),                 // 46: watchword.policy.v1.OutputClaim
+	(*ConsumerSpec)(nil),                // 47: watchword.policy.v1.ConsumerSpec
+	(*Credential)(nil),                  // 48: watchword.policy.v1.Credential
+	(*ConsumerMatch)(nil),               // 49: watchword.policy.v1.ConsumerMatch
+	(*AuthorizationPolicySpec)(nil),     // 50: watchword.policy.v1.AuthorizationPolicySpec
+	(*AuthorizationRule)(nil),           // 51: watchword.policy.v1.AuthorizationRule
+	(*Source)(nil),                      // 52: watchword.policy.v1.Source
+	(*Subject)(nil),                     // 53: watchword.policy.v1.Subject
+	(*Operation)(nil),                   // 54: watchword.policy.v1.Operation
+	(*Condition)(nil),                   // 55: watchword.policy.v1.Condition
+	nil,                                 // 56: watchword.policy.v1.Metadata.LabelsEntry
+	(*durationpb.Duration)(nil),         // 57: google.protobuf.Duration
+	(*structpb.Value)(nil),              // 58: google.protobuf.Value
 }
 var file_watchword_policy_v1_policy_proto_depIdxs = []int32{
-	13, // 0: watchword.policy.v1.Resource.metadata:type_name -> watchword.policy.v1.Metadata
-	14, // 1: watchword.policy.v1.Resource.service:type_name -> watchword.policy.v1.ServiceSpec
-	27, // 2: watchword.policy.v1.Resource.issuer:type_name -> watchword.policy.v1.IssuerSpec
-	36, // 3: watchword.policy.v1.Resource.authentication_policy:type_name -> watchword.policy.v1.AuthenticationPolicySpec
-	48, // 4: watchword.policy.v1.Resource.authorization_policy:type_name -> watchword.policy.v1.AuthorizationPolicySpec
-	45, // 5: watchword.policy.v1.Resource.consumer:type_name -> watchword.policy.v1.ConsumerSpec
-	18, // 6: watchword.policy.v1.Resource.role_binding:type_name -> watchword.policy.v1.RoleBindingSpec
-	54, // 7: watchword.policy.v1.Metadata.labels:type_name -> watchword.policy.v1.Metadata.LabelsEntry
-	24, // 8: watchword.policy.v1.ServiceSpec.routes:type_name -> watchword.policy.v1.Route
-	25, // 9: watchword.policy.v1.ServiceSpec.inbound:type_name -> watchword.policy.v1.Inbound
-	26, // 10: watchword.policy.v1.ServiceSpec.calls:type_name -> watchword.policy.v1.Call
+	14, // 0: watchword.policy.v1.Resource.metadata:type_name -> watchword.policy.v1.Metadata
+	15, // 1: watchword.policy.v1.Resource.service:type_name -> watchword.policy.v1.ServiceSpec
+	28, // 2: watchword.policy.v1.Resource.issuer:type_name -> watchword.policy.v1.IssuerSpec
+	38, // 3: watchword.policy.v1.Resource.authentication_policy:type_name -> watchword.policy.v1.AuthenticationPolicySpec
+	50, // 4: watchword.policy.v1.Resource.authorization_policy:type_name -> watchword.policy.v1.AuthorizationPolicySpec
+	47, // 5: watchword.policy.v1.Resource.consumer:type_name -> watchword.policy.v1.ConsumerSpec
+	19, // 6: watchword.policy.v1.Resource.role_binding:type_name -> watchword.policy.v1.RoleBindingSpec
+	56, // 7: watchword.policy.v1.Metadata.labels:type_name -> watchword.policy.v1.Metadata.LabelsEntry
+	25, // 8: watchword.policy.v1.ServiceSpec.routes:type_name -> watchword.policy.v1.Route
+	26, // 9: watchword.policy.v1.ServiceSpec.inbound:type_name -> watchword.policy.v1.Inbound
+	27, // 10: watchword.policy.v1.ServiceSpec.calls:type_name -> watchword.policy.v1.Call
 	2,  // 11: watchword.policy.v1.ServiceSpec.data_planes:type_name -> watchword.policy.v1.ServiceSpec.DataPlane
-	23, // 12: watchword.policy.v1.ServiceSpec.self_issued:type_name -> watchword.policy.v1.SelfIssued
-	16, // 13: watchword.policy.v1.ServiceSpec.bootstrap:type_name -> watchword.policy.v1.Bootstrap
-	15, // 14: watchword.policy.v1.ServiceSpec.outbound:type_name -> watchword.policy.v1.Outbound
-	17, // 15: watchword.policy.v1.Bootstrap.kubernetes:type_name -> watchword.policy.v1.KubernetesWorkload
+	24, // 12: watchword.policy.v1.ServiceSpec.self_issued:type_name -> watchword.policy.v1.SelfIssued
+	17, // 13: watchword.policy.v1.ServiceSpec.bootstrap:type_name -> watchword.policy.v1.Bootstrap
+	16, // 14: watchword.policy.v1.ServiceSpec.outbound:type_name -> watchword.policy.v1.Outbound
+	18, // 15: watchword.policy.v1.Bootstrap.kubernetes:type_name -> watchword.policy.v1.KubernetesWorkload
 	3,  // 16: watchword.policy.v1.RoleBindingSpec.role:type_name -> watchword.policy.v1.RoleBindingSpec.Role
-	19, // 17: watchword.policy.v1.RoleBindingSpec.subjects:type_name -> watchword.policy.v1.RoleSubject
-	20, // 18: watchword.policy.v1.RoleSubject.token:type_name -> watchword.policy.v1.TokenSubject
-	22, // 19: watchword.policy.v1.RoleSubject.certificate:type_name -> watchword.policy.v1.CertificateSubject
-	21, // 20: watchword.policy.v1.TokenSubject.claims:type_name -> watchword.policy.v1.ClaimRequirement
-	28, // 21: watchword.policy.v1.SelfIssued.key_set:type_name -> watchword.policy.v1.KeySet
+	20, // 17: watchword.policy.v1.RoleBindingSpec.subjects:type_name -> watchword.policy.v1.RoleSubject
+	21, // 18: watchword.policy.v1.RoleSubject.token:type_name -> watchword.policy.v1.TokenSubject
+	23, // 19: watchword.policy.v1.RoleSubject.certificate:type_name -> watchword.policy.v1.CertificateSubject
+	22, // 20: watchword.policy.v1.TokenSubject.claims:type_name -> watchword.policy.v1.ClaimRequirement
+	29, // 21: watchword.policy.v1.SelfIssued.key_set:type_name -> watchword.policy.v1.KeySet
 	4,  // 22: watchword.policy.v1.Inbound.protocol:type_name -> watchword.policy.v1.Inbound.Protocol
 	5,  // 23: watchword.policy.v1.Inbound.tls:type_name -> watchword.policy.v1.Inbound.Tls
-	28, // 24: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
-	32, // 25: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
-	33, // 26: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
-	29, // 27: watchword.policy.v1.KeySet.jwks_uri:type_name -> watchword.policy.v1.JwksUri
-	30, // 28: watchword.policy.v1.KeySet.secret:type_name -> watchword.policy.v1.SecretKeys
-	55, // 29: watchword.policy.v1.JwksUri.interval:type_name -> google.protobuf.Duration
-	55, // 30: watchword.policy.v1.JwksUri.timeout:type_name -> google.protobuf.Duration
-	31, // 31: watchword.policy.v1.SecretKeys.keys:type_name -> watchword.policy.v1.SecretKey
-	55, // 32: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
-	34, // 33: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
-	35, // 34: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	6,  // 35: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
-	39, // 36: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
-	0,  // 37: watchword.policy.v1.AuthenticationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
-	37, // 38: watchword.policy.v1.AuthenticationPolicySpec.consumer_headers:type_name -> watchword.policy.v1.ConsumerHeader
-	38, // 39: watchword.policy.v1.AuthenticationPolicySpec.responses:type_name -> watchword.policy.v1.Response
-	7,  // 40: watchword.policy.v1.ConsumerHeader.attribute:type_name -> watchword.policy.v1.ConsumerHeader.Attribute
-	40, // 41: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.TokenLocation
-	40, // 42: watchword.policy.v1.JwtRule.from_params:type_name -> watchword.policy.v1.TokenLocation
-	40, // 43: watchword.policy.v1.JwtRule.from_cookies:type_name -> watchword.policy.v1.TokenLocation
-	55, // 44: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
-	55, // 45: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
-	44, // 46: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
-	40, // 47: watchword.policy.v1.JwtRule.from_form:type_name -> watchword.policy.v1.TokenLocation
-	41, // 48: watchword.policy.v1.JwtRule.consumers:type_name -> watchword.policy.v1.ConsumerSelector
-	42, // 49: watchword.policy.v1.JwtRule.services:type_name -> watchword.policy.v1.SelfIssuedTokens
-	43, // 50: watchword.policy.v1.JwtRule.key_claim:type_name -> watchword.policy.v1.KeyClaim
-	8,  // 51: watchword.policy.v1.JwtRule.audience_check:type_name -> watchword.policy.v1.JwtRule.AudienceCheck
-	1,  // 52: watchword.policy.v1.JwtRule.expiration:type_name -> watchword.policy.v1.TimeCheck
-	1,  // 53: watchword.policy.v1.JwtRule.not_before:type_name -> watchword.policy.v1.TimeCheck
-	9,  // 54: watchword.policy.v1.KeyClaim.sources:type_name -> watchword.policy.v1.KeyClaim.Source
-	46, // 55: watchword.policy.v1.ConsumerSpec.credentials:type_name -> watchword.policy.v1.Credential
-	47, // 56: watchword.policy.v1.ConsumerSpec.match:type_name -> watchword.policy.v1.ConsumerMatch
-	28, // 57: watchword.policy.v1.Credential.key_set:type_name -> watchword.policy.v1.KeySet
-	53, // 58: watchword.policy.v1.ConsumerMatch.claims:type_name -> watchword.policy.v1.Condition
-	35, // 59: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	10, // 60: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
-	49, // 61: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
-	0,  // 62: watchword.policy.v1.AuthorizationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
-	50, // 63: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
-	52, // 64: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
-	53, // 65: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
-	51, // 66: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
-	51, // 67: watchword.policy.v1.Source.not_subjects:type_name -> watchword.policy.v1.Subject
-	11, // 68: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
-	56, // 69: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
-	70, // [70:70] is the sub-list for method output_type
-	70, // [70:70] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	29, // 24: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
+	33, // 25: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
+	35, // 26: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
+	30, // 27: watchword.policy.v1.KeySet.jwks_uri:type_name -> watchword.policy.v1.JwksUri
+	31, // 28: watchword.policy.v1.KeySet.secret:type_name -> watchword.policy.v1.SecretKeys
+	57, // 29: watchword.policy.v1.JwksUri.interval:type_name -> google.protobuf.Duration
+	57, // 30: watchword.policy.v1.JwksUri.timeout:type_name -> google.protobuf.Duration
+	32, // 31: watchword.policy.v1.SecretKeys.keys:type_name -> watchword.policy.v1.SecretKey
+	57, // 32: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
+	34, // 33: watchword.policy.v1.BuiltinKeys.rotation:type_name -> watchword.policy.v1.KeyRotation
+	57, // 34: watchword.policy.v1.BuiltinKeys.signing_horizon:type_name -> google.protobuf.Duration
+	57, // 35: watchword.policy.v1.KeyRotation.every:type_name -> google.protobuf.Duration
+	6,  // 36: watchword.policy.v1.KeyRotation.stragglers:type_name -> watchword.policy.v1.KeyRotation.Stragglers
+	57, // 37: watchword.policy.v1.KeyRotation.grace:type_name -> google.protobuf.Duration
+	36, // 38: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
+	37, // 39: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	7,  // 40: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
+	41, // 41: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
+	0,  // 42: watchword.policy.v1.AuthenticationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
+	39, // 43: watchword.policy.v1.AuthenticationPolicySpec.consumer_headers:type_name -> watchword.policy.v1.ConsumerHeader
+	40, // 44: watchword.policy.v1.AuthenticationPolicySpec.responses:type_name -> watchword.policy.v1.Response
+	8,  // 45: watchword.policy.v1.ConsumerHeader.attribute:type_name -> watchword.policy.v1.ConsumerHeader.Attribute
+	42, // 46: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.TokenLocation
+	42, // 47: watchword.policy.v1.JwtRule.from_params:type_name -> watchword.policy.v1.TokenLocation
+	42, // 48: watchword.policy.v1.JwtRule.from_cookies:type_name -> watchword.policy.v1.TokenLocation
+	57, // 49: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
+	57, // 50: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
+	46, // 51: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
+	42, // 52: watchword.policy.v1.JwtRule.from_form:type_name -> watchword.policy.v1.TokenLocation
+	43, // 53: watchword.policy.v1.JwtRule.consumers:type_name -> watchword.policy.v1.ConsumerSelector
+	44, // 54: watchword.policy.v1.JwtRule.services:type_name -> watchword.policy.v1.SelfIssuedTokens
+	45, // 55: watchword.policy.v1.JwtRule.key_claim:type_name -> watchword.policy.v1.KeyClaim
+	9,  // 56: watchword.policy.v1.JwtRule.audience_check:type_name -> watchword.policy.v1.JwtRule.AudienceCheck
+	1,  // 57: watchword.policy.v1.JwtRule.expiration:type_name -> watchword.policy.v1.TimeCheck
+	1,  // 58: watchword.policy.v1.JwtRule.not_before:type_name -> watchword.policy.v1.TimeCheck
+	10, // 59: watchword.policy.v1.KeyClaim.sources:type_name -> watchword.policy.v1.KeyClaim.Source
+	48, // 60: watchword.policy.v1.ConsumerSpec.credentials:type_name -> watchword.policy.v1.Credential
+	49, // 61: watchword.policy.v1.ConsumerSpec.match:type_name -> watchword.policy.v1.ConsumerMatch
+	29, // 62: watchword.policy.v1.Credential.key_set:type_name -> watchword.policy.v1.KeySet
+	55, // 63: watchword.policy.v1.ConsumerMatch.claims:type_name -> watchword.policy.v1.Condition
+	37, // 64: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	11, // 65: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
+	51, // 66: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
+	0,  // 67: watchword.policy.v1.AuthorizationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
+	52, // 68: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
+	54, // 69: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
+	55, // 70: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
+	53, // 71: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
+	53, // 72: watchword.policy.v1.Source.not_subjects:type_name -> watchword.policy.v1.Subject
+	12, // 73: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
+	58, // 74: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_watchword_policy_v1_policy_proto_init() }
@@ -4408,15 +4576,15 @@ func file_watchword_policy_v1_policy_proto_init() {
 		(*KeySet_JwksUri)(nil),
 		(*KeySet_Secret)(nil),
 	}
-	file_watchword_policy_v1_policy_proto_msgTypes[24].OneofWrappers = []any{}
-	file_watchword_policy_v1_policy_proto_msgTypes[32].OneofWrappers = []any{}
+	file_watchword_policy_v1_policy_proto_msgTypes[25].OneofWrappers = []any{}
+	file_watchword_policy_v1_policy_proto_msgTypes[33].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_policy_v1_policy_proto_rawDesc), len(file_watchword_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      12,
-			NumMessages:   43,
+			NumEnums:      13,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
