@@ -183,7 +183,7 @@ func (c *checker) audience(field, aud string) {
 	switch {
 	case aud == "":
 		c.fault(field, "is empty; name the service that the token is for")
-	case sameAudience(aud) == AdminAudience:
+	case SameAudience(aud) == AdminAudience:
 		c.fault(field, "%q is the audience of the admin API: whoever is sent a token for it could use it there. Choose another", clip(aud))
 	case strings.Contains(aud, "*"):
 		c.fault(field, "%q: a wildcard is not allowed; name each audience", clip(aud))
@@ -192,9 +192,9 @@ func (c *checker) audience(field, aud string) {
 	}
 }
 
-// sameAudience folds what Envoy's jwt_authn takes for one audience: it
+// SameAudience folds what Envoy's jwt_authn takes for one audience: it
 // compares without http:// or https:// and without a slash at the end.
-func sameAudience(aud string) string {
+func SameAudience(aud string) string {
 	aud = strings.TrimPrefix(strings.TrimPrefix(aud, "http://"), "https://")
 	return strings.TrimSuffix(aud, "/")
 }

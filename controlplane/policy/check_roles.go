@@ -85,13 +85,13 @@ func (c *checker) ownAudience(field, aud string) {
 		c.callees = map[string]string{}
 		for _, name := range c.services {
 			for _, theirs := range Audiences(name, c.state.Service(name)) {
-				if c.callees[sameAudience(theirs)] == "" {
-					c.callees[sameAudience(theirs)] = name
+				if c.callees[SameAudience(theirs)] == "" {
+					c.callees[SameAudience(theirs)] = name
 				}
 			}
 		}
 	}
-	if name := c.callees[sameAudience(aud)]; name != "" {
+	if name := c.callees[SameAudience(aud)]; name != "" {
 		c.fault(field, "%q is the audience of Service %q, which could use the tokens that it is sent here: choose another", clip(aud), name)
 	}
 }

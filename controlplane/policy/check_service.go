@@ -104,12 +104,12 @@ func (c *checker) serviceAudiences(s *policyv1.ServiceSpec) {
 			field = index("spec.audiences", i)
 		}
 		c.audience(field, aud)
-		if owner := c.audiences[sameAudience(aud)]; owner == c.key.Name {
+		if owner := c.audiences[SameAudience(aud)]; owner == c.key.Name {
 			c.fault(field, "%q is given twice (http://, https:// and a slash at the end make no difference to data planes)", clip(aud))
 		} else if owner != "" {
 			c.fault(field, "the audience %q belongs to Service %q already; a token for one service would be valid at the other", clip(aud), owner)
 		} else {
-			c.audiences[sameAudience(aud)] = c.key.Name
+			c.audiences[SameAudience(aud)] = c.key.Name
 		}
 	}
 }
