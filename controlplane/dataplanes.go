@@ -82,6 +82,21 @@ func (d dataPlanes) of(services []string, published int64) xds.Progress {
 	return p
 }
 
+// mostConfirmed bounds a receipt.
+const mostConfirmed = 10_000
+
+// Receipt knows of the data planes that are connected here. One that had nothing to
+// confirm is in sync since before.
+func (d dataPlanes) Receipt(revision int64, services []string, only bool) (confirmed []*adminv1.Confirmed, unknown []*adminv1.Wait) {
+	for _, dp := range d.xds.Confirmed(revision, only, services...) {
+		if len(confirmed) == mostConfirmed {
+			break
+		}
+		confirmed = append(confirmed, &adminv1.Confirmed{Node: dp.Node, Service: dp.Service, Instance: dp.Instance, Time: timestamppb.New(dp.Since)})
+	}
+	return confirmed, nil
+}
+
 func dataPlaneProtos(list []xds.DataPlane) []*adminv1.DataPlane {
 	var out []*adminv1.DataPlane
 	for _, d := range list {

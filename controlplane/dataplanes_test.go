@@ -30,6 +30,24 @@ func TestProgressOfOnly(t *testing.T) {
 			t.Errorf("all that revision 1 touched are %d; want 2", all.GetTotal())
 		}
 	}
+	for revision, want := range map[int64]string{1: names[0] + names[1], 2: names[0]} {
+		for _, only := range []bool{false, true} {
+			if only {
+				want = names[0]
+			}
+			got := ""
+			confirmed, unknown := d.Receipt(revision, own, only)
+			for _, c := range confirmed {
+				got += c.GetService()
+				if c.GetNode() == "" || c.GetInstance() == "" || c.GetTime().AsTime().IsZero() {
+					t.Errorf("confirmed: %v; want a node, an instance and a time", c)
+				}
+			}
+			if got != want || len(unknown) > 0 {
+				t.Errorf("receipt of revision %d for %v, only these: %t: %q, unknown %v; want %q", revision, own, only, got, unknown, want)
+			}
+		}
+	}
 	none, _ := d.Progress(1, []string{"nobody"}, true)
 	if none.GetTotal() != 0 || !none.GetDone() {
 		t.Errorf("a service without data planes: %v; want none, and done", none)

@@ -57,6 +57,11 @@ var needs = map[string]Need{
 	adminv1.AdminService_DeleteClientSecret_FullMethodName: {Roles: officers, Owner: true},
 	adminv1.AdminService_IssueToken_FullMethodName:         {Roles: officers, Owner: true, ActsAs: true},
 
+	adminv1.AdminService_ListSigningKeys_FullMethodName:  {Roles: readers},
+	adminv1.AdminService_WatchSigningKeys_FullMethodName: {Roles: readers},
+	adminv1.AdminService_RotateSigningKey_FullMethodName: {Roles: officers},
+	adminv1.AdminService_RevokeSigningKey_FullMethodName: {Roles: officers},
+
 	adminv1.AdminService_ListAudit_FullMethodName:        {Roles: officers},
 	adminv1.AdminService_RotateKEK_FullMethodName:        {Roles: officers},
 	adminv1.AdminService_RevokeAdminToken_FullMethodName: {Roles: officers},

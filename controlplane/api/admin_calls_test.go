@@ -46,6 +46,9 @@ func TestEntries(t *testing.T) {
 	call(s.DeleteClientSecret(by("owner"), &adminv1.DeleteClientSecretRequest{Service: "a", Id: "sa"}))
 	call(s.RevokeAdminToken(by("officer"), &adminv1.RevokeAdminTokenRequest{}))
 	call(s.CreateAdminToken(by("officer"), &adminv1.CreateAdminTokenRequest{}))
+	call(s.RotateSigningKey(by("officer"), &adminv1.RotateSigningKeyRequest{}))
+	call(s.RevokeSigningKey(by("officer"), &adminv1.RevokeSigningKeyRequest{Kid: "k1"}))
+	call(s.RevokeSigningKey(by("officer"), &adminv1.RevokeSigningKeyRequest{All: true}))
 	want := []audit.Entry{
 		done("owner", "CreateJoinToken", "created join token a/x"),
 		done("operator", "RevokeJoinToken", "revoked join token a/ja"),
@@ -54,6 +57,9 @@ func TestEntries(t *testing.T) {
 		done("owner", "DeleteClientSecret", "deleted client secret a/sa"),
 		done("officer", "RevokeAdminToken", "revoked the admin token"),
 		done("officer", "CreateAdminToken", "created an admin token"),
+		done("officer", "RotateSigningKey", "asked for another signing key"),
+		done("officer", "RevokeSigningKey", "revoked signing key k1"),
+		done("officer", "RevokeSigningKey", "revoked all signing keys"),
 	}
 	if diff := cmp.Diff(want, b.entries, cmpopts.IgnoreFields(audit.Entry{}, "Time")); diff != "" {
 		t.Errorf("entries -want +got:\n%s", diff)
@@ -147,6 +153,9 @@ func TestAdminCallErrors(t *testing.T) {
 		"misspelt, list":    {call(s.ListInstances(root(), &adminv1.ListInstancesRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
 		"misspelt, secrets": {call(s.ListClientSecrets(root(), &adminv1.ListClientSecretsRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
 		"instance, went":    {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: []string{"i", "j", "gone"}})), codes.Aborted, "2 of 3 instances are revoked"},
+		"signing key, gone": {call(s.RevokeSigningKey(root(), &adminv1.RevokeSigningKeyRequest{Kid: "gone"})), codes.NotFound, `there is no signing key "gone"`},
+		"signing key, none": {call(s.RevokeSigningKey(root(), &adminv1.RevokeSigningKeyRequest{})), codes.InvalidArgument, "kid: name the key to revoke, or say all"},
+		"signing key, both": {call(s.RevokeSigningKey(root(), &adminv1.RevokeSigningKeyRequest{Kid: "k", All: true})), codes.InvalidArgument, "one of both"},
 		"audit, no ID":      {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Before: "zzz"})), codes.InvalidArgument, "before: this is not the ID"},
 		"audit, limit":      {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Limit: 1001})), codes.InvalidArgument, "limit: 1001 entries; wants 1 to 1000"},
 		"audit, negative":   {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Limit: -1})), codes.InvalidArgument, "limit: -1"},
@@ -160,7 +169,7 @@ func TestAdminCallErrors(t *testing.T) {
 
 // A store that fails is UNAVAILABLE, and what a Config leaves out UNIMPLEMENTED.
 func TestBackendFails(t *testing.T) {
-	backed := strings.Fields("CreateJoinToken ListJoinTokens RevokeJoinToken ListInstances RevokeInstances ListClientSecrets DeleteClientSecret ListAudit RotateKEK RevokeAdminToken CreateAdminToken Diagnose")
+	backed := strings.Fields("CreateJoinToken ListJoinTokens RevokeJoinToken ListInstances RevokeInstances ListClientSecrets DeleteClientSecret ListAudit RotateKEK ListSigningKeys WatchSigningKeys RotateSigningKey RevokeSigningKey RevokeAdminToken CreateAdminToken Diagnose")
 	for _, c := range adminCalls() {
 		if !slices.Contains(backed, c.method) {
 			continue
@@ -171,7 +180,7 @@ func TestBackendFails(t *testing.T) {
 			s.Identify = play
 			b.fail = errors.New("etcd did not answer")
 			if form == "is not there" {
-				s.Enrolments, s.Secrets, s.AuditLog, s.KEK, s.AdminTokens, s.Diagnosis = nil, nil, nil, nil, nil, nil
+				s.Enrolments, s.Secrets, s.AuditLog, s.KEK, s.SigningKeys, s.AdminTokens, s.Diagnosis = nil, nil, nil, nil, nil, nil, nil
 			}
 			actor := strings.Fields(c.who)[0]
 			if c.method == "RevokeInstances" {

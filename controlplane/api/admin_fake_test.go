@@ -17,6 +17,7 @@ type backend struct {
 	entries []audit.Entry
 	asked   []NewJoinToken
 	queries []AuditQuery
+	listed  int // how often the signing keys were
 	fail    error
 }
 
@@ -99,6 +100,32 @@ func (b *backend) RotateKEK(_ context.Context, e audit.Entry, progress func(*adm
 	return errors.Join(progress(&adminv1.RotateKEKResponse{Total: 2, Done: 1}), progress(&adminv1.RotateKEKResponse{Kek: "k", Total: 2, Done: 2, Finished: true}))
 }
 
+// ListSigningKeys never changes. A watch of it ends, since the replica does.
+func (b *backend) ListSigningKeys(context.Context) (*adminv1.ListSigningKeysResponse, <-chan struct{}, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.listed++
+	if b.listed > 1 {
+		return nil, nil, errEnded
+	}
+	changed := make(chan struct{})
+	close(changed)
+	return &adminv1.ListSigningKeysResponse{Active: "k1"}, changed, b.fail
+}
+
+var errEnded = errors.New("the replica ends")
+
+func (b *backend) RotateSigningKey(_ context.Context, e audit.Entry) (*adminv1.RotateSigningKeyResponse, error) {
+	return &adminv1.RotateSigningKeyResponse{Active: "k1", Next: "k2"}, b.took(e)
+}
+
+func (b *backend) RevokeSigningKey(_ context.Context, kid string, e audit.Entry) (*adminv1.RevokeSigningKeyResponse, error) {
+	if kid == "gone" {
+		return nil, ErrUnknown
+	}
+	return &adminv1.RevokeSigningKeyResponse{Revision: 12, Revoked: []string{"k1"}, Active: "k2", Services: []string{"a"}}, b.took(e)
+}
+
 func (b *backend) RevokeAdminToken(_ context.Context, e audit.Entry) error { return b.took(e) }
 
 func (b *backend) CreateAdminToken(_ context.Context, e audit.Entry) (string, error) {
@@ -112,7 +139,7 @@ func (b *backend) Diagnose(context.Context) ([]*adminv1.Finding, error) {
 // withBackend gives a Server everything.
 func withBackend(s *Server) *backend {
 	b := &backend{}
-	s.Enrolments, s.Secrets, s.AuditLog, s.KEK, s.AdminTokens, s.Diagnosis = b, b, b, b, b, b
+	s.Enrolments, s.Secrets, s.AuditLog, s.KEK, s.SigningKeys, s.AdminTokens, s.Diagnosis = b, b, b, b, b, b, b
 	s.DataPlanes, s.Issuer, s.Refusals, s.Explainer = &planes{}, secrets{}, reported{}, &echo{}
 	return b
 }

@@ -65,6 +65,9 @@ type DataPlanes interface {
 	// only it is about those named and no others. The channel is closed when the
 	// answer may differ.
 	Progress(revision int64, services []string, only bool) (*adminv1.WaitInSyncResponse, <-chan struct{})
+	// Receipt says of the same data planes who has the revision, each with the time,
+	// and of whom it is not known.
+	Receipt(revision int64, services []string, only bool) (confirmed []*adminv1.Confirmed, unknown []*adminv1.Wait)
 }
 
 // Preview looks ahead at a change. It is asked only about a state without other
@@ -116,6 +119,7 @@ type Config struct {
 	Secrets     Secrets
 	AuditLog    AuditLog
 	KEK         KEK
+	SigningKeys SigningKeys
 	AdminTokens AdminTokens
 	Diagnosis   Diagnosis
 	// Identify says who makes a request, before its body is read. An error refuses

@@ -84,6 +84,20 @@ type KEK interface {
 	RotateKEK(ctx context.Context, e audit.Entry, progress func(*adminv1.RotateKEKResponse) error) error
 }
 
+// SigningKeys are the keys of the built-in issuer.
+type SigningKeys interface {
+	// ListSigningKeys returns them as they are now. The channel is closed when the
+	// answer may differ, also by time.
+	ListSigningKeys(ctx context.Context) (*adminv1.ListSigningKeysResponse, <-chan struct{}, error)
+	// RotateSigningKey asks for the next key, once for however many ask. One that can't
+	// be asked for now is a Precondition.
+	RotateSigningKey(ctx context.Context, e audit.Entry) (*adminv1.RotateSigningKeyResponse, error)
+	// RevokeSigningKey takes a key out of use, or all if kid is empty. The answer is
+	// given once this replica goes by it. ErrUnknown says that there is no such key; to
+	// revoke one again changes nothing, and answers as the first time.
+	RevokeSigningKey(ctx context.Context, kid string, e audit.Entry) (*adminv1.RevokeSigningKeyResponse, error)
+}
+
 // AdminTokens is the admin token of the first start, or a later one.
 type AdminTokens interface {
 	// RevokeAdminToken returns when the token is good no more, here.

@@ -140,6 +140,9 @@ func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerSt
 		resp, changed := s.DataPlanes.Progress(req.GetRevision(), req.GetServices(), only)
 		resp.Waiting = seen(ctx, resp.GetWaiting())
 		resp.Elapsed = durationpb.New(time.Since(began))
+		if resp.GetDone() && req.GetReceipt() {
+			s.addReceipt(ctx, req, resp, began)
+		}
 		if resp.GetDone() || time.Since(reported) >= reportPause {
 			if err := stream.Send(resp); err != nil || resp.GetDone() {
 				return err
@@ -174,10 +177,31 @@ func (s *Server) mayWait(ctx context.Context, services []string) error {
 // notInSync ends a wait: the last report names who is not in sync.
 func (s *Server) notInSync(req *adminv1.WaitInSyncRequest, last *adminv1.WaitInSyncResponse, stream grpc.ServerStreamingServer[adminv1.WaitInSyncResponse], timeout time.Duration) error {
 	if stream.Context().Err() == nil {
-		last.Elapsed = durationpb.New(time.Since(s.written.since(req.GetRevision(), time.Now().Add(-timeout))))
+		began := s.written.since(req.GetRevision(), time.Now().Add(-timeout))
+		last.Elapsed = durationpb.New(time.Since(began))
+		if req.GetReceipt() {
+			s.addReceipt(stream.Context(), req, last, began)
+		}
 		if err := stream.Send(last); err != nil {
 			return err
 		}
 	}
 	return status.Errorf(codes.DeadlineExceeded, "%d of %d data planes have revision %d after %s", last.GetInSync(), last.GetTotal(), req.GetRevision(), timeout)
+}
+
+// addReceipt adds who has the revision, how long that took since it was asked for, and
+// of whom it is not known.
+func (s *Server) addReceipt(ctx context.Context, req *adminv1.WaitInSyncRequest, last *adminv1.WaitInSyncResponse, began time.Time) {
+	confirmed, unknown := s.DataPlanes.Receipt(req.GetRevision(), req.GetServices(), !access.From(ctx).SeesAll())
+	last.Confirmed = seen(ctx, confirmed)
+	for _, c := range last.GetConfirmed() {
+		c.Elapsed = durationpb.New(max(c.GetTime().AsTime().Sub(began), 0))
+	}
+	for _, w := range unknown {
+		// Who waits for its own services is told of replicas, too: any of them may be
+		// one that its data planes are connected to.
+		if w.GetService() == "" || access.From(ctx).Sees(w.GetService()) {
+			last.Unknown = append(last.Unknown, w)
+		}
+	}
 }

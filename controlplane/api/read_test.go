@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -151,12 +152,14 @@ type sent struct {
 	ctx  context.Context
 	fail error
 	got  []string
+	last *adminv1.WaitInSyncResponse
 }
 
 func (s *sent) Context() context.Context { return s.ctx }
 
 func (s *sent) Send(r *adminv1.WaitInSyncResponse) error {
 	s.got = append(s.got, fmt.Sprintf("%d/%d after %s", r.GetInSync(), r.GetTotal(), r.GetElapsed().AsDuration()))
+	s.last = r
 	return s.fail
 }
 
@@ -213,6 +216,61 @@ func TestWaitInSyncTimeout(t *testing.T) {
 			wantError(t, err, codes.DeadlineExceeded, "2 of 3 data planes have revision 12 after")
 			if took := time.Since(began); took != tt.want || len(stream.got) != 2 {
 				t.Errorf("%s: took %s with the reports %v, want %s, and one at each end", name, took, stream.got, tt.want)
+			}
+		})
+	}
+}
+
+// receipts is a ledger that knows who has what.
+type receipts struct{ ledger }
+
+func (r *receipts) Receipt(int64, []string, bool) ([]*adminv1.Confirmed, []*adminv1.Wait) {
+	now := time.Now()
+	return []*adminv1.Confirmed{
+			{Node: "n1", Service: "a", Time: timestamppb.New(now.Add(-time.Hour))},
+			{Node: "n2", Service: "a", Time: timestamppb.New(now)},
+			{Node: "n3", Service: "b", Time: timestamppb.New(now)},
+		},
+		[]*adminv1.Wait{{Replica: "r2", Why: "departed"}, {Service: "a", Why: "behind"}, {Service: "b", Why: "behind"}}
+}
+
+// The last message of a wait has the receipt if that was asked for, also when the wait
+// ends too early: who confirmed and how long after the write, and of whom it is not
+// known. An owner gets what is about its services and about replicas.
+func TestReceipt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		who            string
+		inSync         int32
+		receipt        bool
+		nodes, unknown string
+	}{
+		"done":          {"officer", 2, true, "n1 0s n2 1s n3 1s", "r2 a b"},
+		"too early":     {"officer", 1, true, "n1 0s n2 1s n3 1s", "r2 a b"},
+		"owner":         {"owner", 2, true, "n1 0s n2 1s", "r2 a"},
+		"not asked for": {"officer", 2, false, "", ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := open(t, serviceYAML("a", "x"))
+			r := &receipts{}
+			s.DataPlanes = r
+			r.set(2, tt.inSync)
+			s.written.add(7, time.Now())
+			time.Sleep(time.Second - time.Duration(2-tt.inSync)*time.Second/2)
+			stream := &sent{ctx: by(tt.who)}
+			timeout := durationpb.New(time.Duration(2-tt.inSync) * time.Second / 2)
+			err := s.WaitInSync(&adminv1.WaitInSyncRequest{Revision: 7, Services: []string{"a"}, Receipt: tt.receipt, Timeout: timeout}, stream)
+			if early := tt.inSync < 2; early != (status.Code(err) == codes.DeadlineExceeded) {
+				t.Errorf("%s: %v", name, err)
+			}
+			var nodes, unknown []string
+			for _, c := range stream.last.GetConfirmed() {
+				nodes = append(nodes, c.GetNode()+" "+c.GetElapsed().AsDuration().String())
+			}
+			for _, w := range stream.last.GetUnknown() {
+				unknown = append(unknown, w.GetReplica()+w.GetService())
+			}
+			if got := strings.Join(nodes, " "); got != tt.nodes || strings.Join(unknown, " ") != tt.unknown {
+				t.Errorf("%s: confirmed %q, unknown %q; want %q and %q", name, got, unknown, tt.nodes, tt.unknown)
 			}
 		})
 	}

@@ -74,6 +74,19 @@ func drain[Resp any](stream grpc.ServerStreamingClient[Resp], err error) error {
 	return err
 }
 
+// firstOf reads the first message of a stream that does not end by itself.
+func firstOf[Resp any](open func(context.Context, adminv1.AdminServiceClient) (grpc.ServerStreamingClient[Resp], error)) func(context.Context, adminv1.AdminServiceClient) error {
+	return func(ctx context.Context, c adminv1.AdminServiceClient) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := open(ctx, c)
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		return err
+	}
+}
+
 type m = map[string]any
 
 func adminCalls() []adminCall {
@@ -107,6 +120,12 @@ func adminCalls() []adminCall {
 		{method: "RotateKEK", grpc: func(ctx context.Context, client c) error {
 			return drain(client.RotateKEK(ctx, &adminv1.RotateKEKRequest{}))
 		}, verb: "POST", path: "/v1/kek/rotate", who: "officer"},
+		{method: "ListSigningKeys", grpc: unary(c.ListSigningKeys, &adminv1.ListSigningKeysRequest{}), verb: "GET", path: "/v1/signing-keys", who: "viewer operator officer"},
+		{method: "WatchSigningKeys", grpc: firstOf(func(ctx context.Context, client c) (grpc.ServerStreamingClient[adminv1.ListSigningKeysResponse], error) {
+			return client.WatchSigningKeys(ctx, &adminv1.WatchSigningKeysRequest{})
+		}), verb: "GET", path: "/v1/signing-keys/watch", who: "viewer operator officer"},
+		{method: "RotateSigningKey", grpc: unary(c.RotateSigningKey, &adminv1.RotateSigningKeyRequest{}), verb: "POST", path: "/v1/signing-keys/rotate", who: "officer"},
+		{method: "RevokeSigningKey", grpc: unary(c.RevokeSigningKey, &adminv1.RevokeSigningKeyRequest{Kid: "k1"}), verb: "POST", path: "/v1/signing-keys/revoke", body: m{"kid": "k1"}, who: "officer"},
 		{method: "RevokeAdminToken", grpc: unary(c.RevokeAdminToken, &adminv1.RevokeAdminTokenRequest{}), verb: "DELETE", path: "/v1/admin-token", who: "officer"},
 		{method: "CreateAdminToken", grpc: unary(c.CreateAdminToken, &adminv1.CreateAdminTokenRequest{}), verb: "POST", path: "/v1/admin-token", who: "officer"},
 		{method: "GetSelf", grpc: unary(c.GetSelf, &adminv1.GetSelfRequest{}), verb: "GET", path: "/v1/self", who: lists + " norole"},

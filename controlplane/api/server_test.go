@@ -272,6 +272,10 @@ func (p *planes) Progress(int64, []string, bool) (*adminv1.WaitInSyncResponse, <
 	return &adminv1.WaitInSyncResponse{Total: 1, InSync: 1, Done: true}, nil
 }
 
+func (p *planes) Receipt(int64, []string, bool) ([]*adminv1.Confirmed, []*adminv1.Wait) {
+	return []*adminv1.Confirmed{{Node: "n1", Service: "a"}}, nil
+}
+
 // secrets is an Issuer that knows the service "a".
 type secrets struct{}
 

@@ -181,6 +181,35 @@ func (svc *service) progress(revision int64, named bool, p *Progress) {
 	}
 }
 
+// Confirmed are the data planes that Progress counts as in sync, sorted by service,
+// node and instance; with only, those of the services named and no others.
+func (s *Server) Confirmed(revision int64, only bool, services ...string) []DataPlane {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var all []DataPlane
+	for _, svc := range s.services {
+		if named := slices.Contains(services, svc.name); named || !only {
+			all = svc.inSync(all, revision, named)
+		}
+	}
+	sortDataPlanes(all)
+	return all
+}
+
+func (svc *service) inSync(all []DataPlane, revision int64, named bool) []DataPlane {
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	if svc.changed < revision && !named {
+		return all
+	}
+	for _, r := range svc.rows {
+		if r.inSync {
+			all = append(all, svc.dataPlane(r))
+		}
+	}
+	return all
+}
+
 // wakeEvery is how often those who wait on Progress are woken while a push is
 // under way: each ACK is a change, and to look at all of them costs as much as
 // to send them.

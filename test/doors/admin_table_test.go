@@ -28,6 +28,15 @@ type door struct {
 	after func(*testing.T, *mesh)
 }
 
+// firstOf reads the first message of a stream that does not end by itself.
+func firstOf[Resp any](open func() (grpc.ServerStreamingClient[Resp], error)) error {
+	stream, err := open()
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	return err
+}
+
 func policyOf(name string) string {
 	return resource("AuthorizationPolicy", name, "action: ALLOW", "target: {services: [target]}")
 }
@@ -145,6 +154,33 @@ func adminDoors() []door {
 		{"RotateKEK", "POST", "/v1/kek/rotate", "",
 			func(ctx X, c C, _ string) error { return drain(c.RotateKEK(ctx, &adminv1.RotateKEKRequest{})) },
 			"officer", nil, nil},
+		{"ListSigningKeys", "GET", "/v1/signing-keys", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.ListSigningKeys(ctx, &adminv1.ListSigningKeysRequest{})
+				return err
+			},
+			"viewer operator officer", nil, nil},
+		{"WatchSigningKeys", "GET", "/v1/signing-keys/watch", "",
+			func(ctx X, c C, _ string) error {
+				ctx, cancel := context.WithCancel(ctx)
+				defer cancel()
+				return firstOf(func() (grpc.ServerStreamingClient[adminv1.ListSigningKeysResponse], error) {
+					return c.WatchSigningKeys(ctx, &adminv1.WatchSigningKeysRequest{})
+				})
+			},
+			"viewer operator officer", nil, nil},
+		{"RotateSigningKey", "POST", "/v1/signing-keys/rotate", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.RotateSigningKey(ctx, &adminv1.RotateSigningKeyRequest{})
+				return err
+			},
+			"officer", nil, nil},
+		{"RevokeSigningKey", "POST", "/v1/signing-keys/revoke", `{"kid":"{x}"}`,
+			func(ctx X, c C, x string) error {
+				_, err := c.RevokeSigningKey(ctx, &adminv1.RevokeSigningKeyRequest{Kid: x})
+				return err
+			},
+			"officer", freshSigningKey, nil},
 		{"RevokeAdminToken", "DELETE", "/v1/admin-token", "",
 			func(ctx X, c C, _ string) error {
 				_, err := c.RevokeAdminToken(ctx, &adminv1.RevokeAdminTokenRequest{})
@@ -197,6 +233,19 @@ func freshJoinToken(t *testing.T, m *mesh) string {
 		t.Fatal(err)
 	}
 	return resp.GetJoinToken().GetId()
+}
+
+// freshSigningKey is a key that can be revoked.
+func freshSigningKey(t *testing.T, m *mesh) string {
+	t.Helper()
+	list, err := m.root.ListSigningKeys(t.Context(), &adminv1.ListSigningKeysRequest{})
+	if err != nil && notYet["ListSigningKeys"] {
+		return "x"
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.GetActive()
 }
 
 func freshClientSecret(t *testing.T, m *mesh) string {

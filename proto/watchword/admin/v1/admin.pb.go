@@ -82,6 +82,120 @@ func (Change_Action) EnumDescriptor() ([]byte, []int) {
 	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{4, 0}
 }
 
+type SigningKey_State int32
+
+const (
+	SigningKey_STATE_UNSPECIFIED SigningKey_State = 0
+	// Published; does not sign yet.
+	SigningKey_STANDBY SigningKey_State = 1
+	// Signs.
+	SigningKey_ACTIVE SigningKey_State = 2
+	// Signs no more; published until its last token has ended.
+	SigningKey_RETIRING SigningKey_State = 3
+	// Not published any more, before its time.
+	SigningKey_REVOKED SigningKey_State = 4
+)
+
+// Enum value maps for SigningKey_State.
+var (
+	SigningKey_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STANDBY",
+		2: "ACTIVE",
+		3: "RETIRING",
+		4: "REVOKED",
+	}
+	SigningKey_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STANDBY":           1,
+		"ACTIVE":            2,
+		"RETIRING":          3,
+		"REVOKED":           4,
+	}
+)
+
+func (x SigningKey_State) Enum() *SigningKey_State {
+	p := new(SigningKey_State)
+	*p = x
+	return p
+}
+
+func (x SigningKey_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SigningKey_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_admin_v1_admin_proto_enumTypes[1].Descriptor()
+}
+
+func (SigningKey_State) Type() protoreflect.EnumType {
+	return &file_watchword_admin_v1_admin_proto_enumTypes[1]
+}
+
+func (x SigningKey_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SigningKey_State.Descriptor instead.
+func (SigningKey_State) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{27, 0}
+}
+
+type SigningKey_Event int32
+
+const (
+	SigningKey_EVENT_UNSPECIFIED SigningKey_Event = 0
+	// It begins to sign.
+	SigningKey_SIGNS SigningKey_Event = 1
+	// The next one takes over from it.
+	SigningKey_HANDS_OVER SigningKey_Event = 2
+	// It is published no more.
+	SigningKey_GOES SigningKey_Event = 3
+)
+
+// Enum value maps for SigningKey_Event.
+var (
+	SigningKey_Event_name = map[int32]string{
+		0: "EVENT_UNSPECIFIED",
+		1: "SIGNS",
+		2: "HANDS_OVER",
+		3: "GOES",
+	}
+	SigningKey_Event_value = map[string]int32{
+		"EVENT_UNSPECIFIED": 0,
+		"SIGNS":             1,
+		"HANDS_OVER":        2,
+		"GOES":              3,
+	}
+)
+
+func (x SigningKey_Event) Enum() *SigningKey_Event {
+	p := new(SigningKey_Event)
+	*p = x
+	return p
+}
+
+func (x SigningKey_Event) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SigningKey_Event) Descriptor() protoreflect.EnumDescriptor {
+	return file_watchword_admin_v1_admin_proto_enumTypes[2].Descriptor()
+}
+
+func (SigningKey_Event) Type() protoreflect.EnumType {
+	return &file_watchword_admin_v1_admin_proto_enumTypes[2]
+}
+
+func (x SigningKey_Event) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SigningKey_Event.Descriptor instead.
+func (SigningKey_Event) EnumDescriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{27, 1}
+}
+
 type Refusal_Enforcement int32
 
 const (
@@ -116,11 +230,11 @@ func (x Refusal_Enforcement) String() string {
 }
 
 func (Refusal_Enforcement) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_admin_v1_admin_proto_enumTypes[1].Descriptor()
+	return file_watchword_admin_v1_admin_proto_enumTypes[3].Descriptor()
 }
 
 func (Refusal_Enforcement) Type() protoreflect.EnumType {
-	return &file_watchword_admin_v1_admin_proto_enumTypes[1]
+	return &file_watchword_admin_v1_admin_proto_enumTypes[3]
 }
 
 func (x Refusal_Enforcement) Number() protoreflect.EnumNumber {
@@ -129,7 +243,7 @@ func (x Refusal_Enforcement) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Refusal_Enforcement.Descriptor instead.
 func (Refusal_Enforcement) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{39, 0}
 }
 
 type AuditEntry_Outcome int32
@@ -165,11 +279,11 @@ func (x AuditEntry_Outcome) String() string {
 }
 
 func (AuditEntry_Outcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_admin_v1_admin_proto_enumTypes[2].Descriptor()
+	return file_watchword_admin_v1_admin_proto_enumTypes[4].Descriptor()
 }
 
 func (AuditEntry_Outcome) Type() protoreflect.EnumType {
-	return &file_watchword_admin_v1_admin_proto_enumTypes[2]
+	return &file_watchword_admin_v1_admin_proto_enumTypes[4]
 }
 
 func (x AuditEntry_Outcome) Number() protoreflect.EnumNumber {
@@ -178,7 +292,7 @@ func (x AuditEntry_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuditEntry_Outcome.Descriptor instead.
 func (AuditEntry_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{55, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{65, 0}
 }
 
 type Finding_Severity int32
@@ -217,11 +331,11 @@ func (x Finding_Severity) String() string {
 }
 
 func (Finding_Severity) Descriptor() protoreflect.EnumDescriptor {
-	return file_watchword_admin_v1_admin_proto_enumTypes[3].Descriptor()
+	return file_watchword_admin_v1_admin_proto_enumTypes[5].Descriptor()
 }
 
 func (Finding_Severity) Type() protoreflect.EnumType {
-	return &file_watchword_admin_v1_admin_proto_enumTypes[3]
+	return &file_watchword_admin_v1_admin_proto_enumTypes[5]
 }
 
 func (x Finding_Severity) Number() protoreflect.EnumNumber {
@@ -230,7 +344,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{67, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{77, 0}
 }
 
 // Document is one file with any number of YAML or JSON documents.
@@ -1546,7 +1660,9 @@ type WaitInSyncRequest struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Wait for the data planes of these services too, whatever the revision
 	// changed: for a change that an earlier wait did not see through.
-	Services      []string `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
+	Services []string `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
+	// The last message lists who confirmed, and who is not known of.
+	Receipt       bool `protobuf:"varint,4,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1602,6 +1718,13 @@ func (x *WaitInSyncRequest) GetServices() []string {
 	return nil
 }
 
+func (x *WaitInSyncRequest) GetReceipt() bool {
+	if x != nil {
+		return x.Receipt
+	}
+	return false
+}
+
 type WaitInSyncResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Data planes that the revision touched, and how many of them have it.
@@ -1612,7 +1735,11 @@ type WaitInSyncResponse struct {
 	Done    bool         `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
 	// From the request that wrote the revision to this answer; since the wait
 	// began where that is not known.
-	Elapsed       *durationpb.Duration `protobuf:"bytes,5,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	Elapsed *durationpb.Duration `protobuf:"bytes,5,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	// Data planes that have the revision, at most 10,000; only in a receipt.
+	Confirmed []*Confirmed `protobuf:"bytes,6,rep,name=confirmed,proto3" json:"confirmed,omitempty"`
+	// Of whom it is not known, and who is not waited for; only in a receipt.
+	Unknown       []*Wait `protobuf:"bytes,7,rep,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1682,6 +1809,762 @@ func (x *WaitInSyncResponse) GetElapsed() *durationpb.Duration {
 	return nil
 }
 
+func (x *WaitInSyncResponse) GetConfirmed() []*Confirmed {
+	if x != nil {
+		return x.Confirmed
+	}
+	return nil
+}
+
+func (x *WaitInSyncResponse) GetUnknown() []*Wait {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
+// Confirmed is a data plane that has a revision.
+type Confirmed struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Node    string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Service string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// The enrolled instance that it is.
+	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	// The replica that it is connected to; empty if it is not told.
+	Replica string `protobuf:"bytes,4,opt,name=replica,proto3" json:"replica,omitempty"`
+	// When it came to be in sync. That may be before the revision was written, if it
+	// had nothing to confirm.
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// From the request that wrote the revision to then, not below 0.
+	Elapsed       *durationpb.Duration `protobuf:"bytes,6,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Confirmed) Reset() {
+	*x = Confirmed{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Confirmed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Confirmed) ProtoMessage() {}
+
+func (x *Confirmed) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Confirmed.ProtoReflect.Descriptor instead.
+func (*Confirmed) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Confirmed) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Confirmed) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Confirmed) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Confirmed) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *Confirmed) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Confirmed) GetElapsed() *durationpb.Duration {
+	if x != nil {
+		return x.Elapsed
+	}
+	return nil
+}
+
+// Wait is one thing that is waited for, or not known.
+type Wait struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Audience whose tokens it is about; empty if it is about none.
+	Audience string `protobuf:"bytes,1,opt,name=audience,proto3" json:"audience,omitempty"`
+	// ID and host of the replica that it is about; empty if it is about none.
+	Replica string `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	Host    string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// Service whose data planes are behind; empty if it is the replica itself.
+	Service string `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
+	// How many of them are waited for until they confirm or their lease ends, and how
+	// many are gone, and may come back.
+	Count int32 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	Gone  int32 `protobuf:"varint,6,opt,name=gone,proto3" json:"gone,omitempty"`
+	// Some of them, NODE (INSTANCE).
+	Who []string `protobuf:"bytes,7,rep,name=who,proto3" json:"who,omitempty"`
+	// Why, such as "behind", "not applied" or "departed"; and what the first of the data
+	// planes says, such as why it refused.
+	Why    string `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`
+	Detail string `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
+	// When it ends by itself; unset if it does not.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Wait) Reset() {
+	*x = Wait{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wait) ProtoMessage() {}
+
+func (x *Wait) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wait.ProtoReflect.Descriptor instead.
+func (*Wait) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Wait) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *Wait) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *Wait) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Wait) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Wait) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Wait) GetGone() int32 {
+	if x != nil {
+		return x.Gone
+	}
+	return 0
+}
+
+func (x *Wait) GetWho() []string {
+	if x != nil {
+		return x.Who
+	}
+	return nil
+}
+
+func (x *Wait) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Wait) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Wait) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type ListSigningKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSigningKeysRequest) Reset() {
+	*x = ListSigningKeysRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSigningKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSigningKeysRequest) ProtoMessage() {}
+
+func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSigningKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListSigningKeysRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+type WatchSigningKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSigningKeysRequest) Reset() {
+	*x = WatchSigningKeysRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSigningKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSigningKeysRequest) ProtoMessage() {}
+
+func (x *WatchSigningKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSigningKeysRequest.ProtoReflect.Descriptor instead.
+func (*WatchSigningKeysRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+type ListSigningKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that sign, the next, those that retire, those that were revoked.
+	Keys []*SigningKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// ID of the key that signs for all audiences but those that an older one signs for.
+	Active string `protobuf:"bytes,2,opt,name=active,proto3" json:"active,omitempty"`
+	// How many audiences tokens are issued for, and for how many of them an older key
+	// signs.
+	Audiences int32 `protobuf:"varint,3,opt,name=audiences,proto3" json:"audiences,omitempty"`
+	Behind    int32 `protobuf:"varint,4,opt,name=behind,proto3" json:"behind,omitempty"`
+	// When somebody asked that the next key takes over; unset if nobody waits for it.
+	Asked *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=asked,proto3" json:"asked,omitempty"`
+	// ID of the replica that changes the keys; empty if there is none.
+	Leader string `protobuf:"bytes,6,opt,name=leader,proto3" json:"leader,omitempty"`
+	// There is no next key, because as many are published as may be: it is made when
+	// one goes.
+	Full          bool `protobuf:"varint,7,opt,name=full,proto3" json:"full,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSigningKeysResponse) Reset() {
+	*x = ListSigningKeysResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSigningKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSigningKeysResponse) ProtoMessage() {}
+
+func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSigningKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListSigningKeysResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListSigningKeysResponse) GetKeys() []*SigningKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ListSigningKeysResponse) GetActive() string {
+	if x != nil {
+		return x.Active
+	}
+	return ""
+}
+
+func (x *ListSigningKeysResponse) GetAudiences() int32 {
+	if x != nil {
+		return x.Audiences
+	}
+	return 0
+}
+
+func (x *ListSigningKeysResponse) GetBehind() int32 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *ListSigningKeysResponse) GetAsked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *ListSigningKeysResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *ListSigningKeysResponse) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+type SigningKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// RFC 7638 thumbprint.
+	Kid string `protobuf:"bytes,1,opt,name=kid,proto3" json:"kid,omitempty"`
+	// JWA name.
+	Algorithm string                 `protobuf:"bytes,2,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	State     SigningKey_State       `protobuf:"varint,3,opt,name=state,proto3,enum=watchword.admin.v1.SigningKey_State" json:"state,omitempty"`
+	Created   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
+	// When it began to sign, and since when nobody signs with it; unset before.
+	Activated *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=activated,proto3" json:"activated,omitempty"`
+	Unsigned  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=unsigned,proto3" json:"unsigned,omitempty"`
+	// What it signs for, at most 1000, in order; and how many those are.
+	Audiences     []string `protobuf:"bytes,7,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	AudienceCount int32    `protobuf:"varint,8,opt,name=audience_count,json=audienceCount,proto3" json:"audience_count,omitempty"`
+	// What happens to it next, and when that is due; unset if that is not known, or
+	// only what it waits for counts.
+	Next SigningKey_Event       `protobuf:"varint,9,opt,name=next,proto3,enum=watchword.admin.v1.SigningKey_Event" json:"next,omitempty"`
+	Due  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=due,proto3" json:"due,omitempty"`
+	// What that waits for, at most 100, and how many those are.
+	Waits         []*Wait `protobuf:"bytes,11,rep,name=waits,proto3" json:"waits,omitempty"`
+	WaitCount     int32   `protobuf:"varint,12,opt,name=wait_count,json=waitCount,proto3" json:"wait_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SigningKey) Reset() {
+	*x = SigningKey{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SigningKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SigningKey) ProtoMessage() {}
+
+func (x *SigningKey) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
+func (*SigningKey) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SigningKey) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *SigningKey) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *SigningKey) GetState() SigningKey_State {
+	if x != nil {
+		return x.State
+	}
+	return SigningKey_STATE_UNSPECIFIED
+}
+
+func (x *SigningKey) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *SigningKey) GetActivated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Activated
+	}
+	return nil
+}
+
+func (x *SigningKey) GetUnsigned() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Unsigned
+	}
+	return nil
+}
+
+func (x *SigningKey) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *SigningKey) GetAudienceCount() int32 {
+	if x != nil {
+		return x.AudienceCount
+	}
+	return 0
+}
+
+func (x *SigningKey) GetNext() SigningKey_Event {
+	if x != nil {
+		return x.Next
+	}
+	return SigningKey_EVENT_UNSPECIFIED
+}
+
+func (x *SigningKey) GetDue() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Due
+	}
+	return nil
+}
+
+func (x *SigningKey) GetWaits() []*Wait {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+func (x *SigningKey) GetWaitCount() int32 {
+	if x != nil {
+		return x.WaitCount
+	}
+	return 0
+}
+
+type RotateSigningKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSigningKeyRequest) Reset() {
+	*x = RotateSigningKeyRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSigningKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSigningKeyRequest) ProtoMessage() {}
+
+func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSigningKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateSigningKeyRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+type RotateSigningKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IDs of the key that signs now, and of the one that takes over; empty if there is
+	// none yet.
+	Active        string `protobuf:"bytes,1,opt,name=active,proto3" json:"active,omitempty"`
+	Next          string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSigningKeyResponse) Reset() {
+	*x = RotateSigningKeyResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSigningKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSigningKeyResponse) ProtoMessage() {}
+
+func (x *RotateSigningKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSigningKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateSigningKeyResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RotateSigningKeyResponse) GetActive() string {
+	if x != nil {
+		return x.Active
+	}
+	return ""
+}
+
+func (x *RotateSigningKeyResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+type RevokeSigningKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of both.
+	Kid           string `protobuf:"bytes,1,opt,name=kid,proto3" json:"kid,omitempty"`
+	All           bool   `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeSigningKeyRequest) Reset() {
+	*x = RevokeSigningKeyRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeSigningKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeSigningKeyRequest) ProtoMessage() {}
+
+func (x *RevokeSigningKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeSigningKeyRequest.ProtoReflect.Descriptor instead.
+func (*RevokeSigningKeyRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RevokeSigningKeyRequest) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *RevokeSigningKeyRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+type RevokeSigningKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision of the revocation; that of the earlier one if it was revoked before.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// IDs of the keys that were revoked by it.
+	Revoked []string `protobuf:"bytes,2,rep,name=revoked,proto3" json:"revoked,omitempty"`
+	// ID of the key that signs from now on.
+	Active string `protobuf:"bytes,3,opt,name=active,proto3" json:"active,omitempty"`
+	// Services whose data planes have to confirm: those to name in WaitInSync.
+	Services      []string `protobuf:"bytes,4,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeSigningKeyResponse) Reset() {
+	*x = RevokeSigningKeyResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeSigningKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeSigningKeyResponse) ProtoMessage() {}
+
+func (x *RevokeSigningKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeSigningKeyResponse.ProtoReflect.Descriptor instead.
+func (*RevokeSigningKeyResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RevokeSigningKeyResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RevokeSigningKeyResponse) GetRevoked() []string {
+	if x != nil {
+		return x.Revoked
+	}
+	return nil
+}
+
+func (x *RevokeSigningKeyResponse) GetActive() string {
+	if x != nil {
+		return x.Active
+	}
+	return ""
+}
+
+func (x *RevokeSigningKeyResponse) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
 type CreateClientSecretRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -1691,7 +2574,7 @@ type CreateClientSecretRequest struct {
 
 func (x *CreateClientSecretRequest) Reset() {
 	*x = CreateClientSecretRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +2586,7 @@ func (x *CreateClientSecretRequest) String() string {
 func (*CreateClientSecretRequest) ProtoMessage() {}
 
 func (x *CreateClientSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +2599,7 @@ func (x *CreateClientSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateClientSecretRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateClientSecretRequest) GetService() string {
@@ -1736,7 +2619,7 @@ type CreateClientSecretResponse struct {
 
 func (x *CreateClientSecretResponse) Reset() {
 	*x = CreateClientSecretResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +2631,7 @@ func (x *CreateClientSecretResponse) String() string {
 func (*CreateClientSecretResponse) ProtoMessage() {}
 
 func (x *CreateClientSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +2644,7 @@ func (x *CreateClientSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientSecretResponse.ProtoReflect.Descriptor instead.
 func (*CreateClientSecretResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CreateClientSecretResponse) GetClientId() string {
@@ -1790,7 +2673,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +2685,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +2698,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *IssueTokenRequest) GetService() string {
@@ -1850,7 +2733,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +2745,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +2758,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *IssueTokenResponse) GetAccessToken() string {
@@ -1913,7 +2796,7 @@ type ListRefusalsRequest struct {
 
 func (x *ListRefusalsRequest) Reset() {
 	*x = ListRefusalsRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2808,7 @@ func (x *ListRefusalsRequest) String() string {
 func (*ListRefusalsRequest) ProtoMessage() {}
 
 func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2821,7 @@ func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusalsRequest.ProtoReflect.Descriptor instead.
 func (*ListRefusalsRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListRefusalsRequest) GetService() string {
@@ -1976,7 +2859,7 @@ type ListRefusalsResponse struct {
 
 func (x *ListRefusalsResponse) Reset() {
 	*x = ListRefusalsResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +2871,7 @@ func (x *ListRefusalsResponse) String() string {
 func (*ListRefusalsResponse) ProtoMessage() {}
 
 func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +2884,7 @@ func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusalsResponse.ProtoReflect.Descriptor instead.
 func (*ListRefusalsResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListRefusalsResponse) GetCounts() []*RefusalCount {
@@ -2042,7 +2925,7 @@ type RefusalCount struct {
 
 func (x *RefusalCount) Reset() {
 	*x = RefusalCount{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2937,7 @@ func (x *RefusalCount) String() string {
 func (*RefusalCount) ProtoMessage() {}
 
 func (x *RefusalCount) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2950,7 @@ func (x *RefusalCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusalCount.ProtoReflect.Descriptor instead.
 func (*RefusalCount) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RefusalCount) GetService() string {
@@ -2140,7 +3023,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +3035,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +3048,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Refusal) GetTime() *timestamppb.Timestamp {
@@ -2276,7 +3159,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +3171,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +3184,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -2363,7 +3246,7 @@ type ExplainField struct {
 
 func (x *ExplainField) Reset() {
 	*x = ExplainField{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +3258,7 @@ func (x *ExplainField) String() string {
 func (*ExplainField) ProtoMessage() {}
 
 func (x *ExplainField) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +3271,7 @@ func (x *ExplainField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainField.ProtoReflect.Descriptor instead.
 func (*ExplainField) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExplainField) GetName() string {
@@ -2434,7 +3317,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +3329,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +3342,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExplainResponse) GetRevision() int64 {
@@ -2561,7 +3444,7 @@ type ExplainStep struct {
 
 func (x *ExplainStep) Reset() {
 	*x = ExplainStep{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +3456,7 @@ func (x *ExplainStep) String() string {
 func (*ExplainStep) ProtoMessage() {}
 
 func (x *ExplainStep) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +3469,7 @@ func (x *ExplainStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainStep.ProtoReflect.Descriptor instead.
 func (*ExplainStep) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ExplainStep) GetName() string {
@@ -2629,7 +3512,7 @@ type ExplainCaller struct {
 
 func (x *ExplainCaller) Reset() {
 	*x = ExplainCaller{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +3524,7 @@ func (x *ExplainCaller) String() string {
 func (*ExplainCaller) ProtoMessage() {}
 
 func (x *ExplainCaller) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +3537,7 @@ func (x *ExplainCaller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainCaller.ProtoReflect.Descriptor instead.
 func (*ExplainCaller) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExplainCaller) GetIssuer() string {
@@ -2718,7 +3601,7 @@ type ExplainRefusal struct {
 
 func (x *ExplainRefusal) Reset() {
 	*x = ExplainRefusal{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2730,7 +3613,7 @@ func (x *ExplainRefusal) String() string {
 func (*ExplainRefusal) ProtoMessage() {}
 
 func (x *ExplainRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2743,7 +3626,7 @@ func (x *ExplainRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRefusal.ProtoReflect.Descriptor instead.
 func (*ExplainRefusal) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExplainRefusal) GetStatus() int32 {
@@ -2780,7 +3663,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2792,7 +3675,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2805,7 +3688,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateJoinTokenRequest) GetService() string {
@@ -2840,7 +3723,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3735,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3748,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -2900,7 +3783,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2912,7 +3795,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2925,7 +3808,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *JoinToken) GetId() string {
@@ -2987,7 +3870,7 @@ type ListJoinTokensRequest struct {
 
 func (x *ListJoinTokensRequest) Reset() {
 	*x = ListJoinTokensRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2999,7 +3882,7 @@ func (x *ListJoinTokensRequest) String() string {
 func (*ListJoinTokensRequest) ProtoMessage() {}
 
 func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3012,7 +3895,7 @@ func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListJoinTokensRequest) GetService() string {
@@ -3031,7 +3914,7 @@ type ListJoinTokensResponse struct {
 
 func (x *ListJoinTokensResponse) Reset() {
 	*x = ListJoinTokensResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3926,7 @@ func (x *ListJoinTokensResponse) String() string {
 func (*ListJoinTokensResponse) ProtoMessage() {}
 
 func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3939,7 @@ func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListJoinTokensResponse) GetJoinTokens() []*JoinToken {
@@ -3075,7 +3958,7 @@ type RevokeJoinTokenRequest struct {
 
 func (x *RevokeJoinTokenRequest) Reset() {
 	*x = RevokeJoinTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3970,7 @@ func (x *RevokeJoinTokenRequest) String() string {
 func (*RevokeJoinTokenRequest) ProtoMessage() {}
 
 func (x *RevokeJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3983,7 @@ func (x *RevokeJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RevokeJoinTokenRequest) GetId() string {
@@ -3118,7 +4001,7 @@ type RevokeJoinTokenResponse struct {
 
 func (x *RevokeJoinTokenResponse) Reset() {
 	*x = RevokeJoinTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3130,7 +4013,7 @@ func (x *RevokeJoinTokenResponse) String() string {
 func (*RevokeJoinTokenResponse) ProtoMessage() {}
 
 func (x *RevokeJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3143,7 +4026,7 @@ func (x *RevokeJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 // Instance is an enrolled instance of a service.
@@ -3169,7 +4052,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +4064,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +4077,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Instance) GetService() string {
@@ -3263,7 +4146,7 @@ type ListInstancesRequest struct {
 
 func (x *ListInstancesRequest) Reset() {
 	*x = ListInstancesRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +4158,7 @@ func (x *ListInstancesRequest) String() string {
 func (*ListInstancesRequest) ProtoMessage() {}
 
 func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +4171,7 @@ func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesRequest.ProtoReflect.Descriptor instead.
 func (*ListInstancesRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListInstancesRequest) GetService() string {
@@ -3307,7 +4190,7 @@ type ListInstancesResponse struct {
 
 func (x *ListInstancesResponse) Reset() {
 	*x = ListInstancesResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +4202,7 @@ func (x *ListInstancesResponse) String() string {
 func (*ListInstancesResponse) ProtoMessage() {}
 
 func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +4215,7 @@ func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesResponse.ProtoReflect.Descriptor instead.
 func (*ListInstancesResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListInstancesResponse) GetInstances() []*Instance {
@@ -3354,7 +4237,7 @@ type RevokeInstancesRequest struct {
 
 func (x *RevokeInstancesRequest) Reset() {
 	*x = RevokeInstancesRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +4249,7 @@ func (x *RevokeInstancesRequest) String() string {
 func (*RevokeInstancesRequest) ProtoMessage() {}
 
 func (x *RevokeInstancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +4262,7 @@ func (x *RevokeInstancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeInstancesRequest.ProtoReflect.Descriptor instead.
 func (*RevokeInstancesRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RevokeInstancesRequest) GetService() string {
@@ -3407,7 +4290,7 @@ type RevokeInstancesResponse struct {
 
 func (x *RevokeInstancesResponse) Reset() {
 	*x = RevokeInstancesResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +4302,7 @@ func (x *RevokeInstancesResponse) String() string {
 func (*RevokeInstancesResponse) ProtoMessage() {}
 
 func (x *RevokeInstancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +4315,7 @@ func (x *RevokeInstancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeInstancesResponse.ProtoReflect.Descriptor instead.
 func (*RevokeInstancesResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RevokeInstancesResponse) GetRevision() int64 {
@@ -3467,7 +4350,7 @@ type ClientSecret struct {
 
 func (x *ClientSecret) Reset() {
 	*x = ClientSecret{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3479,7 +4362,7 @@ func (x *ClientSecret) String() string {
 func (*ClientSecret) ProtoMessage() {}
 
 func (x *ClientSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3492,7 +4375,7 @@ func (x *ClientSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientSecret.ProtoReflect.Descriptor instead.
 func (*ClientSecret) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ClientSecret) GetId() string {
@@ -3526,7 +4409,7 @@ type ListClientSecretsRequest struct {
 
 func (x *ListClientSecretsRequest) Reset() {
 	*x = ListClientSecretsRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3538,7 +4421,7 @@ func (x *ListClientSecretsRequest) String() string {
 func (*ListClientSecretsRequest) ProtoMessage() {}
 
 func (x *ListClientSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3551,7 +4434,7 @@ func (x *ListClientSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClientSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListClientSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListClientSecretsRequest) GetService() string {
@@ -3570,7 +4453,7 @@ type ListClientSecretsResponse struct {
 
 func (x *ListClientSecretsResponse) Reset() {
 	*x = ListClientSecretsResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +4465,7 @@ func (x *ListClientSecretsResponse) String() string {
 func (*ListClientSecretsResponse) ProtoMessage() {}
 
 func (x *ListClientSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +4478,7 @@ func (x *ListClientSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClientSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListClientSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListClientSecretsResponse) GetClientSecrets() []*ClientSecret {
@@ -3615,7 +4498,7 @@ type DeleteClientSecretRequest struct {
 
 func (x *DeleteClientSecretRequest) Reset() {
 	*x = DeleteClientSecretRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3627,7 +4510,7 @@ func (x *DeleteClientSecretRequest) String() string {
 func (*DeleteClientSecretRequest) ProtoMessage() {}
 
 func (x *DeleteClientSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3640,7 +4523,7 @@ func (x *DeleteClientSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClientSecretRequest.ProtoReflect.Descriptor instead.
 func (*DeleteClientSecretRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DeleteClientSecretRequest) GetService() string {
@@ -3665,7 +4548,7 @@ type DeleteClientSecretResponse struct {
 
 func (x *DeleteClientSecretResponse) Reset() {
 	*x = DeleteClientSecretResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3677,7 +4560,7 @@ func (x *DeleteClientSecretResponse) String() string {
 func (*DeleteClientSecretResponse) ProtoMessage() {}
 
 func (x *DeleteClientSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3690,7 +4573,7 @@ func (x *DeleteClientSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClientSecretResponse.ProtoReflect.Descriptor instead.
 func (*DeleteClientSecretResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 type ListAuditRequest struct {
@@ -3709,7 +4592,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3721,7 +4604,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3734,7 +4617,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListAuditRequest) GetLimit() int32 {
@@ -3778,7 +4661,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +4673,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +4686,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -3847,7 +4730,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +4742,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +4755,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *AuditEntry) GetId() string {
@@ -3953,7 +4836,7 @@ type RotateKEKRequest struct {
 
 func (x *RotateKEKRequest) Reset() {
 	*x = RotateKEKRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3965,7 +4848,7 @@ func (x *RotateKEKRequest) String() string {
 func (*RotateKEKRequest) ProtoMessage() {}
 
 func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3978,7 +4861,7 @@ func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
 func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 type RotateKEKResponse struct {
@@ -3994,7 +4877,7 @@ type RotateKEKResponse struct {
 
 func (x *RotateKEKResponse) Reset() {
 	*x = RotateKEKResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4006,7 +4889,7 @@ func (x *RotateKEKResponse) String() string {
 func (*RotateKEKResponse) ProtoMessage() {}
 
 func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4019,7 +4902,7 @@ func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKResponse.ProtoReflect.Descriptor instead.
 func (*RotateKEKResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RotateKEKResponse) GetKek() string {
@@ -4058,7 +4941,7 @@ type RevokeAdminTokenRequest struct {
 
 func (x *RevokeAdminTokenRequest) Reset() {
 	*x = RevokeAdminTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4070,7 +4953,7 @@ func (x *RevokeAdminTokenRequest) String() string {
 func (*RevokeAdminTokenRequest) ProtoMessage() {}
 
 func (x *RevokeAdminTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4083,7 +4966,7 @@ func (x *RevokeAdminTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 type RevokeAdminTokenResponse struct {
@@ -4094,7 +4977,7 @@ type RevokeAdminTokenResponse struct {
 
 func (x *RevokeAdminTokenResponse) Reset() {
 	*x = RevokeAdminTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4106,7 +4989,7 @@ func (x *RevokeAdminTokenResponse) String() string {
 func (*RevokeAdminTokenResponse) ProtoMessage() {}
 
 func (x *RevokeAdminTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,7 +5002,7 @@ func (x *RevokeAdminTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 type CreateAdminTokenRequest struct {
@@ -4130,7 +5013,7 @@ type CreateAdminTokenRequest struct {
 
 func (x *CreateAdminTokenRequest) Reset() {
 	*x = CreateAdminTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +5025,7 @@ func (x *CreateAdminTokenRequest) String() string {
 func (*CreateAdminTokenRequest) ProtoMessage() {}
 
 func (x *CreateAdminTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +5038,7 @@ func (x *CreateAdminTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdminTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateAdminTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 type CreateAdminTokenResponse struct {
@@ -4168,7 +5051,7 @@ type CreateAdminTokenResponse struct {
 
 func (x *CreateAdminTokenResponse) Reset() {
 	*x = CreateAdminTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4180,7 +5063,7 @@ func (x *CreateAdminTokenResponse) String() string {
 func (*CreateAdminTokenResponse) ProtoMessage() {}
 
 func (x *CreateAdminTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4193,7 +5076,7 @@ func (x *CreateAdminTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdminTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateAdminTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *CreateAdminTokenResponse) GetPath() string {
@@ -4211,7 +5094,7 @@ type GetSelfRequest struct {
 
 func (x *GetSelfRequest) Reset() {
 	*x = GetSelfRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4223,7 +5106,7 @@ func (x *GetSelfRequest) String() string {
 func (*GetSelfRequest) ProtoMessage() {}
 
 func (x *GetSelfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4236,7 +5119,7 @@ func (x *GetSelfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSelfRequest.ProtoReflect.Descriptor instead.
 func (*GetSelfRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 type GetSelfResponse struct {
@@ -4250,7 +5133,7 @@ type GetSelfResponse struct {
 
 func (x *GetSelfResponse) Reset() {
 	*x = GetSelfResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4262,7 +5145,7 @@ func (x *GetSelfResponse) String() string {
 func (*GetSelfResponse) ProtoMessage() {}
 
 func (x *GetSelfResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4275,7 +5158,7 @@ func (x *GetSelfResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSelfResponse.ProtoReflect.Descriptor instead.
 func (*GetSelfResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GetSelfResponse) GetActor() string {
@@ -4302,7 +5185,7 @@ type HeldRole struct {
 
 func (x *HeldRole) Reset() {
 	*x = HeldRole{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4314,7 +5197,7 @@ func (x *HeldRole) String() string {
 func (*HeldRole) ProtoMessage() {}
 
 func (x *HeldRole) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4327,7 +5210,7 @@ func (x *HeldRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldRole.ProtoReflect.Descriptor instead.
 func (*HeldRole) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *HeldRole) GetRole() string {
@@ -4352,7 +5235,7 @@ type DiagnoseRequest struct {
 
 func (x *DiagnoseRequest) Reset() {
 	*x = DiagnoseRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4364,7 +5247,7 @@ func (x *DiagnoseRequest) String() string {
 func (*DiagnoseRequest) ProtoMessage() {}
 
 func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4377,7 +5260,7 @@ func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
 func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{75}
 }
 
 type DiagnoseResponse struct {
@@ -4389,7 +5272,7 @@ type DiagnoseResponse struct {
 
 func (x *DiagnoseResponse) Reset() {
 	*x = DiagnoseResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4401,7 +5284,7 @@ func (x *DiagnoseResponse) String() string {
 func (*DiagnoseResponse) ProtoMessage() {}
 
 func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4414,7 +5297,7 @@ func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
 func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *DiagnoseResponse) GetFindings() []*Finding {
@@ -4438,7 +5321,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4450,7 +5333,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4463,7 +5346,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Finding) GetSeverity() Finding_Severity {
@@ -4508,7 +5391,7 @@ type Refusal_Caller struct {
 
 func (x *Refusal_Caller) Reset() {
 	*x = Refusal_Caller{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4520,7 +5403,7 @@ func (x *Refusal_Caller) String() string {
 func (*Refusal_Caller) ProtoMessage() {}
 
 func (x *Refusal_Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4533,7 +5416,7 @@ func (x *Refusal_Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal_Caller.ProtoReflect.Descriptor instead.
 func (*Refusal_Caller) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{39, 0}
 }
 
 func (x *Refusal_Caller) GetConsumer() string {
@@ -4669,17 +5552,90 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12#\n" +
 	"\racked_version\x18\x04 \x01(\tR\fackedVersion\x12\x18\n" +
 	"\arefusal\x18\x05 \x01(\tR\arefusal\x12+\n" +
-	"\x04body\x18\x06 \x01(\v2\x17.google.protobuf.StructR\x04body\"\x80\x01\n" +
+	"\x04body\x18\x06 \x01(\v2\x17.google.protobuf.StructR\x04body\"\x9a\x01\n" +
 	"\x11WaitInSyncRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1a\n" +
-	"\bservices\x18\x03 \x03(\tR\bservices\"\xc5\x01\n" +
+	"\bservices\x18\x03 \x03(\tR\bservices\x12\x18\n" +
+	"\areceipt\x18\x04 \x01(\bR\areceipt\"\xb6\x02\n" +
 	"\x12WaitInSyncResponse\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x05R\x05total\x12\x17\n" +
 	"\ain_sync\x18\x02 \x01(\x05R\x06inSync\x127\n" +
 	"\awaiting\x18\x03 \x03(\v2\x1d.watchword.admin.v1.DataPlaneR\awaiting\x12\x12\n" +
 	"\x04done\x18\x04 \x01(\bR\x04done\x123\n" +
-	"\aelapsed\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"5\n" +
+	"\aelapsed\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x12;\n" +
+	"\tconfirmed\x18\x06 \x03(\v2\x1d.watchword.admin.v1.ConfirmedR\tconfirmed\x122\n" +
+	"\aunknown\x18\a \x03(\v2\x18.watchword.admin.v1.WaitR\aunknown\"\xd4\x01\n" +
+	"\tConfirmed\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12\x18\n" +
+	"\areplica\x18\x04 \x01(\tR\areplica\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x123\n" +
+	"\aelapsed\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"\x82\x02\n" +
+	"\x04Wait\x12\x1a\n" +
+	"\baudience\x18\x01 \x01(\tR\baudience\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\tR\areplica\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x18\n" +
+	"\aservice\x18\x04 \x01(\tR\aservice\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x05R\x05count\x12\x12\n" +
+	"\x04gone\x18\x06 \x01(\x05R\x04gone\x12\x10\n" +
+	"\x03who\x18\a \x03(\tR\x03who\x12\x10\n" +
+	"\x03why\x18\b \x01(\tR\x03why\x12\x16\n" +
+	"\x06detail\x18\t \x01(\tR\x06detail\x120\n" +
+	"\x05until\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x18\n" +
+	"\x16ListSigningKeysRequest\"\x19\n" +
+	"\x17WatchSigningKeysRequest\"\xf9\x01\n" +
+	"\x17ListSigningKeysResponse\x122\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1e.watchword.admin.v1.SigningKeyR\x04keys\x12\x16\n" +
+	"\x06active\x18\x02 \x01(\tR\x06active\x12\x1c\n" +
+	"\taudiences\x18\x03 \x01(\x05R\taudiences\x12\x16\n" +
+	"\x06behind\x18\x04 \x01(\x05R\x06behind\x120\n" +
+	"\x05asked\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12\x16\n" +
+	"\x06leader\x18\x06 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04full\x18\a \x01(\bR\x04full\"\xb5\x05\n" +
+	"\n" +
+	"SigningKey\x12\x10\n" +
+	"\x03kid\x18\x01 \x01(\tR\x03kid\x12\x1c\n" +
+	"\talgorithm\x18\x02 \x01(\tR\talgorithm\x12:\n" +
+	"\x05state\x18\x03 \x01(\x0e2$.watchword.admin.v1.SigningKey.StateR\x05state\x124\n" +
+	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x128\n" +
+	"\tactivated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tactivated\x126\n" +
+	"\bunsigned\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bunsigned\x12\x1c\n" +
+	"\taudiences\x18\a \x03(\tR\taudiences\x12%\n" +
+	"\x0eaudience_count\x18\b \x01(\x05R\raudienceCount\x128\n" +
+	"\x04next\x18\t \x01(\x0e2$.watchword.admin.v1.SigningKey.EventR\x04next\x12,\n" +
+	"\x03due\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x03due\x12.\n" +
+	"\x05waits\x18\v \x03(\v2\x18.watchword.admin.v1.WaitR\x05waits\x12\x1d\n" +
+	"\n" +
+	"wait_count\x18\f \x01(\x05R\twaitCount\"R\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aSTANDBY\x10\x01\x12\n" +
+	"\n" +
+	"\x06ACTIVE\x10\x02\x12\f\n" +
+	"\bRETIRING\x10\x03\x12\v\n" +
+	"\aREVOKED\x10\x04\"C\n" +
+	"\x05Event\x12\x15\n" +
+	"\x11EVENT_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05SIGNS\x10\x01\x12\x0e\n" +
+	"\n" +
+	"HANDS_OVER\x10\x02\x12\b\n" +
+	"\x04GOES\x10\x03\"\x19\n" +
+	"\x17RotateSigningKeyRequest\"F\n" +
+	"\x18RotateSigningKeyResponse\x12\x16\n" +
+	"\x06active\x18\x01 \x01(\tR\x06active\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"=\n" +
+	"\x17RevokeSigningKeyRequest\x12\x10\n" +
+	"\x03kid\x18\x01 \x01(\tR\x03kid\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\"\x84\x01\n" +
+	"\x18RevokeSigningKeyResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x18\n" +
+	"\arevoked\x18\x02 \x03(\tR\arevoked\x12\x16\n" +
+	"\x06active\x18\x03 \x01(\tR\x06active\x12\x1a\n" +
+	"\bservices\x18\x04 \x03(\tR\bservices\"5\n" +
 	"\x19CreateClientSecretRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"^\n" +
 	"\x1aCreateClientSecretResponse\x12\x1b\n" +
@@ -4890,7 +5846,7 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\v\n" +
 	"\aWARNING\x10\x02\x12\v\n" +
-	"\aPROBLEM\x10\x032\xf7\x11\n" +
+	"\aPROBLEM\x10\x032\xb1\x15\n" +
 	"\fAdminService\x12L\n" +
 	"\x05Apply\x12 .watchword.admin.v1.ApplyRequest\x1a!.watchword.admin.v1.ApplyResponse\x12I\n" +
 	"\x04List\x12\x1f.watchword.admin.v1.ListRequest\x1a .watchword.admin.v1.ListResponse\x12O\n" +
@@ -4912,7 +5868,11 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x11ListClientSecrets\x12,.watchword.admin.v1.ListClientSecretsRequest\x1a-.watchword.admin.v1.ListClientSecretsResponse\x12s\n" +
 	"\x12DeleteClientSecret\x12-.watchword.admin.v1.DeleteClientSecretRequest\x1a..watchword.admin.v1.DeleteClientSecretResponse\x12X\n" +
 	"\tListAudit\x12$.watchword.admin.v1.ListAuditRequest\x1a%.watchword.admin.v1.ListAuditResponse\x12Z\n" +
-	"\tRotateKEK\x12$.watchword.admin.v1.RotateKEKRequest\x1a%.watchword.admin.v1.RotateKEKResponse0\x01\x12m\n" +
+	"\tRotateKEK\x12$.watchword.admin.v1.RotateKEKRequest\x1a%.watchword.admin.v1.RotateKEKResponse0\x01\x12j\n" +
+	"\x0fListSigningKeys\x12*.watchword.admin.v1.ListSigningKeysRequest\x1a+.watchword.admin.v1.ListSigningKeysResponse\x12n\n" +
+	"\x10WatchSigningKeys\x12+.watchword.admin.v1.WatchSigningKeysRequest\x1a+.watchword.admin.v1.ListSigningKeysResponse0\x01\x12m\n" +
+	"\x10RotateSigningKey\x12+.watchword.admin.v1.RotateSigningKeyRequest\x1a,.watchword.admin.v1.RotateSigningKeyResponse\x12m\n" +
+	"\x10RevokeSigningKey\x12+.watchword.admin.v1.RevokeSigningKeyRequest\x1a,.watchword.admin.v1.RevokeSigningKeyResponse\x12m\n" +
 	"\x10RevokeAdminToken\x12+.watchword.admin.v1.RevokeAdminTokenRequest\x1a,.watchword.admin.v1.RevokeAdminTokenResponse\x12m\n" +
 	"\x10CreateAdminToken\x12+.watchword.admin.v1.CreateAdminTokenRequest\x1a,.watchword.admin.v1.CreateAdminTokenResponse\x12R\n" +
 	"\aGetSelf\x12\".watchword.admin.v1.GetSelfRequest\x1a#.watchword.admin.v1.GetSelfResponse\x12U\n" +
@@ -4930,198 +5890,232 @@ func file_watchword_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_watchword_admin_v1_admin_proto_rawDescData
 }
 
-var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(Change_Action)(0),                 // 0: watchword.admin.v1.Change.Action
-	(Refusal_Enforcement)(0),           // 1: watchword.admin.v1.Refusal.Enforcement
-	(AuditEntry_Outcome)(0),            // 2: watchword.admin.v1.AuditEntry.Outcome
-	(Finding_Severity)(0),              // 3: watchword.admin.v1.Finding.Severity
-	(*Document)(nil),                   // 4: watchword.admin.v1.Document
-	(*ApplyRequest)(nil),               // 5: watchword.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 6: watchword.admin.v1.ApplyResponse
-	(*Generated)(nil),                  // 7: watchword.admin.v1.Generated
-	(*Change)(nil),                     // 8: watchword.admin.v1.Change
-	(*Faults)(nil),                     // 9: watchword.admin.v1.Faults
-	(*Fault)(nil),                      // 10: watchword.admin.v1.Fault
-	(*Reference)(nil),                  // 11: watchword.admin.v1.Reference
-	(*ListRequest)(nil),                // 12: watchword.admin.v1.ListRequest
-	(*ListResponse)(nil),               // 13: watchword.admin.v1.ListResponse
-	(*KeySetStatus)(nil),               // 14: watchword.admin.v1.KeySetStatus
-	(*KeyStatus)(nil),                  // 15: watchword.admin.v1.KeyStatus
-	(*DeleteRequest)(nil),              // 16: watchword.admin.v1.DeleteRequest
-	(*DeleteResponse)(nil),             // 17: watchword.admin.v1.DeleteResponse
-	(*ListDataPlanesRequest)(nil),      // 18: watchword.admin.v1.ListDataPlanesRequest
-	(*ListDataPlanesResponse)(nil),     // 19: watchword.admin.v1.ListDataPlanesResponse
-	(*DataPlane)(nil),                  // 20: watchword.admin.v1.DataPlane
-	(*GetDataPlaneConfigRequest)(nil),  // 21: watchword.admin.v1.GetDataPlaneConfigRequest
-	(*GetDataPlaneConfigResponse)(nil), // 22: watchword.admin.v1.GetDataPlaneConfigResponse
-	(*SentResource)(nil),               // 23: watchword.admin.v1.SentResource
-	(*WaitInSyncRequest)(nil),          // 24: watchword.admin.v1.WaitInSyncRequest
-	(*WaitInSyncResponse)(nil),         // 25: watchword.admin.v1.WaitInSyncResponse
-	(*CreateClientSecretRequest)(nil),  // 26: watchword.admin.v1.CreateClientSecretRequest
-	(*CreateClientSecretResponse)(nil), // 27: watchword.admin.v1.CreateClientSecretResponse
-	(*IssueTokenRequest)(nil),          // 28: watchword.admin.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),         // 29: watchword.admin.v1.IssueTokenResponse
-	(*ListRefusalsRequest)(nil),        // 30: watchword.admin.v1.ListRefusalsRequest
-	(*ListRefusalsResponse)(nil),       // 31: watchword.admin.v1.ListRefusalsResponse
-	(*RefusalCount)(nil),               // 32: watchword.admin.v1.RefusalCount
-	(*Refusal)(nil),                    // 33: watchword.admin.v1.Refusal
-	(*ExplainRequest)(nil),             // 34: watchword.admin.v1.ExplainRequest
-	(*ExplainField)(nil),               // 35: watchword.admin.v1.ExplainField
-	(*ExplainResponse)(nil),            // 36: watchword.admin.v1.ExplainResponse
-	(*ExplainStep)(nil),                // 37: watchword.admin.v1.ExplainStep
-	(*ExplainCaller)(nil),              // 38: watchword.admin.v1.ExplainCaller
-	(*ExplainRefusal)(nil),             // 39: watchword.admin.v1.ExplainRefusal
-	(*CreateJoinTokenRequest)(nil),     // 40: watchword.admin.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),    // 41: watchword.admin.v1.CreateJoinTokenResponse
-	(*JoinToken)(nil),                  // 42: watchword.admin.v1.JoinToken
-	(*ListJoinTokensRequest)(nil),      // 43: watchword.admin.v1.ListJoinTokensRequest
-	(*ListJoinTokensResponse)(nil),     // 44: watchword.admin.v1.ListJoinTokensResponse
-	(*RevokeJoinTokenRequest)(nil),     // 45: watchword.admin.v1.RevokeJoinTokenRequest
-	(*RevokeJoinTokenResponse)(nil),    // 46: watchword.admin.v1.RevokeJoinTokenResponse
-	(*Instance)(nil),                   // 47: watchword.admin.v1.Instance
-	(*ListInstancesRequest)(nil),       // 48: watchword.admin.v1.ListInstancesRequest
-	(*ListInstancesResponse)(nil),      // 49: watchword.admin.v1.ListInstancesResponse
-	(*RevokeInstancesRequest)(nil),     // 50: watchword.admin.v1.RevokeInstancesRequest
-	(*RevokeInstancesResponse)(nil),    // 51: watchword.admin.v1.RevokeInstancesResponse
-	(*ClientSecret)(nil),               // 52: watchword.admin.v1.ClientSecret
-	(*ListClientSecretsRequest)(nil),   // 53: watchword.admin.v1.ListClientSecretsRequest
-	(*ListClientSecretsResponse)(nil),  // 54: watchword.admin.v1.ListClientSecretsResponse
-	(*DeleteClientSecretRequest)(nil),  // 55: watchword.admin.v1.DeleteClientSecretRequest
-	(*DeleteClientSecretResponse)(nil), // 56: watchword.admin.v1.DeleteClientSecretResponse
-	(*ListAuditRequest)(nil),           // 57: watchword.admin.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),          // 58: watchword.admin.v1.ListAuditResponse
-	(*AuditEntry)(nil),                 // 59: watchword.admin.v1.AuditEntry
-	(*RotateKEKRequest)(nil),           // 60: watchword.admin.v1.RotateKEKRequest
-	(*RotateKEKResponse)(nil),          // 61: watchword.admin.v1.RotateKEKResponse
-	(*RevokeAdminTokenRequest)(nil),    // 62: watchword.admin.v1.RevokeAdminTokenRequest
-	(*RevokeAdminTokenResponse)(nil),   // 63: watchword.admin.v1.RevokeAdminTokenResponse
-	(*CreateAdminTokenRequest)(nil),    // 64: watchword.admin.v1.CreateAdminTokenRequest
-	(*CreateAdminTokenResponse)(nil),   // 65: watchword.admin.v1.CreateAdminTokenResponse
-	(*GetSelfRequest)(nil),             // 66: watchword.admin.v1.GetSelfRequest
-	(*GetSelfResponse)(nil),            // 67: watchword.admin.v1.GetSelfResponse
-	(*HeldRole)(nil),                   // 68: watchword.admin.v1.HeldRole
-	(*DiagnoseRequest)(nil),            // 69: watchword.admin.v1.DiagnoseRequest
-	(*DiagnoseResponse)(nil),           // 70: watchword.admin.v1.DiagnoseResponse
-	(*Finding)(nil),                    // 71: watchword.admin.v1.Finding
-	nil,                                // 72: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	(*Refusal_Caller)(nil),             // 73: watchword.admin.v1.Refusal.Caller
-	(*structpb.Struct)(nil),            // 74: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 75: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 76: google.protobuf.Duration
+	(SigningKey_State)(0),              // 1: watchword.admin.v1.SigningKey.State
+	(SigningKey_Event)(0),              // 2: watchword.admin.v1.SigningKey.Event
+	(Refusal_Enforcement)(0),           // 3: watchword.admin.v1.Refusal.Enforcement
+	(AuditEntry_Outcome)(0),            // 4: watchword.admin.v1.AuditEntry.Outcome
+	(Finding_Severity)(0),              // 5: watchword.admin.v1.Finding.Severity
+	(*Document)(nil),                   // 6: watchword.admin.v1.Document
+	(*ApplyRequest)(nil),               // 7: watchword.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 8: watchword.admin.v1.ApplyResponse
+	(*Generated)(nil),                  // 9: watchword.admin.v1.Generated
+	(*Change)(nil),                     // 10: watchword.admin.v1.Change
+	(*Faults)(nil),                     // 11: watchword.admin.v1.Faults
+	(*Fault)(nil),                      // 12: watchword.admin.v1.Fault
+	(*Reference)(nil),                  // 13: watchword.admin.v1.Reference
+	(*ListRequest)(nil),                // 14: watchword.admin.v1.ListRequest
+	(*ListResponse)(nil),               // 15: watchword.admin.v1.ListResponse
+	(*KeySetStatus)(nil),               // 16: watchword.admin.v1.KeySetStatus
+	(*KeyStatus)(nil),                  // 17: watchword.admin.v1.KeyStatus
+	(*DeleteRequest)(nil),              // 18: watchword.admin.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 19: watchword.admin.v1.DeleteResponse
+	(*ListDataPlanesRequest)(nil),      // 20: watchword.admin.v1.ListDataPlanesRequest
+	(*ListDataPlanesResponse)(nil),     // 21: watchword.admin.v1.ListDataPlanesResponse
+	(*DataPlane)(nil),                  // 22: watchword.admin.v1.DataPlane
+	(*GetDataPlaneConfigRequest)(nil),  // 23: watchword.admin.v1.GetDataPlaneConfigRequest
+	(*GetDataPlaneConfigResponse)(nil), // 24: watchword.admin.v1.GetDataPlaneConfigResponse
+	(*SentResource)(nil),               // 25: watchword.admin.v1.SentResource
+	(*WaitInSyncRequest)(nil),          // 26: watchword.admin.v1.WaitInSyncRequest
+	(*WaitInSyncResponse)(nil),         // 27: watchword.admin.v1.WaitInSyncResponse
+	(*Confirmed)(nil),                  // 28: watchword.admin.v1.Confirmed
+	(*Wait)(nil),                       // 29: watchword.admin.v1.Wait
+	(*ListSigningKeysRequest)(nil),     // 30: watchword.admin.v1.ListSigningKeysRequest
+	(*WatchSigningKeysRequest)(nil),    // 31: watchword.admin.v1.WatchSigningKeysRequest
+	(*ListSigningKeysResponse)(nil),    // 32: watchword.admin.v1.ListSigningKeysResponse
+	(*SigningKey)(nil),                 // 33: watchword.admin.v1.SigningKey
+	(*RotateSigningKeyRequest)(nil),    // 34: watchword.admin.v1.RotateSigningKeyRequest
+	(*RotateSigningKeyResponse)(nil),   // 35: watchword.admin.v1.RotateSigningKeyResponse
+	(*RevokeSigningKeyRequest)(nil),    // 36: watchword.admin.v1.RevokeSigningKeyRequest
+	(*RevokeSigningKeyResponse)(nil),   // 37: watchword.admin.v1.RevokeSigningKeyResponse
+	(*CreateClientSecretRequest)(nil),  // 38: watchword.admin.v1.CreateClientSecretRequest
+	(*CreateClientSecretResponse)(nil), // 39: watchword.admin.v1.CreateClientSecretResponse
+	(*IssueTokenRequest)(nil),          // 40: watchword.admin.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),         // 41: watchword.admin.v1.IssueTokenResponse
+	(*ListRefusalsRequest)(nil),        // 42: watchword.admin.v1.ListRefusalsRequest
+	(*ListRefusalsResponse)(nil),       // 43: watchword.admin.v1.ListRefusalsResponse
+	(*RefusalCount)(nil),               // 44: watchword.admin.v1.RefusalCount
+	(*Refusal)(nil),                    // 45: watchword.admin.v1.Refusal
+	(*ExplainRequest)(nil),             // 46: watchword.admin.v1.ExplainRequest
+	(*ExplainField)(nil),               // 47: watchword.admin.v1.ExplainField
+	(*ExplainResponse)(nil),            // 48: watchword.admin.v1.ExplainResponse
+	(*ExplainStep)(nil),                // 49: watchword.admin.v1.ExplainStep
+	(*ExplainCaller)(nil),              // 50: watchword.admin.v1.ExplainCaller
+	(*ExplainRefusal)(nil),             // 51: watchword.admin.v1.ExplainRefusal
+	(*CreateJoinTokenRequest)(nil),     // 52: watchword.admin.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),    // 53: watchword.admin.v1.CreateJoinTokenResponse
+	(*JoinToken)(nil),                  // 54: watchword.admin.v1.JoinToken
+	(*ListJoinTokensRequest)(nil),      // 55: watchword.admin.v1.ListJoinTokensRequest
+	(*ListJoinTokensResponse)(nil),     // 56: watchword.admin.v1.ListJoinTokensResponse
+	(*RevokeJoinTokenRequest)(nil),     // 57: watchword.admin.v1.RevokeJoinTokenRequest
+	(*RevokeJoinTokenResponse)(nil),    // 58: watchword.admin.v1.RevokeJoinTokenResponse
+	(*Instance)(nil),                   // 59: watchword.admin.v1.Instance
+	(*ListInstancesRequest)(nil),       // 60: watchword.admin.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil),      // 61: watchword.admin.v1.ListInstancesResponse
+	(*RevokeInstancesRequest)(nil),     // 62: watchword.admin.v1.RevokeInstancesRequest
+	(*RevokeInstancesResponse)(nil),    // 63: watchword.admin.v1.RevokeInstancesResponse
+	(*ClientSecret)(nil),               // 64: watchword.admin.v1.ClientSecret
+	(*ListClientSecretsRequest)(nil),   // 65: watchword.admin.v1.ListClientSecretsRequest
+	(*ListClientSecretsResponse)(nil),  // 66: watchword.admin.v1.ListClientSecretsResponse
+	(*DeleteClientSecretRequest)(nil),  // 67: watchword.admin.v1.DeleteClientSecretRequest
+	(*DeleteClientSecretResponse)(nil), // 68: watchword.admin.v1.DeleteClientSecretResponse
+	(*ListAuditRequest)(nil),           // 69: watchword.admin.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),          // 70: watchword.admin.v1.ListAuditResponse
+	(*AuditEntry)(nil),                 // 71: watchword.admin.v1.AuditEntry
+	(*RotateKEKRequest)(nil),           // 72: watchword.admin.v1.RotateKEKRequest
+	(*RotateKEKResponse)(nil),          // 73: watchword.admin.v1.RotateKEKResponse
+	(*RevokeAdminTokenRequest)(nil),    // 74: watchword.admin.v1.RevokeAdminTokenRequest
+	(*RevokeAdminTokenResponse)(nil),   // 75: watchword.admin.v1.RevokeAdminTokenResponse
+	(*CreateAdminTokenRequest)(nil),    // 76: watchword.admin.v1.CreateAdminTokenRequest
+	(*CreateAdminTokenResponse)(nil),   // 77: watchword.admin.v1.CreateAdminTokenResponse
+	(*GetSelfRequest)(nil),             // 78: watchword.admin.v1.GetSelfRequest
+	(*GetSelfResponse)(nil),            // 79: watchword.admin.v1.GetSelfResponse
+	(*HeldRole)(nil),                   // 80: watchword.admin.v1.HeldRole
+	(*DiagnoseRequest)(nil),            // 81: watchword.admin.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),           // 82: watchword.admin.v1.DiagnoseResponse
+	(*Finding)(nil),                    // 83: watchword.admin.v1.Finding
+	nil,                                // 84: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	(*Refusal_Caller)(nil),             // 85: watchword.admin.v1.Refusal.Caller
+	(*structpb.Struct)(nil),            // 86: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 87: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 88: google.protobuf.Duration
 }
 var file_watchword_admin_v1_admin_proto_depIdxs = []int32{
-	4,  // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
-	72, // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	8,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
-	7,  // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
-	0,  // 4: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
-	10, // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
-	74, // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
-	15, // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
-	75, // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
-	75, // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
-	75, // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
-	75, // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
-	11, // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
-	8,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
-	20, // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	75, // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
-	75, // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
-	20, // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
-	23, // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
-	74, // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
-	76, // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
-	20, // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
-	76, // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
-	76, // 23: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
-	1,  // 24: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	32, // 25: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
-	33, // 26: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
-	75, // 27: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
-	73, // 28: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
-	1,  // 29: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	75, // 30: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
-	75, // 31: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
-	73, // 32: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
-	1,  // 33: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	35, // 34: watchword.admin.v1.ExplainRequest.headers:type_name -> watchword.admin.v1.ExplainField
-	35, // 35: watchword.admin.v1.ExplainRequest.form:type_name -> watchword.admin.v1.ExplainField
-	75, // 36: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
-	37, // 37: watchword.admin.v1.ExplainResponse.steps:type_name -> watchword.admin.v1.ExplainStep
-	38, // 38: watchword.admin.v1.ExplainResponse.caller:type_name -> watchword.admin.v1.ExplainCaller
-	39, // 39: watchword.admin.v1.ExplainResponse.refusal:type_name -> watchword.admin.v1.ExplainRefusal
-	20, // 40: watchword.admin.v1.ExplainResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	35, // 41: watchword.admin.v1.ExplainRefusal.headers:type_name -> watchword.admin.v1.ExplainField
-	76, // 42: watchword.admin.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	42, // 43: watchword.admin.v1.CreateJoinTokenResponse.join_token:type_name -> watchword.admin.v1.JoinToken
-	75, // 44: watchword.admin.v1.JoinToken.created:type_name -> google.protobuf.Timestamp
-	75, // 45: watchword.admin.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
-	42, // 46: watchword.admin.v1.ListJoinTokensResponse.join_tokens:type_name -> watchword.admin.v1.JoinToken
-	75, // 47: watchword.admin.v1.Instance.enrolled:type_name -> google.protobuf.Timestamp
-	75, // 48: watchword.admin.v1.Instance.renewed:type_name -> google.protobuf.Timestamp
-	75, // 49: watchword.admin.v1.Instance.expires:type_name -> google.protobuf.Timestamp
-	47, // 50: watchword.admin.v1.ListInstancesResponse.instances:type_name -> watchword.admin.v1.Instance
-	75, // 51: watchword.admin.v1.ClientSecret.created:type_name -> google.protobuf.Timestamp
-	52, // 52: watchword.admin.v1.ListClientSecretsResponse.client_secrets:type_name -> watchword.admin.v1.ClientSecret
-	59, // 53: watchword.admin.v1.ListAuditResponse.entries:type_name -> watchword.admin.v1.AuditEntry
-	75, // 54: watchword.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	2,  // 55: watchword.admin.v1.AuditEntry.outcome:type_name -> watchword.admin.v1.AuditEntry.Outcome
-	68, // 56: watchword.admin.v1.GetSelfResponse.roles:type_name -> watchword.admin.v1.HeldRole
-	71, // 57: watchword.admin.v1.DiagnoseResponse.findings:type_name -> watchword.admin.v1.Finding
-	3,  // 58: watchword.admin.v1.Finding.severity:type_name -> watchword.admin.v1.Finding.Severity
-	5,  // 59: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
-	12, // 60: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
-	16, // 61: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
-	18, // 62: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
-	21, // 63: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
-	24, // 64: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
-	26, // 65: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
-	28, // 66: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
-	30, // 67: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
-	34, // 68: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
-	40, // 69: watchword.admin.v1.AdminService.CreateJoinToken:input_type -> watchword.admin.v1.CreateJoinTokenRequest
-	43, // 70: watchword.admin.v1.AdminService.ListJoinTokens:input_type -> watchword.admin.v1.ListJoinTokensRequest
-	45, // 71: watchword.admin.v1.AdminService.RevokeJoinToken:input_type -> watchword.admin.v1.RevokeJoinTokenRequest
-	48, // 72: watchword.admin.v1.AdminService.ListInstances:input_type -> watchword.admin.v1.ListInstancesRequest
-	50, // 73: watchword.admin.v1.AdminService.RevokeInstances:input_type -> watchword.admin.v1.RevokeInstancesRequest
-	53, // 74: watchword.admin.v1.AdminService.ListClientSecrets:input_type -> watchword.admin.v1.ListClientSecretsRequest
-	55, // 75: watchword.admin.v1.AdminService.DeleteClientSecret:input_type -> watchword.admin.v1.DeleteClientSecretRequest
-	57, // 76: watchword.admin.v1.AdminService.ListAudit:input_type -> watchword.admin.v1.ListAuditRequest
-	60, // 77: watchword.admin.v1.AdminService.RotateKEK:input_type -> watchword.admin.v1.RotateKEKRequest
-	62, // 78: watchword.admin.v1.AdminService.RevokeAdminToken:input_type -> watchword.admin.v1.RevokeAdminTokenRequest
-	64, // 79: watchword.admin.v1.AdminService.CreateAdminToken:input_type -> watchword.admin.v1.CreateAdminTokenRequest
-	66, // 80: watchword.admin.v1.AdminService.GetSelf:input_type -> watchword.admin.v1.GetSelfRequest
-	69, // 81: watchword.admin.v1.AdminService.Diagnose:input_type -> watchword.admin.v1.DiagnoseRequest
-	6,  // 82: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
-	13, // 83: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
-	17, // 84: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
-	19, // 85: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
-	22, // 86: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
-	25, // 87: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
-	27, // 88: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
-	29, // 89: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
-	31, // 90: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
-	36, // 91: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
-	41, // 92: watchword.admin.v1.AdminService.CreateJoinToken:output_type -> watchword.admin.v1.CreateJoinTokenResponse
-	44, // 93: watchword.admin.v1.AdminService.ListJoinTokens:output_type -> watchword.admin.v1.ListJoinTokensResponse
-	46, // 94: watchword.admin.v1.AdminService.RevokeJoinToken:output_type -> watchword.admin.v1.RevokeJoinTokenResponse
-	49, // 95: watchword.admin.v1.AdminService.ListInstances:output_type -> watchword.admin.v1.ListInstancesResponse
-	51, // 96: watchword.admin.v1.AdminService.RevokeInstances:output_type -> watchword.admin.v1.RevokeInstancesResponse
-	54, // 97: watchword.admin.v1.AdminService.ListClientSecrets:output_type -> watchword.admin.v1.ListClientSecretsResponse
-	56, // 98: watchword.admin.v1.AdminService.DeleteClientSecret:output_type -> watchword.admin.v1.DeleteClientSecretResponse
-	58, // 99: watchword.admin.v1.AdminService.ListAudit:output_type -> watchword.admin.v1.ListAuditResponse
-	61, // 100: watchword.admin.v1.AdminService.RotateKEK:output_type -> watchword.admin.v1.RotateKEKResponse
-	63, // 101: watchword.admin.v1.AdminService.RevokeAdminToken:output_type -> watchword.admin.v1.RevokeAdminTokenResponse
-	65, // 102: watchword.admin.v1.AdminService.CreateAdminToken:output_type -> watchword.admin.v1.CreateAdminTokenResponse
-	67, // 103: watchword.admin.v1.AdminService.GetSelf:output_type -> watchword.admin.v1.GetSelfResponse
-	70, // 104: watchword.admin.v1.AdminService.Diagnose:output_type -> watchword.admin.v1.DiagnoseResponse
-	82, // [82:105] is the sub-list for method output_type
-	59, // [59:82] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	6,   // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
+	84,  // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	10,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
+	9,   // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
+	0,   // 4: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
+	12,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
+	86,  // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
+	17,  // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
+	87,  // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
+	87,  // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
+	87,  // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
+	87,  // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
+	13,  // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
+	10,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
+	22,  // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	87,  // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
+	87,  // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
+	22,  // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
+	25,  // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
+	86,  // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
+	88,  // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
+	22,  // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
+	88,  // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
+	28,  // 23: watchword.admin.v1.WaitInSyncResponse.confirmed:type_name -> watchword.admin.v1.Confirmed
+	29,  // 24: watchword.admin.v1.WaitInSyncResponse.unknown:type_name -> watchword.admin.v1.Wait
+	87,  // 25: watchword.admin.v1.Confirmed.time:type_name -> google.protobuf.Timestamp
+	88,  // 26: watchword.admin.v1.Confirmed.elapsed:type_name -> google.protobuf.Duration
+	87,  // 27: watchword.admin.v1.Wait.until:type_name -> google.protobuf.Timestamp
+	33,  // 28: watchword.admin.v1.ListSigningKeysResponse.keys:type_name -> watchword.admin.v1.SigningKey
+	87,  // 29: watchword.admin.v1.ListSigningKeysResponse.asked:type_name -> google.protobuf.Timestamp
+	1,   // 30: watchword.admin.v1.SigningKey.state:type_name -> watchword.admin.v1.SigningKey.State
+	87,  // 31: watchword.admin.v1.SigningKey.created:type_name -> google.protobuf.Timestamp
+	87,  // 32: watchword.admin.v1.SigningKey.activated:type_name -> google.protobuf.Timestamp
+	87,  // 33: watchword.admin.v1.SigningKey.unsigned:type_name -> google.protobuf.Timestamp
+	2,   // 34: watchword.admin.v1.SigningKey.next:type_name -> watchword.admin.v1.SigningKey.Event
+	87,  // 35: watchword.admin.v1.SigningKey.due:type_name -> google.protobuf.Timestamp
+	29,  // 36: watchword.admin.v1.SigningKey.waits:type_name -> watchword.admin.v1.Wait
+	88,  // 37: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
+	3,   // 38: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	44,  // 39: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
+	45,  // 40: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
+	87,  // 41: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
+	85,  // 42: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	3,   // 43: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	87,  // 44: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
+	87,  // 45: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
+	85,  // 46: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	3,   // 47: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	47,  // 48: watchword.admin.v1.ExplainRequest.headers:type_name -> watchword.admin.v1.ExplainField
+	47,  // 49: watchword.admin.v1.ExplainRequest.form:type_name -> watchword.admin.v1.ExplainField
+	87,  // 50: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	49,  // 51: watchword.admin.v1.ExplainResponse.steps:type_name -> watchword.admin.v1.ExplainStep
+	50,  // 52: watchword.admin.v1.ExplainResponse.caller:type_name -> watchword.admin.v1.ExplainCaller
+	51,  // 53: watchword.admin.v1.ExplainResponse.refusal:type_name -> watchword.admin.v1.ExplainRefusal
+	22,  // 54: watchword.admin.v1.ExplainResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	47,  // 55: watchword.admin.v1.ExplainRefusal.headers:type_name -> watchword.admin.v1.ExplainField
+	88,  // 56: watchword.admin.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	54,  // 57: watchword.admin.v1.CreateJoinTokenResponse.join_token:type_name -> watchword.admin.v1.JoinToken
+	87,  // 58: watchword.admin.v1.JoinToken.created:type_name -> google.protobuf.Timestamp
+	87,  // 59: watchword.admin.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
+	54,  // 60: watchword.admin.v1.ListJoinTokensResponse.join_tokens:type_name -> watchword.admin.v1.JoinToken
+	87,  // 61: watchword.admin.v1.Instance.enrolled:type_name -> google.protobuf.Timestamp
+	87,  // 62: watchword.admin.v1.Instance.renewed:type_name -> google.protobuf.Timestamp
+	87,  // 63: watchword.admin.v1.Instance.expires:type_name -> google.protobuf.Timestamp
+	59,  // 64: watchword.admin.v1.ListInstancesResponse.instances:type_name -> watchword.admin.v1.Instance
+	87,  // 65: watchword.admin.v1.ClientSecret.created:type_name -> google.protobuf.Timestamp
+	64,  // 66: watchword.admin.v1.ListClientSecretsResponse.client_secrets:type_name -> watchword.admin.v1.ClientSecret
+	71,  // 67: watchword.admin.v1.ListAuditResponse.entries:type_name -> watchword.admin.v1.AuditEntry
+	87,  // 68: watchword.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	4,   // 69: watchword.admin.v1.AuditEntry.outcome:type_name -> watchword.admin.v1.AuditEntry.Outcome
+	80,  // 70: watchword.admin.v1.GetSelfResponse.roles:type_name -> watchword.admin.v1.HeldRole
+	83,  // 71: watchword.admin.v1.DiagnoseResponse.findings:type_name -> watchword.admin.v1.Finding
+	5,   // 72: watchword.admin.v1.Finding.severity:type_name -> watchword.admin.v1.Finding.Severity
+	7,   // 73: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
+	14,  // 74: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
+	18,  // 75: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
+	20,  // 76: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
+	23,  // 77: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
+	26,  // 78: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
+	38,  // 79: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
+	40,  // 80: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
+	42,  // 81: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
+	46,  // 82: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
+	52,  // 83: watchword.admin.v1.AdminService.CreateJoinToken:input_type -> watchword.admin.v1.CreateJoinTokenRequest
+	55,  // 84: watchword.admin.v1.AdminService.ListJoinTokens:input_type -> watchword.admin.v1.ListJoinTokensRequest
+	57,  // 85: watchword.admin.v1.AdminService.RevokeJoinToken:input_type -> watchword.admin.v1.RevokeJoinTokenRequest
+	60,  // 86: watchword.admin.v1.AdminService.ListInstances:input_type -> watchword.admin.v1.ListInstancesRequest
+	62,  // 87: watchword.admin.v1.AdminService.RevokeInstances:input_type -> watchword.admin.v1.RevokeInstancesRequest
+	65,  // 88: watchword.admin.v1.AdminService.ListClientSecrets:input_type -> watchword.admin.v1.ListClientSecretsRequest
+	67,  // 89: watchword.admin.v1.AdminService.DeleteClientSecret:input_type -> watchword.admin.v1.DeleteClientSecretRequest
+	69,  // 90: watchword.admin.v1.AdminService.ListAudit:input_type -> watchword.admin.v1.ListAuditRequest
+	72,  // 91: watchword.admin.v1.AdminService.RotateKEK:input_type -> watchword.admin.v1.RotateKEKRequest
+	30,  // 92: watchword.admin.v1.AdminService.ListSigningKeys:input_type -> watchword.admin.v1.ListSigningKeysRequest
+	31,  // 93: watchword.admin.v1.AdminService.WatchSigningKeys:input_type -> watchword.admin.v1.WatchSigningKeysRequest
+	34,  // 94: watchword.admin.v1.AdminService.RotateSigningKey:input_type -> watchword.admin.v1.RotateSigningKeyRequest
+	36,  // 95: watchword.admin.v1.AdminService.RevokeSigningKey:input_type -> watchword.admin.v1.RevokeSigningKeyRequest
+	74,  // 96: watchword.admin.v1.AdminService.RevokeAdminToken:input_type -> watchword.admin.v1.RevokeAdminTokenRequest
+	76,  // 97: watchword.admin.v1.AdminService.CreateAdminToken:input_type -> watchword.admin.v1.CreateAdminTokenRequest
+	78,  // 98: watchword.admin.v1.AdminService.GetSelf:input_type -> watchword.admin.v1.GetSelfRequest
+	81,  // 99: watchword.admin.v1.AdminService.Diagnose:input_type -> watchword.admin.v1.DiagnoseRequest
+	8,   // 100: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
+	15,  // 101: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
+	19,  // 102: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
+	21,  // 103: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
+	24,  // 104: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
+	27,  // 105: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
+	39,  // 106: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
+	41,  // 107: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
+	43,  // 108: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
+	48,  // 109: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
+	53,  // 110: watchword.admin.v1.AdminService.CreateJoinToken:output_type -> watchword.admin.v1.CreateJoinTokenResponse
+	56,  // 111: watchword.admin.v1.AdminService.ListJoinTokens:output_type -> watchword.admin.v1.ListJoinTokensResponse
+	58,  // 112: watchword.admin.v1.AdminService.RevokeJoinToken:output_type -> watchword.admin.v1.RevokeJoinTokenResponse
+	61,  // 113: watchword.admin.v1.AdminService.ListInstances:output_type -> watchword.admin.v1.ListInstancesResponse
+	63,  // 114: watchword.admin.v1.AdminService.RevokeInstances:output_type -> watchword.admin.v1.RevokeInstancesResponse
+	66,  // 115: watchword.admin.v1.AdminService.ListClientSecrets:output_type -> watchword.admin.v1.ListClientSecretsResponse
+	68,  // 116: watchword.admin.v1.AdminService.DeleteClientSecret:output_type -> watchword.admin.v1.DeleteClientSecretResponse
+	70,  // 117: watchword.admin.v1.AdminService.ListAudit:output_type -> watchword.admin.v1.ListAuditResponse
+	73,  // 118: watchword.admin.v1.AdminService.RotateKEK:output_type -> watchword.admin.v1.RotateKEKResponse
+	32,  // 119: watchword.admin.v1.AdminService.ListSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
+	32,  // 120: watchword.admin.v1.AdminService.WatchSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
+	35,  // 121: watchword.admin.v1.AdminService.RotateSigningKey:output_type -> watchword.admin.v1.RotateSigningKeyResponse
+	37,  // 122: watchword.admin.v1.AdminService.RevokeSigningKey:output_type -> watchword.admin.v1.RevokeSigningKeyResponse
+	75,  // 123: watchword.admin.v1.AdminService.RevokeAdminToken:output_type -> watchword.admin.v1.RevokeAdminTokenResponse
+	77,  // 124: watchword.admin.v1.AdminService.CreateAdminToken:output_type -> watchword.admin.v1.CreateAdminTokenResponse
+	79,  // 125: watchword.admin.v1.AdminService.GetSelf:output_type -> watchword.admin.v1.GetSelfResponse
+	82,  // 126: watchword.admin.v1.AdminService.Diagnose:output_type -> watchword.admin.v1.DiagnoseResponse
+	100, // [100:127] is the sub-list for method output_type
+	73,  // [73:100] is the sub-list for method input_type
+	73,  // [73:73] is the sub-list for extension type_name
+	73,  // [73:73] is the sub-list for extension extendee
+	0,   // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_watchword_admin_v1_admin_proto_init() }
@@ -5134,8 +6128,8 @@ func file_watchword_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_admin_v1_admin_proto_rawDesc), len(file_watchword_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   70,
+			NumEnums:      6,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

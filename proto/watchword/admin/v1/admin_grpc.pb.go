@@ -41,6 +41,10 @@ const (
 	AdminService_DeleteClientSecret_FullMethodName = "/watchword.admin.v1.AdminService/DeleteClientSecret"
 	AdminService_ListAudit_FullMethodName          = "/watchword.admin.v1.AdminService/ListAudit"
 	AdminService_RotateKEK_FullMethodName          = "/watchword.admin.v1.AdminService/RotateKEK"
+	AdminService_ListSigningKeys_FullMethodName    = "/watchword.admin.v1.AdminService/ListSigningKeys"
+	AdminService_WatchSigningKeys_FullMethodName   = "/watchword.admin.v1.AdminService/WatchSigningKeys"
+	AdminService_RotateSigningKey_FullMethodName   = "/watchword.admin.v1.AdminService/RotateSigningKey"
+	AdminService_RevokeSigningKey_FullMethodName   = "/watchword.admin.v1.AdminService/RevokeSigningKey"
 	AdminService_RevokeAdminToken_FullMethodName   = "/watchword.admin.v1.AdminService/RevokeAdminToken"
 	AdminService_CreateAdminToken_FullMethodName   = "/watchword.admin.v1.AdminService/CreateAdminToken"
 	AdminService_GetSelf_FullMethodName            = "/watchword.admin.v1.AdminService/GetSelf"
@@ -92,6 +96,17 @@ type AdminServiceClient interface {
 	ListAudit(ctx context.Context, in *ListAuditRequest, opts ...grpc.CallOption) (*ListAuditResponse, error)
 	// RotateKEK reads the key-encryption key anew and seals everything with it.
 	RotateKEK(ctx context.Context, in *RotateKEKRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RotateKEKResponse], error)
+	// ListSigningKeys lists the keys of the built-in issuer: what each signs for, what
+	// happens to it next, and what that waits for.
+	ListSigningKeys(ctx context.Context, in *ListSigningKeysRequest, opts ...grpc.CallOption) (*ListSigningKeysResponse, error)
+	// WatchSigningKeys sends that list, and again whenever it is another.
+	WatchSigningKeys(ctx context.Context, in *WatchSigningKeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListSigningKeysResponse], error)
+	// RotateSigningKey asks that the next key takes over now, audience by audience, as
+	// soon as all that verify its tokens have it.
+	RotateSigningKey(ctx context.Context, in *RotateSigningKeyRequest, opts ...grpc.CallOption) (*RotateSigningKeyResponse, error)
+	// RevokeSigningKey takes one key, or all, out of use at once: what they have signed
+	// is refused by each data plane from when that has confirmed it.
+	RevokeSigningKey(ctx context.Context, in *RevokeSigningKeyRequest, opts ...grpc.CallOption) (*RevokeSigningKeyResponse, error)
 	// RevokeAdminToken ends the admin token of the first start.
 	RevokeAdminToken(ctx context.Context, in *RevokeAdminTokenRequest, opts ...grpc.CallOption) (*RevokeAdminTokenResponse, error)
 	// CreateAdminToken makes a new admin token, in the data folder of the replica
@@ -320,6 +335,55 @@ func (c *adminServiceClient) RotateKEK(ctx context.Context, in *RotateKEKRequest
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_RotateKEKClient = grpc.ServerStreamingClient[RotateKEKResponse]
 
+func (c *adminServiceClient) ListSigningKeys(ctx context.Context, in *ListSigningKeysRequest, opts ...grpc.CallOption) (*ListSigningKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSigningKeysResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListSigningKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) WatchSigningKeys(ctx context.Context, in *WatchSigningKeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListSigningKeysResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_WatchSigningKeys_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchSigningKeysRequest, ListSigningKeysResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_WatchSigningKeysClient = grpc.ServerStreamingClient[ListSigningKeysResponse]
+
+func (c *adminServiceClient) RotateSigningKey(ctx context.Context, in *RotateSigningKeyRequest, opts ...grpc.CallOption) (*RotateSigningKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateSigningKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_RotateSigningKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RevokeSigningKey(ctx context.Context, in *RevokeSigningKeyRequest, opts ...grpc.CallOption) (*RevokeSigningKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeSigningKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_RevokeSigningKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) RevokeAdminToken(ctx context.Context, in *RevokeAdminTokenRequest, opts ...grpc.CallOption) (*RevokeAdminTokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RevokeAdminTokenResponse)
@@ -405,6 +469,17 @@ type AdminServiceServer interface {
 	ListAudit(context.Context, *ListAuditRequest) (*ListAuditResponse, error)
 	// RotateKEK reads the key-encryption key anew and seals everything with it.
 	RotateKEK(*RotateKEKRequest, grpc.ServerStreamingServer[RotateKEKResponse]) error
+	// ListSigningKeys lists the keys of the built-in issuer: what each signs for, what
+	// happens to it next, and what that waits for.
+	ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error)
+	// WatchSigningKeys sends that list, and again whenever it is another.
+	WatchSigningKeys(*WatchSigningKeysRequest, grpc.ServerStreamingServer[ListSigningKeysResponse]) error
+	// RotateSigningKey asks that the next key takes over now, audience by audience, as
+	// soon as all that verify its tokens have it.
+	RotateSigningKey(context.Context, *RotateSigningKeyRequest) (*RotateSigningKeyResponse, error)
+	// RevokeSigningKey takes one key, or all, out of use at once: what they have signed
+	// is refused by each data plane from when that has confirmed it.
+	RevokeSigningKey(context.Context, *RevokeSigningKeyRequest) (*RevokeSigningKeyResponse, error)
 	// RevokeAdminToken ends the admin token of the first start.
 	RevokeAdminToken(context.Context, *RevokeAdminTokenRequest) (*RevokeAdminTokenResponse, error)
 	// CreateAdminToken makes a new admin token, in the data folder of the replica
@@ -481,6 +556,18 @@ func (UnimplementedAdminServiceServer) ListAudit(context.Context, *ListAuditRequ
 }
 func (UnimplementedAdminServiceServer) RotateKEK(*RotateKEKRequest, grpc.ServerStreamingServer[RotateKEKResponse]) error {
 	return status.Error(codes.Unimplemented, "method RotateKEK not implemented")
+}
+func (UnimplementedAdminServiceServer) ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSigningKeys not implemented")
+}
+func (UnimplementedAdminServiceServer) WatchSigningKeys(*WatchSigningKeysRequest, grpc.ServerStreamingServer[ListSigningKeysResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchSigningKeys not implemented")
+}
+func (UnimplementedAdminServiceServer) RotateSigningKey(context.Context, *RotateSigningKeyRequest) (*RotateSigningKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateSigningKey not implemented")
+}
+func (UnimplementedAdminServiceServer) RevokeSigningKey(context.Context, *RevokeSigningKeyRequest) (*RevokeSigningKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeSigningKey not implemented")
 }
 func (UnimplementedAdminServiceServer) RevokeAdminToken(context.Context, *RevokeAdminTokenRequest) (*RevokeAdminTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeAdminToken not implemented")
@@ -843,6 +930,71 @@ func _AdminService_RotateKEK_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_RotateKEKServer = grpc.ServerStreamingServer[RotateKEKResponse]
 
+func _AdminService_ListSigningKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSigningKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListSigningKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListSigningKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListSigningKeys(ctx, req.(*ListSigningKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_WatchSigningKeys_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchSigningKeysRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).WatchSigningKeys(m, &grpc.GenericServerStream[WatchSigningKeysRequest, ListSigningKeysResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_WatchSigningKeysServer = grpc.ServerStreamingServer[ListSigningKeysResponse]
+
+func _AdminService_RotateSigningKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateSigningKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RotateSigningKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RotateSigningKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RotateSigningKey(ctx, req.(*RotateSigningKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_RevokeSigningKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeSigningKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RevokeSigningKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RevokeSigningKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RevokeSigningKey(ctx, req.(*RevokeSigningKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_RevokeAdminToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RevokeAdminTokenRequest)
 	if err := dec(in); err != nil {
@@ -991,6 +1143,18 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_ListAudit_Handler,
 		},
 		{
+			MethodName: "ListSigningKeys",
+			Handler:    _AdminService_ListSigningKeys_Handler,
+		},
+		{
+			MethodName: "RotateSigningKey",
+			Handler:    _AdminService_RotateSigningKey_Handler,
+		},
+		{
+			MethodName: "RevokeSigningKey",
+			Handler:    _AdminService_RevokeSigningKey_Handler,
+		},
+		{
 			MethodName: "RevokeAdminToken",
 			Handler:    _AdminService_RevokeAdminToken_Handler,
 		},
@@ -1016,6 +1180,11 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "RotateKEK",
 			Handler:       _AdminService_RotateKEK_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchSigningKeys",
+			Handler:       _AdminService_WatchSigningKeys_Handler,
 			ServerStreams: true,
 		},
 	},
