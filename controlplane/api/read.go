@@ -138,7 +138,7 @@ func (s *Server) WaitInSync(req *adminv1.WaitInSyncRequest, stream grpc.ServerSt
 	reported := time.Time{}
 	for {
 		resp, changed := s.DataPlanes.Progress(req.GetRevision(), req.GetServices(), only)
-		resp.Waiting = seen(ctx, resp.GetWaiting())
+		resp.Waiting, resp.Waits = seen(ctx, resp.GetWaiting()), seenWaits(ctx, resp.GetWaits())
 		resp.Elapsed = durationpb.New(time.Since(began))
 		if resp.GetDone() && req.GetReceipt() {
 			s.addReceipt(ctx, req, resp, began)
@@ -197,11 +197,12 @@ func (s *Server) addReceipt(ctx context.Context, req *adminv1.WaitInSyncRequest,
 	for _, c := range last.GetConfirmed() {
 		c.Elapsed = durationpb.New(max(c.GetTime().AsTime().Sub(began), 0))
 	}
-	for _, w := range unknown {
-		// Who waits for its own services is told of replicas, too: any of them may be
-		// one that its data planes are connected to.
-		if w.GetService() == "" || access.From(ctx).Sees(w.GetService()) {
-			last.Unknown = append(last.Unknown, w)
-		}
-	}
+	last.Unknown = seenWaits(ctx, unknown)
+}
+
+// seenWaits leaves what the caller may see. Who waits for its own services is told of
+// replicas, too: its data planes may be connected to any of them.
+func seenWaits(ctx context.Context, list []*adminv1.Wait) []*adminv1.Wait {
+	a := access.From(ctx)
+	return slices.DeleteFunc(slices.Clone(list), func(w *adminv1.Wait) bool { return w.GetService() != "" && !a.Sees(w.GetService()) })
 }

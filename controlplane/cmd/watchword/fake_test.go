@@ -368,6 +368,11 @@ func (f *fakeAdmin) WaitInSync(r *adminv1.WaitInSyncRequest, stream grpc.ServerS
 		return status.Error(codes.DeadlineExceeded, "not in sync in time")
 	case "broken":
 		return stream.Send(half)
+	case "lost":
+		half.Confirmed, half.Unknown = fakeReceipt()
+		half.Waits = fakeKeys("").GetKeys()[1].GetWaits()[:1]
+		_ = stream.Send(half)
+		return status.Error(codes.DeadlineExceeded, "not in sync in time")
 	case "slow":
 		_ = stream.Send(half)
 		select {
@@ -376,7 +381,11 @@ func (f *fakeAdmin) WaitInSync(r *adminv1.WaitInSyncRequest, stream grpc.ServerS
 		}
 	}
 	_ = stream.Send(half)
-	return stream.Send(&adminv1.WaitInSyncResponse{Total: 2, InSync: 2, Done: true, Elapsed: durationpb.New(31 * time.Millisecond)})
+	done := &adminv1.WaitInSyncResponse{Total: 2, InSync: 2, Done: true, Elapsed: durationpb.New(31 * time.Millisecond)}
+	if r.GetReceipt() {
+		done.Confirmed, done.Unknown = fakeReceipt()
+	}
+	return stream.Send(done)
 }
 
 // ListRefusals has one caller whose words try to take over the terminal.

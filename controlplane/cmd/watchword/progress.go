@@ -44,6 +44,11 @@ func follow[T any](p *progress, updates <-chan *T, text func(last *T, elapsed ti
 
 // receive reads a stream; the channels end with it, and ended has its error.
 func receive[T any](open func() (grpc.ServerStreamingClient[T], error)) (<-chan *T, <-chan error) {
+	return receiveUntil(open, func(*T) bool { return false })
+}
+
+// receiveUntil reads no further than the update that is the last.
+func receiveUntil[T any](open func() (grpc.ServerStreamingClient[T], error), last func(*T) bool) (<-chan *T, <-chan error) {
 	updates, ended := make(chan *T), make(chan error, 1)
 	go func() {
 		defer close(updates)
@@ -52,6 +57,9 @@ func receive[T any](open func() (grpc.ServerStreamingClient[T], error)) (<-chan 
 			var update *T
 			if update, err = stream.Recv(); err == nil {
 				updates <- update
+				if last(update) {
+					break
+				}
 			}
 		}
 		ended <- err
@@ -72,16 +80,22 @@ func syncReportOf(u *adminv1.WaitInSyncResponse) *syncReport {
 		InSync:        u.GetInSync(),
 		ElapsedMillis: u.GetElapsed().AsDuration().Milliseconds(),
 		Waiting:       planeViews(u.GetWaiting()),
+		Waits:         waitViews(u.GetWaits()),
+		Confirmed:     confirmedViews(u.GetConfirmed()),
+		Unknown:       waitViews(u.GetUnknown()),
 		done:          u.GetDone(),
 	}
 }
 
 func progressText(revision int64, s *syncReport, elapsed time.Duration) string {
 	text := fmt.Sprintf("revision %d: %d of %d in sync after %s", revision, s.InSync, s.Total, took(elapsed))
-	if len(s.Waiting) > 0 {
+	switch {
+	case len(s.Waiting) > 0:
 		text += ", waiting for " + s.Waiting[0].who()
+	case len(s.Waits) > 0:
+		text += ", waiting for " + s.Waits[0].who()
 	}
-	if more := len(s.Waiting) - 1; more > 0 {
+	if more := len(s.Waiting) + len(s.Waits) - 1; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return oneLine(text)

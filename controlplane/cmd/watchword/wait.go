@@ -37,6 +37,11 @@ type syncReport struct {
 	InSync        int32       `json:"inSync"`
 	ElapsedMillis int64       `json:"elapsedMillis"`
 	Waiting       []planeView `json:"waiting,omitempty"`
+	// At other replicas.
+	Waits []waitView `json:"waits,omitempty"`
+	// Of a receipt.
+	Confirmed []confirmedView `json:"confirmed,omitempty"`
+	Unknown   []waitView      `json:"unknown,omitempty"`
 
 	done bool
 }
@@ -66,14 +71,19 @@ func (s *syncReport) text(revision int64) string {
 	return fmt.Sprintf("revision %d: %d of %d in sync, %s", revision, s.InSync, s.Total, elapsed)
 }
 
-// waitInSync follows the progress of a revision until it is everywhere. The
-// report is what is known at the end, also beside an error.
 func (c *client) waitInSync(ctx context.Context, con *console, r *changeReport, timeout time.Duration) (*syncReport, error) {
-	revision := r.Revision
+	return c.waitFor(ctx, con, &adminv1.WaitInSyncRequest{Revision: r.Revision, Services: r.services}, timeout)
+}
+
+// waitFor follows the progress of a revision until it is everywhere. The report is
+// what is known at the end, also beside an error.
+func (c *client) waitFor(ctx context.Context, con *console, request *adminv1.WaitInSyncRequest, timeout time.Duration) (*syncReport, error) {
+	revision := request.GetRevision()
+	request.Timeout = durationpb.New(timeout)
 	ctx, cancel := context.WithTimeout(ctx, timeout+waitSlack)
 	defer cancel()
 	updates, ended := receive(func() (grpc.ServerStreamingClient[adminv1.WaitInSyncResponse], error) {
-		return c.WaitInSync(ctx, &adminv1.WaitInSyncRequest{Revision: revision, Services: r.services, Timeout: durationpb.New(timeout)})
+		return c.WaitInSync(ctx, request)
 	})
 	p := &progress{w: con.err, redraw: con.errTerminal}
 	last := showProgress(p, revision, updates)
@@ -97,6 +107,9 @@ func notInSync(revision int64, last *syncReport, timeout time.Duration) error {
 		hint: "`watchword status` shows when they are, `watchword xds --node NODE` what they were sent"}
 	for _, plane := range last.Waiting {
 		f.lines = append(f.lines, "not in sync: "+plane.who()+": "+plane.why())
+	}
+	for _, w := range last.Waits {
+		f.lines = append(f.lines, "not in sync: "+w.who()+": "+w.why())
 	}
 	if more := int(last.Total-last.InSync) - len(last.Waiting); more > 0 {
 		f.lines = append(f.lines, fmt.Sprintf("not in sync: %d more", more))

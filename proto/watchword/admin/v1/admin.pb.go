@@ -1739,7 +1739,10 @@ type WaitInSyncResponse struct {
 	// Data planes that have the revision, at most 10,000; only in a receipt.
 	Confirmed []*Confirmed `protobuf:"bytes,6,rep,name=confirmed,proto3" json:"confirmed,omitempty"`
 	// Of whom it is not known, and who is not waited for; only in a receipt.
-	Unknown       []*Wait `protobuf:"bytes,7,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	Unknown []*Wait `protobuf:"bytes,7,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	// What else is waited for: other replicas, and the data planes of services that are
+	// connected to them. At most 100.
+	Waits         []*Wait `protobuf:"bytes,8,rep,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1819,6 +1822,13 @@ func (x *WaitInSyncResponse) GetConfirmed() []*Confirmed {
 func (x *WaitInSyncResponse) GetUnknown() []*Wait {
 	if x != nil {
 		return x.Unknown
+	}
+	return nil
+}
+
+func (x *WaitInSyncResponse) GetWaits() []*Wait {
+	if x != nil {
+		return x.Waits
 	}
 	return nil
 }
@@ -5557,7 +5567,7 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1a\n" +
 	"\bservices\x18\x03 \x03(\tR\bservices\x12\x18\n" +
-	"\areceipt\x18\x04 \x01(\bR\areceipt\"\xb6\x02\n" +
+	"\areceipt\x18\x04 \x01(\bR\areceipt\"\xe6\x02\n" +
 	"\x12WaitInSyncResponse\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x05R\x05total\x12\x17\n" +
 	"\ain_sync\x18\x02 \x01(\x05R\x06inSync\x127\n" +
@@ -5565,7 +5575,8 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x04done\x18\x04 \x01(\bR\x04done\x123\n" +
 	"\aelapsed\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x12;\n" +
 	"\tconfirmed\x18\x06 \x03(\v2\x1d.watchword.admin.v1.ConfirmedR\tconfirmed\x122\n" +
-	"\aunknown\x18\a \x03(\v2\x18.watchword.admin.v1.WaitR\aunknown\"\xd4\x01\n" +
+	"\aunknown\x18\a \x03(\v2\x18.watchword.admin.v1.WaitR\aunknown\x12.\n" +
+	"\x05waits\x18\b \x03(\v2\x18.watchword.admin.v1.WaitR\x05waits\"\xd4\x01\n" +
 	"\tConfirmed\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
@@ -6009,113 +6020,114 @@ var file_watchword_admin_v1_admin_proto_depIdxs = []int32{
 	88,  // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
 	28,  // 23: watchword.admin.v1.WaitInSyncResponse.confirmed:type_name -> watchword.admin.v1.Confirmed
 	29,  // 24: watchword.admin.v1.WaitInSyncResponse.unknown:type_name -> watchword.admin.v1.Wait
-	87,  // 25: watchword.admin.v1.Confirmed.time:type_name -> google.protobuf.Timestamp
-	88,  // 26: watchword.admin.v1.Confirmed.elapsed:type_name -> google.protobuf.Duration
-	87,  // 27: watchword.admin.v1.Wait.until:type_name -> google.protobuf.Timestamp
-	33,  // 28: watchword.admin.v1.ListSigningKeysResponse.keys:type_name -> watchword.admin.v1.SigningKey
-	87,  // 29: watchword.admin.v1.ListSigningKeysResponse.asked:type_name -> google.protobuf.Timestamp
-	1,   // 30: watchword.admin.v1.SigningKey.state:type_name -> watchword.admin.v1.SigningKey.State
-	87,  // 31: watchword.admin.v1.SigningKey.created:type_name -> google.protobuf.Timestamp
-	87,  // 32: watchword.admin.v1.SigningKey.activated:type_name -> google.protobuf.Timestamp
-	87,  // 33: watchword.admin.v1.SigningKey.unsigned:type_name -> google.protobuf.Timestamp
-	2,   // 34: watchword.admin.v1.SigningKey.next:type_name -> watchword.admin.v1.SigningKey.Event
-	87,  // 35: watchword.admin.v1.SigningKey.due:type_name -> google.protobuf.Timestamp
-	29,  // 36: watchword.admin.v1.SigningKey.waits:type_name -> watchword.admin.v1.Wait
-	88,  // 37: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
-	3,   // 38: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	44,  // 39: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
-	45,  // 40: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
-	87,  // 41: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
-	85,  // 42: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
-	3,   // 43: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	87,  // 44: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
-	87,  // 45: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
-	85,  // 46: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
-	3,   // 47: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	47,  // 48: watchword.admin.v1.ExplainRequest.headers:type_name -> watchword.admin.v1.ExplainField
-	47,  // 49: watchword.admin.v1.ExplainRequest.form:type_name -> watchword.admin.v1.ExplainField
-	87,  // 50: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
-	49,  // 51: watchword.admin.v1.ExplainResponse.steps:type_name -> watchword.admin.v1.ExplainStep
-	50,  // 52: watchword.admin.v1.ExplainResponse.caller:type_name -> watchword.admin.v1.ExplainCaller
-	51,  // 53: watchword.admin.v1.ExplainResponse.refusal:type_name -> watchword.admin.v1.ExplainRefusal
-	22,  // 54: watchword.admin.v1.ExplainResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	47,  // 55: watchword.admin.v1.ExplainRefusal.headers:type_name -> watchword.admin.v1.ExplainField
-	88,  // 56: watchword.admin.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	54,  // 57: watchword.admin.v1.CreateJoinTokenResponse.join_token:type_name -> watchword.admin.v1.JoinToken
-	87,  // 58: watchword.admin.v1.JoinToken.created:type_name -> google.protobuf.Timestamp
-	87,  // 59: watchword.admin.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
-	54,  // 60: watchword.admin.v1.ListJoinTokensResponse.join_tokens:type_name -> watchword.admin.v1.JoinToken
-	87,  // 61: watchword.admin.v1.Instance.enrolled:type_name -> google.protobuf.Timestamp
-	87,  // 62: watchword.admin.v1.Instance.renewed:type_name -> google.protobuf.Timestamp
-	87,  // 63: watchword.admin.v1.Instance.expires:type_name -> google.protobuf.Timestamp
-	59,  // 64: watchword.admin.v1.ListInstancesResponse.instances:type_name -> watchword.admin.v1.Instance
-	87,  // 65: watchword.admin.v1.ClientSecret.created:type_name -> google.protobuf.Timestamp
-	64,  // 66: watchword.admin.v1.ListClientSecretsResponse.client_secrets:type_name -> watchword.admin.v1.ClientSecret
-	71,  // 67: watchword.admin.v1.ListAuditResponse.entries:type_name -> watchword.admin.v1.AuditEntry
-	87,  // 68: watchword.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	4,   // 69: watchword.admin.v1.AuditEntry.outcome:type_name -> watchword.admin.v1.AuditEntry.Outcome
-	80,  // 70: watchword.admin.v1.GetSelfResponse.roles:type_name -> watchword.admin.v1.HeldRole
-	83,  // 71: watchword.admin.v1.DiagnoseResponse.findings:type_name -> watchword.admin.v1.Finding
-	5,   // 72: watchword.admin.v1.Finding.severity:type_name -> watchword.admin.v1.Finding.Severity
-	7,   // 73: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
-	14,  // 74: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
-	18,  // 75: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
-	20,  // 76: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
-	23,  // 77: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
-	26,  // 78: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
-	38,  // 79: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
-	40,  // 80: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
-	42,  // 81: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
-	46,  // 82: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
-	52,  // 83: watchword.admin.v1.AdminService.CreateJoinToken:input_type -> watchword.admin.v1.CreateJoinTokenRequest
-	55,  // 84: watchword.admin.v1.AdminService.ListJoinTokens:input_type -> watchword.admin.v1.ListJoinTokensRequest
-	57,  // 85: watchword.admin.v1.AdminService.RevokeJoinToken:input_type -> watchword.admin.v1.RevokeJoinTokenRequest
-	60,  // 86: watchword.admin.v1.AdminService.ListInstances:input_type -> watchword.admin.v1.ListInstancesRequest
-	62,  // 87: watchword.admin.v1.AdminService.RevokeInstances:input_type -> watchword.admin.v1.RevokeInstancesRequest
-	65,  // 88: watchword.admin.v1.AdminService.ListClientSecrets:input_type -> watchword.admin.v1.ListClientSecretsRequest
-	67,  // 89: watchword.admin.v1.AdminService.DeleteClientSecret:input_type -> watchword.admin.v1.DeleteClientSecretRequest
-	69,  // 90: watchword.admin.v1.AdminService.ListAudit:input_type -> watchword.admin.v1.ListAuditRequest
-	72,  // 91: watchword.admin.v1.AdminService.RotateKEK:input_type -> watchword.admin.v1.RotateKEKRequest
-	30,  // 92: watchword.admin.v1.AdminService.ListSigningKeys:input_type -> watchword.admin.v1.ListSigningKeysRequest
-	31,  // 93: watchword.admin.v1.AdminService.WatchSigningKeys:input_type -> watchword.admin.v1.WatchSigningKeysRequest
-	34,  // 94: watchword.admin.v1.AdminService.RotateSigningKey:input_type -> watchword.admin.v1.RotateSigningKeyRequest
-	36,  // 95: watchword.admin.v1.AdminService.RevokeSigningKey:input_type -> watchword.admin.v1.RevokeSigningKeyRequest
-	74,  // 96: watchword.admin.v1.AdminService.RevokeAdminToken:input_type -> watchword.admin.v1.RevokeAdminTokenRequest
-	76,  // 97: watchword.admin.v1.AdminService.CreateAdminToken:input_type -> watchword.admin.v1.CreateAdminTokenRequest
-	78,  // 98: watchword.admin.v1.AdminService.GetSelf:input_type -> watchword.admin.v1.GetSelfRequest
-	81,  // 99: watchword.admin.v1.AdminService.Diagnose:input_type -> watchword.admin.v1.DiagnoseRequest
-	8,   // 100: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
-	15,  // 101: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
-	19,  // 102: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
-	21,  // 103: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
-	24,  // 104: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
-	27,  // 105: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
-	39,  // 106: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
-	41,  // 107: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
-	43,  // 108: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
-	48,  // 109: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
-	53,  // 110: watchword.admin.v1.AdminService.CreateJoinToken:output_type -> watchword.admin.v1.CreateJoinTokenResponse
-	56,  // 111: watchword.admin.v1.AdminService.ListJoinTokens:output_type -> watchword.admin.v1.ListJoinTokensResponse
-	58,  // 112: watchword.admin.v1.AdminService.RevokeJoinToken:output_type -> watchword.admin.v1.RevokeJoinTokenResponse
-	61,  // 113: watchword.admin.v1.AdminService.ListInstances:output_type -> watchword.admin.v1.ListInstancesResponse
-	63,  // 114: watchword.admin.v1.AdminService.RevokeInstances:output_type -> watchword.admin.v1.RevokeInstancesResponse
-	66,  // 115: watchword.admin.v1.AdminService.ListClientSecrets:output_type -> watchword.admin.v1.ListClientSecretsResponse
-	68,  // 116: watchword.admin.v1.AdminService.DeleteClientSecret:output_type -> watchword.admin.v1.DeleteClientSecretResponse
-	70,  // 117: watchword.admin.v1.AdminService.ListAudit:output_type -> watchword.admin.v1.ListAuditResponse
-	73,  // 118: watchword.admin.v1.AdminService.RotateKEK:output_type -> watchword.admin.v1.RotateKEKResponse
-	32,  // 119: watchword.admin.v1.AdminService.ListSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
-	32,  // 120: watchword.admin.v1.AdminService.WatchSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
-	35,  // 121: watchword.admin.v1.AdminService.RotateSigningKey:output_type -> watchword.admin.v1.RotateSigningKeyResponse
-	37,  // 122: watchword.admin.v1.AdminService.RevokeSigningKey:output_type -> watchword.admin.v1.RevokeSigningKeyResponse
-	75,  // 123: watchword.admin.v1.AdminService.RevokeAdminToken:output_type -> watchword.admin.v1.RevokeAdminTokenResponse
-	77,  // 124: watchword.admin.v1.AdminService.CreateAdminToken:output_type -> watchword.admin.v1.CreateAdminTokenResponse
-	79,  // 125: watchword.admin.v1.AdminService.GetSelf:output_type -> watchword.admin.v1.GetSelfResponse
-	82,  // 126: watchword.admin.v1.AdminService.Diagnose:output_type -> watchword.admin.v1.DiagnoseResponse
-	100, // [100:127] is the sub-list for method output_type
-	73,  // [73:100] is the sub-list for method input_type
-	73,  // [73:73] is the sub-list for extension type_name
-	73,  // [73:73] is the sub-list for extension extendee
-	0,   // [0:73] is the sub-list for field type_name
+	29,  // 25: watchword.admin.v1.WaitInSyncResponse.waits:type_name -> watchword.admin.v1.Wait
+	87,  // 26: watchword.admin.v1.Confirmed.time:type_name -> google.protobuf.Timestamp
+	88,  // 27: watchword.admin.v1.Confirmed.elapsed:type_name -> google.protobuf.Duration
+	87,  // 28: watchword.admin.v1.Wait.until:type_name -> google.protobuf.Timestamp
+	33,  // 29: watchword.admin.v1.ListSigningKeysResponse.keys:type_name -> watchword.admin.v1.SigningKey
+	87,  // 30: watchword.admin.v1.ListSigningKeysResponse.asked:type_name -> google.protobuf.Timestamp
+	1,   // 31: watchword.admin.v1.SigningKey.state:type_name -> watchword.admin.v1.SigningKey.State
+	87,  // 32: watchword.admin.v1.SigningKey.created:type_name -> google.protobuf.Timestamp
+	87,  // 33: watchword.admin.v1.SigningKey.activated:type_name -> google.protobuf.Timestamp
+	87,  // 34: watchword.admin.v1.SigningKey.unsigned:type_name -> google.protobuf.Timestamp
+	2,   // 35: watchword.admin.v1.SigningKey.next:type_name -> watchword.admin.v1.SigningKey.Event
+	87,  // 36: watchword.admin.v1.SigningKey.due:type_name -> google.protobuf.Timestamp
+	29,  // 37: watchword.admin.v1.SigningKey.waits:type_name -> watchword.admin.v1.Wait
+	88,  // 38: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
+	3,   // 39: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	44,  // 40: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
+	45,  // 41: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
+	87,  // 42: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
+	85,  // 43: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	3,   // 44: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	87,  // 45: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
+	87,  // 46: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
+	85,  // 47: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	3,   // 48: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	47,  // 49: watchword.admin.v1.ExplainRequest.headers:type_name -> watchword.admin.v1.ExplainField
+	47,  // 50: watchword.admin.v1.ExplainRequest.form:type_name -> watchword.admin.v1.ExplainField
+	87,  // 51: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	49,  // 52: watchword.admin.v1.ExplainResponse.steps:type_name -> watchword.admin.v1.ExplainStep
+	50,  // 53: watchword.admin.v1.ExplainResponse.caller:type_name -> watchword.admin.v1.ExplainCaller
+	51,  // 54: watchword.admin.v1.ExplainResponse.refusal:type_name -> watchword.admin.v1.ExplainRefusal
+	22,  // 55: watchword.admin.v1.ExplainResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	47,  // 56: watchword.admin.v1.ExplainRefusal.headers:type_name -> watchword.admin.v1.ExplainField
+	88,  // 57: watchword.admin.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	54,  // 58: watchword.admin.v1.CreateJoinTokenResponse.join_token:type_name -> watchword.admin.v1.JoinToken
+	87,  // 59: watchword.admin.v1.JoinToken.created:type_name -> google.protobuf.Timestamp
+	87,  // 60: watchword.admin.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
+	54,  // 61: watchword.admin.v1.ListJoinTokensResponse.join_tokens:type_name -> watchword.admin.v1.JoinToken
+	87,  // 62: watchword.admin.v1.Instance.enrolled:type_name -> google.protobuf.Timestamp
+	87,  // 63: watchword.admin.v1.Instance.renewed:type_name -> google.protobuf.Timestamp
+	87,  // 64: watchword.admin.v1.Instance.expires:type_name -> google.protobuf.Timestamp
+	59,  // 65: watchword.admin.v1.ListInstancesResponse.instances:type_name -> watchword.admin.v1.Instance
+	87,  // 66: watchword.admin.v1.ClientSecret.created:type_name -> google.protobuf.Timestamp
+	64,  // 67: watchword.admin.v1.ListClientSecretsResponse.client_secrets:type_name -> watchword.admin.v1.ClientSecret
+	71,  // 68: watchword.admin.v1.ListAuditResponse.entries:type_name -> watchword.admin.v1.AuditEntry
+	87,  // 69: watchword.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	4,   // 70: watchword.admin.v1.AuditEntry.outcome:type_name -> watchword.admin.v1.AuditEntry.Outcome
+	80,  // 71: watchword.admin.v1.GetSelfResponse.roles:type_name -> watchword.admin.v1.HeldRole
+	83,  // 72: watchword.admin.v1.DiagnoseResponse.findings:type_name -> watchword.admin.v1.Finding
+	5,   // 73: watchword.admin.v1.Finding.severity:type_name -> watchword.admin.v1.Finding.Severity
+	7,   // 74: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
+	14,  // 75: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
+	18,  // 76: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
+	20,  // 77: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
+	23,  // 78: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
+	26,  // 79: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
+	38,  // 80: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
+	40,  // 81: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
+	42,  // 82: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
+	46,  // 83: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
+	52,  // 84: watchword.admin.v1.AdminService.CreateJoinToken:input_type -> watchword.admin.v1.CreateJoinTokenRequest
+	55,  // 85: watchword.admin.v1.AdminService.ListJoinTokens:input_type -> watchword.admin.v1.ListJoinTokensRequest
+	57,  // 86: watchword.admin.v1.AdminService.RevokeJoinToken:input_type -> watchword.admin.v1.RevokeJoinTokenRequest
+	60,  // 87: watchword.admin.v1.AdminService.ListInstances:input_type -> watchword.admin.v1.ListInstancesRequest
+	62,  // 88: watchword.admin.v1.AdminService.RevokeInstances:input_type -> watchword.admin.v1.RevokeInstancesRequest
+	65,  // 89: watchword.admin.v1.AdminService.ListClientSecrets:input_type -> watchword.admin.v1.ListClientSecretsRequest
+	67,  // 90: watchword.admin.v1.AdminService.DeleteClientSecret:input_type -> watchword.admin.v1.DeleteClientSecretRequest
+	69,  // 91: watchword.admin.v1.AdminService.ListAudit:input_type -> watchword.admin.v1.ListAuditRequest
+	72,  // 92: watchword.admin.v1.AdminService.RotateKEK:input_type -> watchword.admin.v1.RotateKEKRequest
+	30,  // 93: watchword.admin.v1.AdminService.ListSigningKeys:input_type -> watchword.admin.v1.ListSigningKeysRequest
+	31,  // 94: watchword.admin.v1.AdminService.WatchSigningKeys:input_type -> watchword.admin.v1.WatchSigningKeysRequest
+	34,  // 95: watchword.admin.v1.AdminService.RotateSigningKey:input_type -> watchword.admin.v1.RotateSigningKeyRequest
+	36,  // 96: watchword.admin.v1.AdminService.RevokeSigningKey:input_type -> watchword.admin.v1.RevokeSigningKeyRequest
+	74,  // 97: watchword.admin.v1.AdminService.RevokeAdminToken:input_type -> watchword.admin.v1.RevokeAdminTokenRequest
+	76,  // 98: watchword.admin.v1.AdminService.CreateAdminToken:input_type -> watchword.admin.v1.CreateAdminTokenRequest
+	78,  // 99: watchword.admin.v1.AdminService.GetSelf:input_type -> watchword.admin.v1.GetSelfRequest
+	81,  // 100: watchword.admin.v1.AdminService.Diagnose:input_type -> watchword.admin.v1.DiagnoseRequest
+	8,   // 101: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
+	15,  // 102: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
+	19,  // 103: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
+	21,  // 104: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
+	24,  // 105: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
+	27,  // 106: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
+	39,  // 107: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
+	41,  // 108: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
+	43,  // 109: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
+	48,  // 110: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
+	53,  // 111: watchword.admin.v1.AdminService.CreateJoinToken:output_type -> watchword.admin.v1.CreateJoinTokenResponse
+	56,  // 112: watchword.admin.v1.AdminService.ListJoinTokens:output_type -> watchword.admin.v1.ListJoinTokensResponse
+	58,  // 113: watchword.admin.v1.AdminService.RevokeJoinToken:output_type -> watchword.admin.v1.RevokeJoinTokenResponse
+	61,  // 114: watchword.admin.v1.AdminService.ListInstances:output_type -> watchword.admin.v1.ListInstancesResponse
+	63,  // 115: watchword.admin.v1.AdminService.RevokeInstances:output_type -> watchword.admin.v1.RevokeInstancesResponse
+	66,  // 116: watchword.admin.v1.AdminService.ListClientSecrets:output_type -> watchword.admin.v1.ListClientSecretsResponse
+	68,  // 117: watchword.admin.v1.AdminService.DeleteClientSecret:output_type -> watchword.admin.v1.DeleteClientSecretResponse
+	70,  // 118: watchword.admin.v1.AdminService.ListAudit:output_type -> watchword.admin.v1.ListAuditResponse
+	73,  // 119: watchword.admin.v1.AdminService.RotateKEK:output_type -> watchword.admin.v1.RotateKEKResponse
+	32,  // 120: watchword.admin.v1.AdminService.ListSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
+	32,  // 121: watchword.admin.v1.AdminService.WatchSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
+	35,  // 122: watchword.admin.v1.AdminService.RotateSigningKey:output_type -> watchword.admin.v1.RotateSigningKeyResponse
+	37,  // 123: watchword.admin.v1.AdminService.RevokeSigningKey:output_type -> watchword.admin.v1.RevokeSigningKeyResponse
+	75,  // 124: watchword.admin.v1.AdminService.RevokeAdminToken:output_type -> watchword.admin.v1.RevokeAdminTokenResponse
+	77,  // 125: watchword.admin.v1.AdminService.CreateAdminToken:output_type -> watchword.admin.v1.CreateAdminTokenResponse
+	79,  // 126: watchword.admin.v1.AdminService.GetSelf:output_type -> watchword.admin.v1.GetSelfResponse
+	82,  // 127: watchword.admin.v1.AdminService.Diagnose:output_type -> watchword.admin.v1.DiagnoseResponse
+	101, // [101:128] is the sub-list for method output_type
+	74,  // [74:101] is the sub-list for method input_type
+	74,  // [74:74] is the sub-list for extension type_name
+	74,  // [74:74] is the sub-list for extension extendee
+	0,   // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_watchword_admin_v1_admin_proto_init() }
