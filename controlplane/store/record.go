@@ -11,6 +11,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/controlplane/revocation"
 	"github.com/watchword-mesh/watchword/issuer/ca"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
@@ -74,7 +75,7 @@ func (s *Store) decode(snap *Snapshot, kv *mvccpb.KeyValue) error {
 	name := strings.TrimPrefix(string(kv.Key), s.prefix)
 	var err error
 	switch {
-	case strings.HasPrefix(name, configPrefix+"."):
+	case strings.HasPrefix(name, configPrefix+"."), name == floorKey:
 	case strings.HasPrefix(name, configPrefix):
 		var res *policyv1.Resource
 		if res, err = s.decodeResource(name, kv); err == nil {
@@ -94,6 +95,11 @@ func (s *Store) decode(snap *Snapshot, kv *mvccpb.KeyValue) error {
 		var b bundle.Set
 		if b, err = decodeBundle(name, kv); err == nil {
 			snap.Bundles[b.Issuer] = b
+		}
+	case strings.HasPrefix(name, revocationsPrefix):
+		var r revocation.Entry
+		if r, err = decodeRevocation(name, kv.Value); err == nil {
+			snap.Revocations[r.ID] = r
 		}
 	default:
 		err = s.decodeIdentity(snap, name, kv)

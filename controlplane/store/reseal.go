@@ -18,6 +18,8 @@ func sealedBox(name string, value []byte) (*sealed, error) {
 		var r metaRecord
 		err := json.Unmarshal(value, &r)
 		return &r.Pepper, err
+	case name == floorKey:
+		return nil, nil
 	case strings.HasPrefix(name, keysPrefix):
 		var r keyRecord
 		err := json.Unmarshal(value, &r)
