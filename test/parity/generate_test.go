@@ -489,7 +489,7 @@ func (w *world) token(t *rapid.T, label string, now time.Time) string {
 
 // spoil makes perhaps one thing wrong.
 func (w *world) spoil(t *rapid.T, label string, claims, header map[string]any, at func(int64) any, s **signer) {
-	switch rapid.IntRange(0, 36).Draw(t, label+" spoilt") {
+	switch rapid.IntRange(0, 37).Draw(t, label+" spoilt") {
 	case 0:
 		claims["exp"] = at(-10)
 	case 1:
@@ -554,7 +554,7 @@ func (w *world) spoil(t *rapid.T, label string, claims, header map[string]any, a
 		delete(header, "typ")
 	case 31:
 		delete(claims, "jti")
-	case 32:
+	case 37:
 		delete(claims, "iat")
 	case 33:
 		claims["nbf"] = at(1 << 40)
