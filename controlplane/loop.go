@@ -155,6 +155,10 @@ func (l *loop) apply(e store.Event) {
 	}
 	resources := l.translate(e.Snapshot, services)
 	l.revoke(e, revoked, resources)
+	if len(resources) > 0 {
+		_, most := l.enforced.largest()
+		l.metrics.revocations.Set(float64(most))
+	}
 	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: resources})
 	l.tellIssuer(e, signing)
 	l.renewTokens(services)
