@@ -26,7 +26,8 @@ func (r *replica) assemble(pepper []byte) {
 	r.refused = audit.NewRefusals(refusalsPerMinute, r.noteRefusal)
 	minter := &outboundTokens{now: time.Now}
 	r.xds = xds.New(xds.Config{Identify: who.ofStream, VersionKey: versionKey(pepper), Tokens: minter, Logger: r.Logger.Named("xds"), Registerer: r.registry})
-	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, Audit: r.auditTokens()})
+	r.revocations = &revocations{store: r.store, loop: r.loop, now: time.Now}
+	r.sts = sts.New(sts.Config{Revoker: r.revocations, Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, Audit: r.auditTokens()})
 	minter.sts = r.sts
 	r.loop.xds, r.loop.sts, r.loop.departures.xds = r.xds, r.sts, r.xds
 	r.assembleDataPlanes(who, pepper)
@@ -71,6 +72,7 @@ func (r *replica) assembleAPI(who identities, pepper []byte) {
 		Identify:      (&admission{loop: r.loop, identities: who, pepper: pepper, log: r.Logger.Named("api"), now: time.Now, noise: failures.New()}).identify,
 		Refused:       r.refused.Note,
 		Enrolments:    &enrolments{store: r.store, loop: r.loop, xds: r.xds, pepper: pepper},
+		Revocations:   r.revocations,
 		Secrets:       &clientSecrets{store: r.store, loop: r.loop},
 		AuditLog:      auditLog{store: r.store},
 		KEK:           r.kek,

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/watchword-mesh/watchword/controlplane/access"
+	"github.com/watchword-mesh/watchword/controlplane/revocation"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
@@ -35,8 +36,21 @@ func (d *diagnosis) Diagnose(ctx context.Context) ([]*adminv1.Finding, error) {
 	d.adminToken(&out)
 	d.people(&out)
 	d.joinTokens(ctx, &out)
+	d.revocations(&out)
 	d.etcd(&out)
 	return out, nil
+}
+
+// revocations of one service may be so many and no more.
+func (d *diagnosis) revocations(out *findings) {
+	service, n := d.loop.enforced.largest()
+	switch {
+	case n >= revocation.WarnEntries:
+		out.warn("revocations", "take back what is not needed with `watchword revocations delete`; one of a subject, of an instance, or of all that was issued before a time stands for many tokens",
+			"service %q enforces %d revocations, of at most %d", service, n, revocation.MaxEntries)
+	case n > 0:
+		out.ok("revocations", "service %q enforces most of them: %d, of at most %d", service, n, revocation.MaxEntries)
+	}
 }
 
 // findings are in the order in which they were looked for.

@@ -24,12 +24,24 @@ type publishedRuleset struct {
 }
 
 // set takes a ruleset that is not changed any more; nil for a service that is gone.
-func (p *publishedRulesets) set(service string, rs *dataplanev1.Ruleset) {
+func (p *publishedRulesets) set(service string, rs *dataplanev1.Ruleset, revoked *dataplanev1.Revocations) {
 	if rs == nil {
 		p.services.Delete(service)
 		return
 	}
-	p.services.Store(service, &publishedRuleset{sync.OnceValues(func() (*ruleset.Ruleset, error) { return ruleset.Compile(rs) })})
+	p.services.Store(service, &publishedRuleset{sync.OnceValues(func() (*ruleset.Ruleset, error) { return compiled(rs, revoked) })})
+}
+
+func compiled(m *dataplanev1.Ruleset, revoked *dataplanev1.Revocations) (*ruleset.Ruleset, error) {
+	rs, err := ruleset.Compile(m)
+	if err != nil {
+		return nil, err
+	}
+	r, err := ruleset.CompileRevocations(revoked)
+	if err != nil {
+		return nil, err
+	}
+	return rs.Revoking(r), nil
 }
 
 // of returns api.ErrUnknown for a service that has none.

@@ -14,6 +14,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/compile"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/controlplane/revocation"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	"github.com/watchword-mesh/watchword/internal/jose"
@@ -49,6 +50,7 @@ type loop struct {
 	routes     routeNames
 	// published is for Explain.
 	published publishedRulesets
+	enforced  enforcedServices
 
 	// Only the loop's goroutine touches these.
 	keys verificationKeys // replaced, never changed
@@ -134,9 +136,9 @@ func (l *loop) renewAuthority(snap *store.Snapshot) error {
 // the issuer were given what follows from it.
 func (l *loop) apply(e store.Event) {
 	began := time.Now()
-	before := policy.State{}
+	before, revoked := policy.State{}, map[string]revocation.Entry(nil)
 	if s := l.current.Load(); s != nil {
-		before = s.Config
+		before, revoked = s.Config, s.Revocations
 	}
 	if e.CAs {
 		if err := l.renewAuthority(e.Snapshot); err != nil {
@@ -151,7 +153,13 @@ func (l *loop) apply(e store.Event) {
 	for _, key := range e.Instances {
 		l.instanceKeys.Delete(key)
 	}
-	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: l.translate(e.Snapshot.Config, services)})
+	resources := l.translate(e.Snapshot, services)
+	l.revoke(e, revoked, resources)
+	if len(resources) > 0 {
+		_, most := l.enforced.largest()
+		l.metrics.revocations.Set(float64(most))
+	}
+	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: resources})
 	l.tellIssuer(e, signing)
 	l.renewTokens(services)
 	l.tellFetcher(e)
@@ -268,13 +276,13 @@ func (l *loop) uses(after policy.State, all bool) func(service, issuer string) b
 
 // translate compiles services to what their data planes get. A service that
 // can't be translated keeps what it has.
-func (l *loop) translate(state policy.State, services []string) map[string][]xds.Resource {
+func (l *loop) translate(snap *store.Snapshot, services []string) map[string][]xds.Resource {
 	out := map[string][]xds.Resource{}
 	if len(services) == 0 {
 		return out // not even the policies are looked through: instances enrol by the thousand
 	}
-	in := l.keys.input(state)
-	for _, t := range l.translator.each(in, services, l.last) {
+	in := l.keys.input(snap.Config)
+	for _, t := range l.translator.each(in, snap.Revocations, services, l.last) {
 		switch {
 		case t.err != nil:
 			l.metrics.failures.Inc()
@@ -284,13 +292,14 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 			delete(l.last, t.service)
 			l.verifiedBy.Delete(t.service)
 			l.routes.set(t.service, nil)
-			l.published.set(t.service, nil)
+			l.published.set(t.service, nil, nil)
+			l.enforced.forget(t.service)
 			out[t.service] = nil
 		case t.resources != nil:
 			l.last[t.service] = t
 			l.verifiedBy.Store(t.service, issuerNames(t.ruleset))
 			l.routes.set(t.service, t.ruleset.GetRoutes())
-			l.published.set(t.service, t.ruleset)
+			l.enforce(t)
 			out[t.service] = t.resources
 		}
 	}

@@ -25,6 +25,7 @@ func (m *mailbox) put(e store.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e.Instances = slices.Clip(e.Instances) // the rest is the sender's
+	e.Revocations = slices.Clip(e.Revocations)
 	if m.next != nil {
 		e.SigningKeys = e.SigningKeys || m.next.SigningKeys
 		e.ClientSecrets = e.ClientSecrets || m.next.ClientSecrets
@@ -32,6 +33,7 @@ func (m *mailbox) put(e store.Event) {
 		e.AdminToken = e.AdminToken || m.next.AdminToken
 		// Not union: thousands may enrol at once. A name may be there twice.
 		e.Instances = append(m.next.Instances, e.Instances...)
+		e.Revocations = append(m.next.Revocations, e.Revocations...)
 		e.Changed = union(e.Changed, m.next.Changed)
 		e.Bundles = union(e.Bundles, m.next.Bundles)
 	}

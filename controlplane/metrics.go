@@ -12,6 +12,8 @@ type loopMetrics struct {
 	seconds  prometheus.Histogram
 	compiled prometheus.Counter
 	failures prometheus.Counter
+	// revocations are those of the service that enforces most.
+	revocations prometheus.Gauge
 }
 
 func newLoopMetrics(r prometheus.Registerer) *loopMetrics {
@@ -30,7 +32,10 @@ func newLoopMetrics(r prometheus.Registerer) *loopMetrics {
 			Name: "watchword_translate_failures_total", Help: "Services that could not be translated and kept what they had.",
 		}),
 	}
-	r.MustRegister(m.revision, m.seconds, m.compiled, m.failures)
+	m.revocations = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "watchword_revocations_most", Help: "Revocations of the service that enforces most of them; at most 10000.",
+	})
+	r.MustRegister(m.revision, m.seconds, m.compiled, m.failures, m.revocations)
 	return m
 }
 

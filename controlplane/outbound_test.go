@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/controlplane/revocation"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
@@ -30,7 +32,7 @@ func (r *replicaInMemory) connectGo(service string) *goPlane {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	for _, typeURL := range []string{xds.RulesetType, xds.OutboundType} {
+	for _, typeURL := range []string{xds.RulesetType, xds.RevocationsType, xds.OutboundType} {
 		if err := stream.Send(&discovery.DeltaDiscoveryRequest{
 			Node: &core.Node{Id: "go-" + service, Cluster: service, UserAgentName: "watchword-go"}, TypeUrl: typeURL, ResourceNamesSubscribe: []string{service},
 		}); err != nil {
@@ -82,7 +84,7 @@ func (p *goPlane) got() (n int, rs *dataplanev1.Ruleset, out *dataplanev1.Outbou
 
 // A data plane in Go gets the ruleset of its service and what it calls others with,
 // as messages; of a change, the one that it is about and nothing else; and nothing
-// where what comes out is equal.
+// where what comes out is equal. A revocation is a message of its own.
 func TestLoopServesGo(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	t.Run("steps", func(t *testing.T) {
@@ -91,8 +93,8 @@ func TestLoopServesGo(t *testing.T) {
 		r.until(0, 1)
 		n, rs, out := p.got()
 		want := &dataplanev1.Outbound{Service: "a", SigningKeys: []string{signingKeyID(r.state)}, Callees: []*dataplanev1.Callee{{Service: "b", Audience: "b", Hosts: []string{"b"}}}}
-		if n != 2 || !proto.Equal(out, want) || rs.GetService() != "a" || len(rs.GetIssuers()) != 1 {
-			t.Fatalf("at the start: %d responses, %v and %v; want 2, with a ruleset of a and %v", n, rs, out, want)
+		if n != 3 || !proto.Equal(out, want) || rs.GetService() != "a" || len(rs.GetIssuers()) != 1 {
+			t.Fatalf("at the start: %d responses, %v and %v; want 3, with a ruleset of a and %v", n, rs, out, want)
 		}
 		service := func(name, spec string) string {
 			return "{apiVersion: watchword.dev/v1, kind: Service, metadata: {name: " + name + "}, spec: " + spec + "}"
@@ -101,30 +103,61 @@ func TestLoopServesGo(t *testing.T) {
 			name              string
 			event             func() store.Event
 			rulesets, changes int
+			revoked           int
 		}{
-			{"what is equal", func() store.Event { return r.edit(service("a", "{calls: [{service: b}]}")) }, 0, 0},
-			{"a scope, which the token endpoint goes by", func() store.Event { return r.edit(service("a", "{calls: [{service: b, scopes: [x]}]}")) }, 0, 0},
-			{"where who is called is", func() store.Event { return r.edit(service("b", "{hosts: [b.test], endpoints: [\"10.0.0.7:8443\"]}")) }, 0, 1},
+			{"what is equal", func() store.Event { return r.edit(service("a", "{calls: [{service: b}]}")) }, 0, 0, 0},
+			{"a scope, which the token endpoint goes by", func() store.Event { return r.edit(service("a", "{calls: [{service: b, scopes: [x]}]}")) }, 0, 0, 0},
+			{"where who is called is", func() store.Event { return r.edit(service("b", "{hosts: [b.test], endpoints: [\"10.0.0.7:8443\"]}")) }, 0, 1, 0},
 			{"a route of who is called", func() store.Event {
 				return r.edit(service("b", "{hosts: [b.test], endpoints: [\"10.0.0.7:8443\"], routes: [{name: r, paths: [/r]}]}"))
-			}, 0, 0},
+			}, 0, 0, 0},
 			{"a route of its own", func() store.Event {
 				return r.edit(service("a", "{calls: [{service: b}], routes: [{name: r, paths: [/r]}]}"))
-			}, 1, 0},
-			{"another service", func() store.Event { return r.edit(service("d", "{}")) }, 0, 0},
-			{"another signing key", func() store.Event { return r.rekey(signingKey(t)) }, 1, 1},
-			{"nobody is called", func() store.Event { return r.edit(service("a", "{routes: [{name: r, paths: [/r]}]}")) }, 0, 1},
-			{"its end", func() store.Event { return r.edit("", policy.Key{Kind: policy.KindService, Name: "a"}) }, 1, 1},
+			}, 1, 0, 0},
+			{"another service", func() store.Event { return r.edit(service("d", "{}")) }, 0, 0, 0},
+			{"another signing key", func() store.Event { return r.rekey(signingKey(t)) }, 1, 1, 0},
+			{"a revocation", func() store.Event {
+				return r.revoke(t, revocation.Entry{Kind: revocation.Token, Issuer: "watchword", Value: "j1"})
+			}, 0, 0, 1},
+			{"the same again", func() store.Event {
+				return r.revoke(t, revocation.Entry{Kind: revocation.Token, Issuer: "watchword", Value: "j1"})
+			}, 0, 0, 0},
+			{"one of an issuer that it does not accept", func() store.Event {
+				return r.revoke(t, revocation.Entry{Kind: revocation.Token, Issuer: "idp", Value: "j1"})
+			}, 0, 0, 0},
+			{"one for another service", func() store.Event {
+				return r.revoke(t, revocation.Entry{Kind: revocation.Token, Issuer: "watchword", Value: "j2", Audiences: []string{"b"}})
+			}, 0, 0, 0},
+			{"nobody is called", func() store.Event { return r.edit(service("a", "{routes: [{name: r, paths: [/r]}]}")) }, 0, 1, 0},
+			{"its end", func() store.Event { return r.edit("", policy.Key{Kind: policy.KindService, Name: "a"}) }, 1, 1, 1},
 		} {
 			e := step.event()
 			r.apply(e)
 			r.until(0, 1)
 			got, rs, out := p.got()
-			if got != step.rulesets+step.changes || step.name != "its end" && ((rs != nil) != (step.rulesets > 0) || (out != nil) != (step.changes > 0)) {
-				t.Errorf("%s: %d responses, ruleset %v, outbound side %v; want %d and %d of them", step.name, got, rs, out, step.rulesets, step.changes)
+			if got != step.rulesets+step.changes+step.revoked || step.name != "its end" && ((rs != nil) != (step.rulesets > 0) || (out != nil) != (step.changes > 0)) {
+				t.Errorf("%s: %d responses, ruleset %v, outbound side %v; want %d, %d, and %d of revocations", step.name, got, rs, out, step.rulesets, step.changes, step.revoked)
 			}
 		}
 	})
+}
+
+// revoke is an event that adds one.
+func (r *replicaInMemory) revoke(t *testing.T, e revocation.Entry) store.Event {
+	t.Helper()
+	e, err := revocation.New(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := r.state
+	next.Revision++
+	next.Revocations = maps.Clone(next.Revocations)
+	if next.Revocations == nil {
+		next.Revocations = map[string]revocation.Entry{}
+	}
+	next.Revocations[e.ID] = e
+	r.state = next
+	return store.Event{Snapshot: &next, Revocations: []string{e.ID}}
 }
 
 func signingKeyID(s store.Snapshot) string {
@@ -151,8 +184,8 @@ func TestShownRulesetHasNoSecrets(t *testing.T) {
 			t.Fatalf("the ruleset has the key %v, want the secret: the test proves nothing", key)
 		}
 		resp, err := dataPlanes{r.xds}.Config("go-a")
-		if err != nil || len(resp.GetResources()) != 2 {
-			t.Fatalf("Config = %v, %v; want two resources", resp, err)
+		if err != nil || len(resp.GetResources()) != 3 {
+			t.Fatalf("Config = %v, %v; want three resources", resp, err)
 		}
 		if text := resp.String(); strings.Contains(text, sent) || strings.Contains(text, shown) || !strings.Contains(text, "[redacted]") {
 			t.Errorf("what is shown has the secret, or not the place where it was: %s", text)

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"github.com/watchword-mesh/watchword/controlplane/compile"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/controlplane/revocation"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
 
@@ -19,9 +20,15 @@ func (p preview) Concerns(before, after policy.State, resources []policy.Key) []
 // touches, and keeps what could not be.
 func (p preview) Faults(before, after policy.State, changed []policy.Key) []policy.Fault {
 	in := p.input(after, changed)
-	list := p.loop.translator.each(in, p.affected(before, after, changed, in), nil)
+	list := p.loop.translator.each(in, p.loop.current.Load().Revocations, p.affected(before, after, changed, in), nil)
 	var faults []policy.Fault
 	for _, t := range list {
+		if n, was := revocation.Size(t.revocations), p.loop.enforced.of(t.service).entries; n > revocation.MaxEntries && n > was {
+			faults = append(faults, policy.Fault{
+				Key:     policy.Key{Kind: policy.KindService, Name: t.service},
+				Message: tooMany(t.service, n),
+			})
+		}
 		if t.err != nil {
 			faults = append(faults, policy.Fault{
 				Key:     policy.Key{Kind: policy.KindService, Name: t.service},

@@ -75,19 +75,20 @@ func Run(ctx context.Context, c Config) error {
 // replica is what runs, put together.
 type replica struct {
 	Config
-	store    *store.Store
-	lost     <-chan struct{}
-	release  func()
-	registry *prometheus.Registry
-	loop     *loop
-	fetcher  *bundle.Manager
-	xds      *xds.Server
-	sts      *sts.Server
-	refusals *accesslog.Server
-	enrol    *enrolment.Server
-	api      *api.Server
-	kek      *keyEncryption // nil until it is assembled
-	doors    *doors
+	store       *store.Store
+	lost        <-chan struct{}
+	release     func()
+	registry    *prometheus.Registry
+	loop        *loop
+	fetcher     *bundle.Manager
+	xds         *xds.Server
+	sts         *sts.Server
+	refusals    *accesslog.Server
+	enrol       *enrolment.Server
+	revocations *revocations
+	api         *api.Server
+	kek         *keyEncryption // nil until it is assembled
+	doors       *doors
 	// diagnosis knows of doors and listeners once there are.
 	diagnosis *diagnosis
 	refused   *audit.Refusals

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/compile"
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
+	"github.com/watchword-mesh/watchword/controlplane/revocation"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	dataplanev1 "github.com/watchword-mesh/watchword/proto/watchword/dataplane/v1"
 )
@@ -27,7 +29,15 @@ type translation struct {
 	// forEnvoy are those that the ruleset alone is translated to, and outForEnvoy those
 	// of the outbound side.
 	forEnvoy, outForEnvoy []xds.Resource
-	err                   error
+	// forGo are the ruleset and the outbound side as they are.
+	forGo []xds.Resource
+	err   error
+
+	// accepted is whose tokens the ruleset accepts, and revoked what of those is refused,
+	// for Envoy and as it is: a revocation makes only these anew.
+	accepted    revocation.Accepted
+	revocations *dataplanev1.Revocations
+	revoked     []xds.Resource
 }
 
 // translator compiles and translates services, on all cores: it is the one
@@ -40,7 +50,7 @@ type translator struct {
 
 // each compiles the services in order, and translates those whose rulesets or
 // outbound sides differ from the last ones.
-func (t *translator) each(in compile.Input, services []string, last map[string]translation) []translation {
+func (t *translator) each(in compile.Input, revoked map[string]revocation.Entry, services []string, last map[string]translation) []translation {
 	out := make([]translation, len(services))
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -49,6 +59,9 @@ func (t *translator) each(in compile.Input, services []string, last map[string]t
 			now := translation{service: name, ruleset: compile.Ruleset(in, name), outbound: compile.Outbound(in, name)}
 			if now.ruleset != nil && !now.equal(last[name]) {
 				now = t.translate(now, last[name])
+			}
+			if now.resources != nil {
+				now = now.revoking(revoked)
 			}
 			out[i] = now
 			return nil
@@ -76,7 +89,7 @@ func (t *translator) translate(now, last translation) translation {
 	case last.resources != nil && proto.Equal(now.ruleset, last.ruleset):
 		now.forEnvoy = last.forEnvoy
 	case !now.ruleset.GetWithoutEnvoy():
-		if now.forEnvoy, now.err = forEnvoy(envoy.Resources(now.ruleset)); now.err != nil {
+		if now.forEnvoy, now.err = withoutRevoked(resourcesOf(now.ruleset)); now.err != nil {
 			return now
 		}
 	}
@@ -88,8 +101,15 @@ func (t *translator) translate(now, last translation) translation {
 			return now
 		}
 	}
-	now.resources, now.err = now.published()
+	now.accepted = revocation.AcceptedBy(now.ruleset)
+	now.forGo, now.err = now.published()
+	now.resources = now.forGo // revoking adds the rest
 	return now
+}
+
+func resourcesOf(rs *dataplanev1.Ruleset) (service string, list []xds.Resource, err error) {
+	list, err = forEnvoy(envoy.Resources(rs))
+	return rs.GetService(), list, err
 }
 
 func forEnvoy(list []envoy.Resource, err error) ([]xds.Resource, error) {
@@ -100,21 +120,61 @@ func forEnvoy(list []envoy.Resource, err error) ([]xds.Resource, error) {
 	return out, err
 }
 
+// withoutRevoked leaves mesh.revoked to revoking.
+func withoutRevoked(service string, list []xds.Resource, err error) ([]xds.Resource, error) {
+	return slices.DeleteFunc(list, func(r xds.Resource) bool {
+		return r.TypeURL == envoy.ExtensionConfigType && r.Name == envoy.RevokedName(service)
+	}), err
+}
+
 // published adds the messages that Go data planes ask for, as they are. Equal ones
 // have equal bytes.
 func (t translation) published() ([]xds.Resource, error) {
-	out := slices.Concat(t.forEnvoy, t.outForEnvoy)
 	for _, r := range []struct {
 		typeURL string
 		message proto.Message
 	}{{xds.RulesetType, t.ruleset}, {xds.OutboundType, t.outbound}} {
-		body, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.message)
+		message, err := asItIs(r.typeURL, t.service, r.message)
 		if err != nil {
-			return nil, fmt.Errorf("service %q: encoding a %s: %w", t.service, r.message.ProtoReflect().Descriptor().Name(), err)
+			return nil, err
 		}
-		out = append(out, xds.Resource{TypeURL: r.typeURL, Name: t.service, Body: body})
+		t.forGo = append(t.forGo, message)
 	}
-	return out, nil
+	return t.forGo, nil
+}
+
+func asItIs(typeURL, service string, m proto.Message) (xds.Resource, error) {
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return xds.Resource{}, fmt.Errorf("service %q: encoding a %s: %w", service, m.ProtoReflect().Descriptor().Name(), err)
+	}
+	return xds.Resource{TypeURL: typeURL, Name: service, Body: body}, nil
+}
+
+// revoking takes over what is revoked; all else stays as it is. The error is of a list
+// that can't be sent, with which the service keeps what it has.
+func (t translation) revoking(entries map[string]revocation.Entry) translation {
+	now := revocation.Compile(t.accepted, maps.Values(entries))
+	if t.revocations != nil && proto.Equal(now, t.revocations) {
+		return t
+	}
+	var revoked []xds.Resource
+	if !t.ruleset.GetWithoutEnvoy() {
+		filter, err := envoy.Revoked(t.service, now)
+		if err != nil {
+			t.resources, t.err = nil, err
+			return t
+		}
+		revoked = append(revoked, xds.Resource(filter))
+	}
+	message, err := asItIs(xds.RevocationsType, t.service, now)
+	if err != nil {
+		t.resources, t.err = nil, err
+		return t
+	}
+	t.revocations, t.revoked = now, append(revoked, message)
+	t.resources = slices.Concat(t.forEnvoy, t.outForEnvoy, t.forGo, t.revoked)
+	return t
 }
 
 // remember keeps the translations of a preview, in place of those of the last.

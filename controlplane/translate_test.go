@@ -35,7 +35,7 @@ spec: {target: {services: [orders]}, jwtRules: [{issuer: idp, audiences: [orders
 		resources int
 		refused   bool
 	}{
-		"GO":        {0, 2, false},
+		"GO":        {0, 3, false},
 		"ENVOY":     {1, 0, true},
 		"ENVOY, GO": {1, 0, true},
 	} {
@@ -56,7 +56,7 @@ spec: {target: {services: [orders]}, jwtRules: [{issuer: idp, audiences: [orders
 		}
 		in := compile.Input{State: state, Subject: func(s string) string { return "spiffe://mesh.test/" + s }}
 		in.Keys = map[string][]jose.Key{"idp": keys}
-		got := new(translator).each(in, []string{"orders"}, nil)[0]
+		got := new(translator).each(in, nil, []string{"orders"}, nil)[0]
 		if (got.err != nil) != want.refused || len(got.resources) != want.resources || !want.refused && got.resources == nil {
 			t.Errorf("%s: resources %v, error %v; want %d resources, refused %t", kind, got.resources, got.err, want.resources, want.refused)
 		}

@@ -18,7 +18,7 @@ import (
 // trailer.
 func (d *DataPlane) UnaryInterceptor() grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, message any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		a, err := d.admit(ctx, info.FullMethod, func(md metadata.MD) { _ = grpc.SetTrailer(ctx, md) })
+		a, err := d.admit(ctx, info.FullMethod, false, func(md metadata.MD) { _ = grpc.SetTrailer(ctx, md) })
 		if err != nil {
 			return nil, err
 		}
@@ -31,7 +31,7 @@ func (d *DataPlane) UnaryInterceptor() grpc.UnaryServerInterceptor {
 // with Unauthenticated; its handler finds its context done, and returns after that.
 func (d *DataPlane) StreamInterceptor() grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		a, err := d.admit(stream.Context(), info.FullMethod, stream.SetTrailer)
+		a, err := d.admit(stream.Context(), info.FullMethod, true, stream.SetTrailer)
 		if err != nil {
 			return err
 		}
@@ -80,7 +80,7 @@ type admitted struct {
 	*liveStream // nil: it is not watched
 }
 
-func (d *DataPlane) admit(ctx context.Context, method string, trailer func(metadata.MD)) (admitted, error) {
+func (d *DataPlane) admit(ctx context.Context, method string, long bool, trailer func(metadata.MD)) (admitted, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	buffer := fields.Get().(*[]ruleset.Field)
 	defer func() { clear(*buffer); fields.Put(buffer) }()
@@ -101,7 +101,7 @@ func (d *DataPlane) admit(ctx context.Context, method string, trailer func(metad
 		trailer(metadata.Pairs(reason.ObservedHeader, string(decision.Observed)))
 	}
 	ctx = metadata.NewIncomingContext(withCaller(ctx, v), metadataOf(v.Forward(), req.Authority))
-	ctx, stream := d.guard.watch(ctx, req, v)
+	ctx, stream := d.guard.watch(ctx, req, v, long)
 	return admitted{ctx, stream}, nil
 }
 

@@ -17,7 +17,11 @@ type guard struct {
 	metrics *metrics
 	live    live
 
-	inForce atomic.Pointer[ruleset.Ruleset] // nil: refuse everything
+	// inForce is made of rules and revocations, which whoever changes them has; without
+	// one of the two it is nil: refuse everything.
+	inForce     atomic.Pointer[ruleset.Ruleset]
+	rules       *ruleset.Ruleset
+	revocations *ruleset.Revocations
 	// lease is its end, in seconds since 1970; 0: there is none.
 	lease atomic.Int64
 	// leaseEnd reviews what is live then; whoever calls renew has it.
@@ -47,7 +51,22 @@ func (g *guard) ready() (*ruleset.Ruleset, reason.Word) {
 // put makes a ruleset the one in force, nil to refuse everything, and ends what
 // would not be let in any more.
 func (g *guard) put(rs *ruleset.Ruleset) {
-	g.inForce.Store(rs)
+	g.rules = rs
+	g.swap()
+}
+
+// revoke is put for revocations: what is not known to be none is not taken for none.
+func (g *guard) revoke(r *ruleset.Revocations) {
+	g.revocations = r
+	g.swap()
+}
+
+func (g *guard) swap() {
+	var both *ruleset.Ruleset
+	if g.rules != nil && g.revocations != nil {
+		both = g.rules.Revoking(g.revocations)
+	}
+	g.inForce.Store(both)
 	g.review()
 }
 
@@ -73,7 +92,12 @@ func (g *guard) renew(end time.Time) {
 }
 
 // review ends what would not be let in now.
-func (g *guard) review() { g.live.review(g.accepts) }
+func (g *guard) review() {
+	g.live.review(g.accepts, func(v *ruleset.Verdict) bool {
+		rs := g.inForce.Load()
+		return rs != nil && rs.Revokes(v)
+	})
+}
 
 func (g *guard) accepts(req ruleset.Request) bool {
 	v, word := g.decide(req)
@@ -82,8 +106,10 @@ func (g *guard) accepts(req ruleset.Request) bool {
 
 // watch is live.watch, for what may have been decided by a ruleset that is gone since:
 // whoever has replaced it may have looked through the streams before this one was there.
-func (g *guard) watch(ctx context.Context, req ruleset.Request, v *ruleset.Verdict) (context.Context, *liveStream) {
-	watched, stream := g.live.watch(ctx, req, v, g.now())
+// A stream that may be open for long ends with the revocation of its token, whatever the
+// policy says.
+func (g *guard) watch(ctx context.Context, req ruleset.Request, v *ruleset.Verdict, long bool) (context.Context, *liveStream) {
+	watched, stream := g.live.watch(ctx, req, v, g.now(), long)
 	if stream == nil {
 		return ctx, nil
 	}

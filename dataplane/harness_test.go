@@ -110,7 +110,17 @@ func parse(t testing.TB, text string) *dataplanev1.Ruleset {
 // enforce puts a ruleset in force.
 func enforce(t testing.TB, d *DataPlane, text string) {
 	t.Helper()
+	if d.guard.revocations == nil {
+		revoke(t, d, &dataplanev1.Revocations{Service: d.config.Service})
+	}
 	if err := d.resources.Accept(resourceOf(t, "v1", parse(t, text))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func revoke(t testing.TB, d *DataPlane, m *dataplanev1.Revocations) {
+	t.Helper()
+	if err := d.resources.Accept(resourceOf(t, "r1", m)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -17,7 +17,7 @@ import (
 // errEnded is why a stream ended that was let in.
 var errEnded = errors.New("the token that opened this stream is not accepted any more")
 
-// live are the streams that end with their tokens.
+// live are the streams that end with their tokens, or with the revocation of those.
 type live struct {
 	mu  sync.Mutex
 	all map[*liveStream]struct{}
@@ -25,8 +25,10 @@ type live struct {
 
 // liveStream is one request that was let in. nil is one that ends by itself alone.
 type liveStream struct {
-	live   *live
-	req    ruleset.Request
+	live *live
+	req  ruleset.Request
+	// token is set of a stream that ends only when its token is revoked.
+	token  *ruleset.Verdict
 	cancel context.CancelCauseFunc
 	timer  *time.Timer // nil: the token has no end
 
@@ -36,15 +38,21 @@ type liveStream struct {
 }
 
 // watch ends a context when the token does, if the policy says so, or when review
-// says so. done must be called when the handler has returned.
-func (l *live) watch(ctx context.Context, req ruleset.Request, v *ruleset.Verdict, now time.Time) (context.Context, *liveStream) {
+// says so: for what may be open for long, when the token is revoked. done must be called
+// when the handler has returned.
+func (l *live) watch(ctx context.Context, req ruleset.Request, v *ruleset.Verdict, now time.Time, long bool) (context.Context, *liveStream) {
 	at, ok := v.EndsWith()
-	if !ok {
+	if !ok && !(long && v.Revocable()) {
 		return ctx, nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	req.Header = slices.Clone(req.Header) // its memory is used again
-	s := &liveStream{live: l, req: req, cancel: cancel}
+	s := &liveStream{live: l, cancel: cancel}
+	if ok {
+		s.req = req
+		s.req.Header = slices.Clone(req.Header) // its memory is used again
+	} else {
+		s.token = v
+	}
 	l.mu.Lock()
 	if l.all == nil {
 		l.all = map[*liveStream]struct{}{}
@@ -94,13 +102,14 @@ func (s *liveStream) forget() {
 	s.cancel(nil)
 }
 
-// review ends the streams that would not be let in now.
-func (l *live) review(accepted func(ruleset.Request) bool) {
+// review ends the streams that would not be let in now, and those whose token is
+// revoked.
+func (l *live) review(accepted func(ruleset.Request) bool, revoked func(*ruleset.Verdict) bool) {
 	l.mu.Lock()
 	all := slices.Collect(maps.Keys(l.all))
 	l.mu.Unlock()
 	for _, s := range all {
-		if !accepted(s.req) {
+		if s.token != nil && revoked(s.token) || s.token == nil && !accepted(s.req) {
 			s.end()
 		}
 	}

@@ -84,10 +84,17 @@ func (d *DataPlane) admitRequest(w http.ResponseWriter, r *http.Request) (out *h
 		badRequest(w)
 		return nil, nil
 	}
-	ctx, stream := d.guard.watch(withCaller(r.Context(), v), req, v)
+	ctx, stream := d.guard.watch(withCaller(r.Context(), v), req, v, mayBeLong(r))
 	out = onward(ctx, r, after, v)
 	out.URL, out.RequestURI = target, after.Path
 	return out, stream
+}
+
+// mayBeLong tells whether a request opens what may be open for long: a call of gRPC, a
+// WebSocket, or another protocol.
+func mayBeLong(r *http.Request) bool {
+	return r.Header.Get("Upgrade") != "" || r.Method == http.MethodConnect || strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") ||
+		strings.Contains(r.Header.Get("Accept"), "text/event-stream")
 }
 
 // judge asks the ruleset, which may want to see the body of a form.

@@ -19,10 +19,11 @@ import (
 // The resources of a data plane: all but the lease have the name of the service.
 const (
 	typePrefix   = "type.googleapis.com/watchword.dataplane.v1."
-	rulesetType  = typePrefix + "Ruleset"
-	outboundType = typePrefix + "Outbound"
-	leaseType    = typePrefix + "Lease"
-	leaseName    = "mesh.lease"
+	rulesetType     = typePrefix + "Ruleset"
+	revocationsType = typePrefix + "Revocations"
+	outboundType    = typePrefix + "Outbound"
+	leaseType       = typePrefix + "Lease"
+	leaseName       = "mesh.lease"
 )
 
 // resources put in force what the control plane sends. The calls come one after the
@@ -35,6 +36,7 @@ type resources struct {
 
 func (r *resources) subscriptions() []xdsclient.Subscription {
 	return []xdsclient.Subscription{
+		{TypeURL: revocationsType, Name: r.d.config.Service},
 		{TypeURL: rulesetType, Name: r.d.config.Service},
 		{TypeURL: outboundType, Name: r.d.config.Service},
 		{TypeURL: leaseType, Name: leaseName},
@@ -75,6 +77,17 @@ func (r *resources) apply(res xdsclient.Resource) error {
 		}
 		d.listening.inbound(m.GetInbound())
 		d.guard.put(rs)
+		d.markReady()
+	case revocationsType:
+		m := new(dataplanev1.Revocations)
+		if err := read(res, m, m.GetService, d.config.Service); err != nil {
+			return err
+		}
+		revoked, err := ruleset.CompileRevocations(m)
+		if err != nil {
+			return err
+		}
+		d.guard.revoke(revoked)
 		d.markReady()
 	case outboundType:
 		m := new(dataplanev1.Outbound)
@@ -118,6 +131,8 @@ func (r *resources) Remove(typeURL, _ string) error {
 			r.d.config.Logger.Warn("the control plane has no ruleset for the service any more: refusing all requests", "service", r.d.config.Service)
 		}
 		r.d.guard.put(nil)
+	case revocationsType:
+		r.d.guard.revoke(nil)
 	case outboundType:
 		r.d.outbound.put(nil)
 		r.d.listening.outbound(nil)

@@ -152,6 +152,7 @@ func FuzzRuleset(f *testing.F) {
 	f.Add([]byte("\xff"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		d := plane(t, nil)
+		revoke(t, d, &dataplanev1.Revocations{Service: "orders"})
 		err := d.resources.Accept(xdsclient.Resource{TypeURL: rulesetType, Name: "orders", Version: "1", Body: body})
 		if (err == nil) != d.Serving() && !d.guard.inForce.Load().Leased() {
 			t.Fatalf("Accept: %v, serving: %v", err, d.Serving())

@@ -50,7 +50,8 @@ var layout = []struct {
 	{"controlplane/xds", []string{"controlplane/ledger", "internal/quota"}},
 	{"controlplane/envoy", []string{"dataplane/reason", "internal/identity", "proto/..."}},
 	{"controlplane/compile", []string{"controlplane/policy", "internal/jose", "proto/..."}},
-	{"controlplane/store", []string{"controlplane/audit", "controlplane/ledger", "controlplane/policy", "controlplane/bundle", "issuer/ca", "issuer/keyset", "issuer/clientauth", "proto/..."}},
+	{"controlplane/revocation", []string{"internal/identity", "proto/watchword/dataplane/v1"}},
+	{"controlplane/store", []string{"controlplane/audit", "controlplane/ledger", "controlplane/policy", "controlplane/revocation", "controlplane/bundle", "issuer/ca", "issuer/keyset", "issuer/clientauth", "proto/..."}},
 	{"controlplane/bundle", []string{"internal/jose", "proto/..."}},
 	{"controlplane/importer", []string{"controlplane/policy", "internal/jose", "proto/..."}},
 	{"controlplane/policy", []string{"dataplane/reason", "internal/identity", "internal/jose", "proto/..."}},
@@ -102,7 +103,7 @@ var walls = []struct{ folder, mustNotLink, why string }{
 }
 
 // purePackages turn equal input into equal bytes.
-var purePackages = []string{"controlplane/access", "controlplane/bearer", "controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/ledger", "controlplane/policy", "controlplane/policytest", "controlplane/rotation", "dataplane/reason", "dataplane/ruleset"}
+var purePackages = []string{"controlplane/access", "controlplane/bearer", "controlplane/compile", "controlplane/envoy", "controlplane/importer", "controlplane/ledger", "controlplane/policy", "controlplane/policytest", "controlplane/revocation", "controlplane/rotation", "dataplane/reason", "dataplane/ruleset"}
 
 const (
 	noIO     = "does I/O; let the caller pass in the bytes"

@@ -50,9 +50,14 @@ var needs = map[string]Need{
 	adminv1.AdminService_Diagnose_FullMethodName:           {Roles: readers},
 	adminv1.AdminService_GetSelf_FullMethodName:            {Anybody: true},
 
-	adminv1.AdminService_CreateJoinToken_FullMethodName:    {Roles: roles{Operator}, Owner: true, ActsAs: true},
-	adminv1.AdminService_RevokeJoinToken_FullMethodName:    {Roles: writers, Owner: true},
-	adminv1.AdminService_RevokeInstances_FullMethodName:    {Roles: officers, Owner: true},
+	adminv1.AdminService_CreateJoinToken_FullMethodName: {Roles: roles{Operator}, Owner: true, ActsAs: true},
+	adminv1.AdminService_RevokeJoinToken_FullMethodName: {Roles: writers, Owner: true},
+	adminv1.AdminService_RevokeInstances_FullMethodName: {Roles: officers, Owner: true},
+	// Of the owner's own services, as audiences.
+	adminv1.AdminService_Revoke_FullMethodName:           {Roles: officers, Owner: true},
+	adminv1.AdminService_DeleteRevocation_FullMethodName: {Roles: officers, Owner: true},
+	adminv1.AdminService_ListRevocations_FullMethodName:  {Roles: readers, Owner: true},
+
 	adminv1.AdminService_CreateClientSecret_FullMethodName: {Roles: officers, Owner: true, ActsAs: true},
 	adminv1.AdminService_DeleteClientSecret_FullMethodName: {Roles: officers, Owner: true},
 	adminv1.AdminService_IssueToken_FullMethodName:         {Roles: officers, Owner: true, ActsAs: true},

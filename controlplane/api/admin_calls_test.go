@@ -141,25 +141,32 @@ func TestAdminCallErrors(t *testing.T) {
 		code codes.Code
 		want string
 	}{
-		"no such token":     {call(s.RevokeJoinToken(root(), &adminv1.RevokeJoinTokenRequest{Id: "x"})), codes.NotFound, `there is no join token "x"`},
-		"token of another":  {call(s.RevokeJoinToken(by("owner"), &adminv1.RevokeJoinTokenRequest{Id: "jb"})), codes.NotFound, `there is no join token "jb"`},
-		"no such instance":  {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: []string{"gone"}})), codes.NotFound, "and none was revoked"},
-		"instance, name":    {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: []string{"../x"}})), codes.InvalidArgument, "instances[0]"},
-		"instance, twice":   {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: []string{"i", "i"}})), codes.InvalidArgument, "instances[1]"},
-		"instances, many":   {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: names(1001)})), codes.InvalidArgument, "1001 instances in one call"},
-		"instances, nobody": {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
-		"no such secret":    {call(s.DeleteClientSecret(root(), &adminv1.DeleteClientSecretRequest{Service: "a", Id: "gone"})), codes.NotFound, `Service "a" has no client secret "gone"`},
-		"misspelt, tokens":  {call(s.ListJoinTokens(root(), &adminv1.ListJoinTokensRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
-		"misspelt, list":    {call(s.ListInstances(root(), &adminv1.ListInstancesRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
-		"misspelt, secrets": {call(s.ListClientSecrets(root(), &adminv1.ListClientSecretsRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
-		"instance, went":    {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: []string{"i", "j", "gone"}})), codes.Aborted, "2 of 3 instances are revoked"},
-		"signing key, gone": {call(s.RevokeSigningKey(root(), &adminv1.RevokeSigningKeyRequest{Kid: "gone"})), codes.NotFound, `there is no signing key "gone"`},
-		"signing key, none": {call(s.RevokeSigningKey(root(), &adminv1.RevokeSigningKeyRequest{})), codes.InvalidArgument, "kid: name the key to revoke, or say all"},
-		"signing key, both": {call(s.RevokeSigningKey(root(), &adminv1.RevokeSigningKeyRequest{Kid: "k", All: true})), codes.InvalidArgument, "one of both"},
-		"audit, no ID":      {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Before: "zzz"})), codes.InvalidArgument, "before: this is not the ID"},
-		"audit, limit":      {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Limit: 1001})), codes.InvalidArgument, "limit: 1001 entries; wants 1 to 1000"},
-		"audit, negative":   {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Limit: -1})), codes.InvalidArgument, "limit: -1"},
-		"audit, long":       {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Actor: strings.Repeat("x", 2000)})), codes.InvalidArgument, "too long"},
+		"no such token":       {call(s.RevokeJoinToken(root(), &adminv1.RevokeJoinTokenRequest{Id: "x"})), codes.NotFound, `there is no join token "x"`},
+		"token of another":    {call(s.RevokeJoinToken(by("owner"), &adminv1.RevokeJoinTokenRequest{Id: "jb"})), codes.NotFound, `there is no join token "jb"`},
+		"no such instance":    {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: []string{"gone"}})), codes.NotFound, "and none was revoked"},
+		"instance, name":      {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: []string{"../x"}})), codes.InvalidArgument, "instances[0]"},
+		"instance, twice":     {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: []string{"i", "i"}})), codes.InvalidArgument, "instances[1]"},
+		"instances, many":     {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: names(1001)})), codes.InvalidArgument, "1001 instances in one call"},
+		"instances, nobody":   {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
+		"no such secret":      {call(s.DeleteClientSecret(root(), &adminv1.DeleteClientSecretRequest{Service: "a", Id: "gone"})), codes.NotFound, `Service "a" has no client secret "gone"`},
+		"misspelt, tokens":    {call(s.ListJoinTokens(root(), &adminv1.ListJoinTokensRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
+		"misspelt, list":      {call(s.ListInstances(root(), &adminv1.ListInstancesRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
+		"misspelt, secrets":   {call(s.ListClientSecrets(root(), &adminv1.ListClientSecretsRequest{Service: "nope"})), codes.NotFound, `there is no Service "nope"`},
+		"instance, went":      {call(s.RevokeInstances(root(), &adminv1.RevokeInstancesRequest{Service: "a", Instances: []string{"i", "j", "gone"}})), codes.Aborted, "2 of 3 instances are revoked"},
+		"signing key, gone":   {call(s.RevokeSigningKey(root(), &adminv1.RevokeSigningKeyRequest{Kid: "gone"})), codes.NotFound, `there is no signing key "gone"`},
+		"signing key, none":   {call(s.RevokeSigningKey(root(), &adminv1.RevokeSigningKeyRequest{})), codes.InvalidArgument, "kid: name the key to revoke, or say all"},
+		"signing key, both":   {call(s.RevokeSigningKey(root(), &adminv1.RevokeSigningKeyRequest{Kid: "k", All: true})), codes.InvalidArgument, "one of both"},
+		"audit, no ID":        {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Before: "zzz"})), codes.InvalidArgument, "before: this is not the ID"},
+		"audit, limit":        {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Limit: 1001})), codes.InvalidArgument, "limit: 1001 entries; wants 1 to 1000"},
+		"audit, negative":     {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Limit: -1})), codes.InvalidArgument, "limit: -1"},
+		"audit, long":         {call(s.ListAudit(root(), &adminv1.ListAuditRequest{Actor: strings.Repeat("x", 2000)})), codes.InvalidArgument, "too long"},
+		"revoke, no consumer": {call(s.Revoke(root(), &adminv1.RevokeRequest{What: &adminv1.RevokeRequest_Consumer{Consumer: "gone"}})), codes.NotFound, "no such thing"},
+		"revoke, odd":         {call(s.Revoke(root(), &adminv1.RevokeRequest{What: &adminv1.RevokeRequest_Consumer{Consumer: "odd"}})), codes.InvalidArgument, "consumer: odd"},
+		"revoke, full":        {call(s.Revoke(root(), &adminv1.RevokeRequest{What: &adminv1.RevokeRequest_Consumer{Consumer: "full"}})), codes.FailedPrecondition, "too many"},
+		"revoke, no audience": {call(s.Revoke(root(), &adminv1.RevokeRequest{What: &adminv1.RevokeRequest_Consumer{Consumer: "c"}, Audiences: []string{"nope"}})), codes.NotFound, `there is no Service "nope"`},
+		"revoke, of others":   {call(s.Revoke(by("owner"), &adminv1.RevokeRequest{What: &adminv1.RevokeRequest_Consumer{Consumer: "c"}})), codes.PermissionDenied, "SECURITY_OFFICER"},
+		"take back, of all":   {call(s.DeleteRevocation(by("owner"), &adminv1.DeleteRevocationRequest{Id: "all"})), codes.PermissionDenied, "SECURITY_OFFICER"},
+		"take back, none":     {call(s.DeleteRevocation(root(), &adminv1.DeleteRevocationRequest{Id: "x"})), codes.NotFound, "no revocation"},
 	} {
 		if got := status.Convert(tt.err); got.Code() != tt.code || !strings.Contains(got.Message(), tt.want) {
 			t.Errorf("%s: %v; want %s with %q", name, tt.err, tt.code, tt.want)
@@ -169,7 +176,7 @@ func TestAdminCallErrors(t *testing.T) {
 
 // A store that fails is UNAVAILABLE, and what a Config leaves out UNIMPLEMENTED.
 func TestBackendFails(t *testing.T) {
-	backed := strings.Fields("CreateJoinToken ListJoinTokens RevokeJoinToken ListInstances RevokeInstances ListClientSecrets DeleteClientSecret ListAudit RotateKEK ListSigningKeys WatchSigningKeys RotateSigningKey RevokeSigningKey RevokeAdminToken CreateAdminToken Diagnose")
+	backed := strings.Fields("CreateJoinToken ListJoinTokens RevokeJoinToken ListInstances RevokeInstances Revoke DeleteRevocation ListClientSecrets DeleteClientSecret ListAudit RotateKEK ListSigningKeys WatchSigningKeys RotateSigningKey RevokeSigningKey RevokeAdminToken CreateAdminToken Diagnose")
 	for _, c := range adminCalls() {
 		if !slices.Contains(backed, c.method) {
 			continue
@@ -180,10 +187,10 @@ func TestBackendFails(t *testing.T) {
 			s.Identify = play
 			b.fail = errors.New("etcd did not answer")
 			if form == "is not there" {
-				s.Enrolments, s.Secrets, s.AuditLog, s.KEK, s.SigningKeys, s.AdminTokens, s.Diagnosis = nil, nil, nil, nil, nil, nil, nil
+				s.Enrolments, s.Secrets, s.AuditLog, s.KEK, s.SigningKeys, s.AdminTokens, s.Diagnosis, s.Revocations = nil, nil, nil, nil, nil, nil, nil, nil
 			}
 			actor := strings.Fields(c.who)[0]
-			if c.method == "RevokeInstances" {
+			if strings.HasPrefix(c.method, "Revoke") && c.method != "RevokeJoinToken" || c.method == "DeleteRevocation" {
 				actor = "officer"
 			}
 			_, conn := serve(t, s)

@@ -139,7 +139,38 @@ func (b *backend) Diagnose(context.Context) ([]*adminv1.Finding, error) {
 // withBackend gives a Server everything.
 func withBackend(s *Server) *backend {
 	b := &backend{}
-	s.Enrolments, s.Secrets, s.AuditLog, s.KEK, s.SigningKeys, s.AdminTokens, s.Diagnosis = b, b, b, b, b, b, b
+	s.Enrolments, s.Secrets, s.AuditLog, s.KEK, s.SigningKeys, s.AdminTokens, s.Diagnosis, s.Revocations = b, b, b, b, b, b, b, b
 	s.DataPlanes, s.Issuer, s.Refusals, s.Explainer = &planes{}, secrets{}, reported{}, &echo{}
 	return b
+}
+
+func (b *backend) Revoke(_ context.Context, req *adminv1.RevokeRequest, e audit.Entry) (*adminv1.RevokeResponse, error) {
+	switch req.GetConsumer() {
+	case "gone":
+		return nil, ErrUnknown
+	case "odd":
+		return nil, Invalid("consumer: odd")
+	case "full":
+		return nil, Precondition("too many")
+	}
+	e.Subjects = []string{"revoked consumer " + req.GetConsumer()}
+	return &adminv1.RevokeResponse{Id: "ra", Services: req.GetAudiences()}, b.took(e)
+}
+
+func (b *backend) ListRevocations(string) []*adminv1.Revocation {
+	return []*adminv1.Revocation{{Id: "ra", Kind: "consumer", Value: "c", Audiences: []string{"a"}}}
+}
+
+func (b *backend) Revocation(id string) (*adminv1.Revocation, error) {
+	switch id {
+	case "ra":
+		return b.ListRevocations("")[0], nil
+	case "all":
+		return &adminv1.Revocation{Id: "all", Kind: "consumer", Value: "c"}, nil
+	}
+	return nil, ErrUnknown
+}
+
+func (b *backend) DeleteRevocation(_ context.Context, _ string, e audit.Entry) (*adminv1.DeleteRevocationResponse, error) {
+	return &adminv1.DeleteRevocationResponse{Revision: 7}, b.took(e)
 }

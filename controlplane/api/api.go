@@ -116,6 +116,7 @@ type Config struct {
 	Explainer     Explainer
 	// These may be nil, as far as calls of them then are UNIMPLEMENTED.
 	Enrolments  Enrolments
+	Revocations Revocations
 	Secrets     Secrets
 	AuditLog    AuditLog
 	KEK         KEK

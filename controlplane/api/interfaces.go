@@ -41,6 +41,26 @@ type NewJoinToken struct {
 	Judged int64
 }
 
+// Revocations are the tokens that are refused although they verify.
+type Revocations interface {
+	// Revoke returns when this replica has sent it to its data planes. A request that
+	// says nothing that could be revoked is an Invalid, what it names and is not there
+	// ErrUnknown, and one that is too much a Precondition. Whoever is revoked becomes
+	// the subject of the entry.
+	Revoke(ctx context.Context, req *adminv1.RevokeRequest, e audit.Entry) (*adminv1.RevokeResponse, error)
+	// ListRevocations lists those that a service enforces, or all.
+	ListRevocations(service string) []*adminv1.Revocation
+	// Revocation is one by its ID, or ErrUnknown.
+	Revocation(id string) (*adminv1.Revocation, error)
+	// DeleteRevocation takes one back; ErrUnknown says that there is none.
+	DeleteRevocation(ctx context.Context, id string, e audit.Entry) (*adminv1.DeleteRevocationResponse, error)
+}
+
+// Invalid is the fault of a request, in words for the caller.
+type Invalid string
+
+func (i Invalid) Error() string { return string(i) }
+
 // Secrets are the client secrets of services, without what is secret of them.
 type Secrets interface {
 	// ListClientSecrets lists those of a service, or of all.

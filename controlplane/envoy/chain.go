@@ -61,6 +61,9 @@ func (p *plan) filters() []filter {
 		list = append(list, filter{"watchword.results", filterState(results)})
 	}
 	list = append(list, filter{"watchword.consumer", consumerFact(p)})
+	if signer := signerFact(p); signer != nil {
+		list = append(list, filter{"watchword.signer", signer}, filter{"watchword.revocable", filterState(revocable(p))})
+	}
 	for i, h := range consumerHeaders(p) {
 		list = append(list, filter{"watchword.attribute." + h.header, h.fact(p, i)})
 	}

@@ -30,6 +30,8 @@
 //	watchword.permissive*     make a token count as none, where the mode lets all in
 //	watchword.results         copies what they found into filter state
 //	watchword.consumer        finds the consumer
+//	watchword.signer          finds who signed the token
+//	watchword.revocable       keeps that, and what of the token can be revoked, for mesh.revoked
 //	watchword.attribute.H     finds what of the consumer goes into header H
 //	watchword.verify          refuses what was not verified as the mode asks for
 //	watchword.claims          refuses by the claims of the token
@@ -123,6 +125,7 @@ func ClusterName(service string) string { return "local/" + service }
 // Resources translates a ruleset. The resources are in the order in which they
 // can be sent, each needing only earlier ones: cluster, extension configs,
 // listener. Cluster and listener are there only if the ruleset has an Inbound.
+// mesh.revoked is as if nothing was revoked: see [Revoked].
 //
 // An error means that Envoy would refuse the ruleset, or enforce less than it
 // says; it names the route and the rule.
@@ -162,7 +165,7 @@ func resources(rs *dataplanev1.Ruleset) ([]Resource, error) {
 	if err := add(ExtensionConfigType, InboundName(service), chain, err); err != nil {
 		return nil, err
 	}
-	revoked, err := extension(revokedFilter(service))
+	revoked, err := extension(revokedFilter(service, nil))
 	if err := add(ExtensionConfigType, RevokedName(service), revoked, err); err != nil {
 		return nil, err
 	}

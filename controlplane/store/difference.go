@@ -40,6 +40,7 @@ func difference(from, to *Snapshot) Event {
 			}
 		}
 	}
+	e.Revocations = differentRevocations(from.Revocations, to.Revocations)
 	slices.Sort(e.Bundles)
 	e.Bundles = slices.Compact(e.Bundles)
 	return e

@@ -11,6 +11,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/controlplane/revocation"
 	"github.com/watchword-mesh/watchword/issuer/ca"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
@@ -80,6 +81,11 @@ func (s *Store) decode(snap *Snapshot, kv *mvccpb.KeyValue) error {
 		var b bundle.Set
 		if b, err = decodeBundle(name, kv); err == nil {
 			snap.Bundles[b.Issuer] = b
+		}
+	case strings.HasPrefix(name, revocationsPrefix):
+		var r revocation.Entry
+		if r, err = decodeRevocation(name, kv.Value); err == nil {
+			snap.Revocations[r.ID] = r
 		}
 	default:
 		err = s.decodeIdentity(snap, name, kv)

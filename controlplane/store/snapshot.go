@@ -11,6 +11,7 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/controlplane/revocation"
 	"github.com/watchword-mesh/watchword/issuer/ca"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
 	"github.com/watchword-mesh/watchword/issuer/keyset"
@@ -33,7 +34,8 @@ type Snapshot struct {
 	// that were deleted, when: what was made earlier proves no instance any more.
 	RevokedBefore map[string]time.Time
 	AdminToken    AdminTokenState
-	Bundles       map[string]bundle.Set // by the name of the Issuer
+	Bundles       map[string]bundle.Set       // by the name of the Issuer
+	Revocations   map[string]revocation.Entry // by ID
 }
 
 func newSnapshot(revision int64) *Snapshot {
@@ -45,6 +47,7 @@ func newSnapshot(revision int64) *Snapshot {
 		Secrets:       map[string]clientauth.Secret{},
 		RevokedBefore: map[string]time.Time{},
 		Bundles:       map[string]bundle.Set{},
+		Revocations:   map[string]revocation.Entry{},
 	}
 }
 
@@ -112,6 +115,8 @@ func (snap *Snapshot) keep(from *Snapshot, name string) {
 		}
 	} else if issuer, ok := strings.CutPrefix(name, bundlesPrefix); ok {
 		keepOne(snap.Bundles, from.Bundles, issuer)
+	} else if id, ok := revocationID(name); ok {
+		keepOne(snap.Revocations, from.Revocations, id)
 	} else if key, ok := configName(name); ok {
 		keepOne(snap.Config, from.Config, key)
 	} else if name == adminTokenKey {

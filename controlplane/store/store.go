@@ -14,6 +14,8 @@
 //	instances/SERVICE/ID     enrolled instances
 //	enrolments/SERVICE       when all enrolments of a service were revoked
 //	revoked/SERVICE/ID       instances that were revoked by name
+//	revocations/ID           tokens that are refused although they verify
+//	keys/.floor              written with each of those
 //	admintoken               which admin token is valid
 //	bundles/ISSUER           the last good key set that was fetched for an Issuer
 //	kek/ID                   keys that a plug-in wrapped

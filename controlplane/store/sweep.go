@@ -32,7 +32,8 @@ const (
 )
 
 // Sweep removes the audit entries beyond a retention, the join tokens and instances
-// that have expired, and times of revocations that nothing can be as old as. It says
+// that have expired, times of revocations that nothing can be as old as, and
+// revocations of what is not valid any more. It says
 // how many it removed, and whether there may be more: then call it again. What was
 // renewed since it looked stays.
 func (s *Store) Sweep(ctx context.Context, now time.Time, keep Retention) (removed int, more bool, err error) {
@@ -43,6 +44,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, keep Retention) (remov
 		func() (int, error) { return s.sweepInstances(ctx, now) },
 		func() (int, error) { return s.sweepEnrolments(ctx, now) },
 		func() (int, error) { return s.sweepRevoked(ctx, now) },
+		func() (int, error) { return s.sweepRevocations(ctx, now) },
 	} {
 		n, err := sweep()
 		removed += n

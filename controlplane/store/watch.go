@@ -29,6 +29,8 @@ type Event struct {
 	Instances []string
 	// Bundles are the Issuers whose fetched key sets differ.
 	Bundles []string
+	// Revocations are the IDs of those that came, changed or went.
+	Revocations []string
 }
 
 // retryPause is the time between attempts to watch again.
@@ -141,6 +143,7 @@ func (e *Event) put(before, delta *Snapshot) {
 		e.Snapshot.Bundles = merged(e.Snapshot.Bundles, delta.Bundles)
 		e.Bundles = append(e.Bundles, slices.Sorted(maps.Keys(delta.Bundles))...)
 	}
+	e.putRevocations(before, delta)
 	e.putIdentity(before, delta)
 }
 
@@ -183,6 +186,9 @@ func (s *Store) remove(e *Event, name string) {
 		snap.Secrets, e.ClientSecrets = without(snap.Secrets, id), true
 	} else if name == openKey {
 		snap.Open, e.SigningKeys = keyset.Open{}, true
+	} else if id, ok := revocationID(name); ok {
+		snap.Revocations = without(snap.Revocations, id)
+		e.Revocations = append(e.Revocations, id)
 	} else if kid, ok := strings.CutPrefix(name, keysPrefix); ok {
 		snap.Keys, e.SigningKeys = without(snap.Keys, kid), true
 	} else if id, ok := strings.CutPrefix(name, casPrefix); ok {

@@ -26,12 +26,13 @@ type kind struct {
 	pushes, acks, nacks prometheus.Counter
 }
 
-// Type URLs of what Go data planes ask for: messages of watchword.dataplane.v1. The
-// first two are named by the service, the last is "mesh.lease".
+// Type URLs of what Go data planes ask for: messages of watchword.dataplane.v1. All
+// but the last are named by the service, that is "mesh.lease".
 const (
-	RulesetType  = "type.googleapis.com/watchword.dataplane.v1.Ruleset"
-	OutboundType = "type.googleapis.com/watchword.dataplane.v1.Outbound"
-	LeaseType    = "type.googleapis.com/watchword.dataplane.v1.Lease"
+	RulesetType     = "type.googleapis.com/watchword.dataplane.v1.Ruleset"
+	RevocationsType = "type.googleapis.com/watchword.dataplane.v1.Revocations"
+	OutboundType    = "type.googleapis.com/watchword.dataplane.v1.Outbound"
+	LeaseType       = "type.googleapis.com/watchword.dataplane.v1.Lease"
 )
 
 // labels are the values of the metrics' label "type". What strangers ask for
@@ -44,6 +45,7 @@ var labels = map[string]string{
 	resource.SecretType:          "sds",
 	resource.ExtensionConfigType: "ecds",
 	RulesetType:                  "ruleset",
+	RevocationsType:              "revocations",
 	OutboundType:                 "outbound",
 	LeaseType:                    "lease",
 }

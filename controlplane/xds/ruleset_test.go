@@ -17,9 +17,10 @@ func ofType(typeURL, name, body string) Resource {
 }
 
 var (
-	ruleset1  = ofType(RulesetType, "orders", "one")
-	ruleset2  = ofType(RulesetType, "orders", "two")
-	outbound1 = ofType(OutboundType, "orders", "calls")
+	ruleset1     = ofType(RulesetType, "orders", "one")
+	ruleset2     = ofType(RulesetType, "orders", "two")
+	outbound1    = ofType(OutboundType, "orders", "calls")
+	revocations1 = ofType(RevocationsType, "orders", "none")
 )
 
 func goNode(agent string) *core.Node {
@@ -28,7 +29,7 @@ func goNode(agent string) *core.Node {
 
 // The type URLs are those of the messages that Go data planes know.
 func TestTypeURLs(t *testing.T) {
-	for typeURL, m := range map[string]proto.Message{RulesetType: &dataplanev1.Ruleset{}, OutboundType: &dataplanev1.Outbound{}, LeaseType: &dataplanev1.Lease{}} {
+	for typeURL, m := range map[string]proto.Message{RulesetType: &dataplanev1.Ruleset{}, RevocationsType: &dataplanev1.Revocations{}, OutboundType: &dataplanev1.Outbound{}, LeaseType: &dataplanev1.Lease{}} {
 		if want := "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()); typeURL != want {
 			t.Errorf("got %s, want %s", typeURL, want)
 		}
@@ -58,8 +59,8 @@ func TestRulesetOnTheWire(t *testing.T) {
 	p.quiet()
 }
 
-// A data plane in Go is in sync once it has confirmed the Ruleset of its service:
-// that it has all it asked for is not enough. A program that only calls others
+// A data plane in Go is in sync once it has confirmed the Ruleset of its service, and
+// its Revocations: that it has all it asked for is not enough. A program that only calls others
 // enforces nothing, and asks for its Outbound alone.
 func TestGoInSync(t *testing.T) {
 	other := ofType("type.googleapis.com/test.Other", "x", "y")
@@ -68,18 +69,22 @@ func TestGoInSync(t *testing.T) {
 		asked []Resource
 		why   string // it is not in sync; "" if it is
 	}{
-		{goAgent, []Resource{ruleset1}, ""},
-		{goAgent, []Resource{ruleset1, outbound1}, ""},
+		{goAgent, []Resource{ruleset1, revocations1}, ""},
+		{goAgent, []Resource{ruleset1, revocations1, outbound1}, ""},
+		{goAgent, []Resource{ruleset1}, "has not asked for its Revocations yet"},
+		{goAgent, []Resource{ruleset1, outbound1}, "has not asked for its Revocations yet"},
+		{goAgent, []Resource{revocations1}, "has not asked for its Ruleset yet"},
 		{goAgent, []Resource{outbound1}, ""},
 		{goAgent, []Resource{other}, "has not asked for its Ruleset yet"},
 		{goAgent, []Resource{inbound1}, "has not asked for its Ruleset yet"},
-		{sidecarAgent, []Resource{ruleset1}, ""},
+		{sidecarAgent, []Resource{ruleset1, revocations1}, ""},
+		{sidecarAgent, []Resource{ruleset1}, "has not asked for its Revocations yet"},
 		{sidecarAgent, []Resource{outbound1}, "has not asked for its Ruleset yet"},
 		{"something", []Resource{outbound1}, ""},
 		{envoyAgent, []Resource{ruleset1}, "has not asked for mesh.inbound/orders yet"},
 	} {
 		f := start(t, Config{})
-		f.publish(1, "orders", inbound1, ruleset1, outbound1, other)
+		f.publish(1, "orders", inbound1, ruleset1, revocations1, outbound1, other)
 		p := f.connectAs(t, orders1, goNode(tt.agent))
 		for _, r := range tt.asked {
 			p.subscribe(r.TypeURL, r.Name)
@@ -97,13 +102,15 @@ func TestGoInSync(t *testing.T) {
 // plane holds since before counts if it is that of today.
 func TestGoConfirms(t *testing.T) {
 	f := start(t, Config{})
-	f.publish(1, "orders", ruleset1, outbound1)
+	f.publish(1, "orders", ruleset1, revocations1, outbound1)
 	p := f.connectAs(t, orders1, goNode(goAgent))
+	p.subscribe(RevocationsType, "orders")
+	p.ack(p.want(one(revocations1)))
 	p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: RulesetType, ResourceNamesSubscribe: []string{"orders"},
 		InitialResourceVersions: map[string]string{"orders": version(testKey, ruleset1)}})
 	p.quiet()
 	f.untilInSync(t, "orders", 1)
-	f.publish(2, "orders", ruleset2, outbound1)
+	f.publish(2, "orders", ruleset2, revocations1, outbound1)
 	r := p.want(one(ruleset2))
 	if dp := f.DataPlanes("orders")[0]; dp.InSync || dp.Revision != 1 {
 		t.Errorf("before the ACK: got %+v, want revision 1 and not in sync", dp)
@@ -113,7 +120,7 @@ func TestGoConfirms(t *testing.T) {
 	if dp := f.DataPlanes("orders")[0]; dp.InSync || dp.Reason != "refused orders: route 3: no such mode" {
 		t.Errorf("after the NACK: got %+v", dp)
 	}
-	f.publish(3, "orders", ruleset2, ofType(OutboundType, "orders", "other"))
+	f.publish(3, "orders", ruleset2, revocations1, ofType(OutboundType, "orders", "other"))
 	p.quiet() // it did not ask for that, and the other is refused
 }
 
@@ -124,7 +131,7 @@ func TestNothingIsSaid(t *testing.T) {
 	f := start(t, Config{})
 	f.publish(1, "billing", ofType(RulesetType, "billing", "x"))
 	p := f.connectAs(t, orders1, goNode(goAgent))
-	for _, typeURL := range []string{RulesetType, OutboundType} {
+	for _, typeURL := range []string{RulesetType, RevocationsType, OutboundType} {
 		p.subscribe(typeURL, "orders")
 		p.ack(p.want(removed(typeURL, "orders")))
 	}
@@ -146,7 +153,7 @@ func TestNothingIsSaid(t *testing.T) {
 // to its own instances alone, however another one asks: by name, by what its node
 // says, by a version that it claims to hold, by a wildcard.
 func TestNoOtherServicesRuleset(t *testing.T) {
-	for _, typeURL := range []string{RulesetType, OutboundType} {
+	for _, typeURL := range []string{RulesetType, RevocationsType, OutboundType} {
 		foreign := ofType(typeURL, "billing", "secret")
 		own := ofType(typeURL, "orders", "own")
 		for name, node := range map[string]*core.Node{
@@ -182,9 +189,9 @@ func TestMetricsOfGo(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	f := start(t, Config{Registerer: reg})
 	lease := ofType(LeaseType, "mesh.lease", "until")
-	f.publish(1, "orders", ruleset1, outbound1, lease)
+	f.publish(1, "orders", ruleset1, revocations1, outbound1, lease)
 	p := f.connectAs(t, orders1, goNode(goAgent))
-	for _, r := range []Resource{ruleset1, outbound1, lease} {
+	for _, r := range []Resource{ruleset1, revocations1, outbound1, lease} {
 		p.subscribe(r.TypeURL, r.Name)
 		p.ack(p.want(one(r)))
 	}
@@ -206,7 +213,7 @@ func TestMetricsOfGo(t *testing.T) {
 	for _, label := range []string{"cds", "eds", "lds", "rds", "sds", "ecds", otherLabel} {
 		delete(got, label)
 	}
-	if d := cmp.Diff(map[string]float64{"ruleset": 1, "outbound": 1, "lease": 1}, got); d != "" {
+	if d := cmp.Diff(map[string]float64{"ruleset": 1, "revocations": 1, "outbound": 1, "lease": 1}, got); d != "" {
 		t.Errorf("ACKs differ (-want +got):\n%s", d)
 	}
 }

@@ -146,14 +146,16 @@ func (r *row) behind() int {
 }
 
 // missing names what the row must ask for and did not, or returns "". An Envoy
-// enforces by its ECDS filters, and the data planes in Go by their Ruleset, so one
-// that lacks those is not in sync, though all that it asked for is confirmed. Others
+// enforces by its ECDS filters, and the data planes in Go by their Ruleset and their
+// Revocations, so one that lacks those is not in sync, though all that it asked for is confirmed. Others
 // are judged by what they ask for; and so is a program that only calls services, and
 // asks for no more than its Outbound.
 func (svc *service) missing(r *row) string {
 	switch {
 	case r.kind == envoyAgent:
 		return svc.missingFilter(r)
+	case r.asked(RulesetType, svc.name) && !r.asked(RevocationsType, svc.name):
+		return "its Revocations"
 	case r.kind == goAgent && r.asked(OutboundType, svc.name):
 	case r.kind == goAgent || r.kind == sidecarAgent:
 		if !r.asked(RulesetType, svc.name) {

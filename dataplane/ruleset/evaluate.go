@@ -60,6 +60,10 @@ func (e *evaluation) decide() {
 		return
 	}
 	e.observeAuthorization(c)
+	if !e.checkRevocations() {
+		e.refuse(reason.Revoked, "")
+		return
+	}
 	e.out.Allowed = true
 }
 

@@ -15,6 +15,7 @@
 //	claims.go     what the claims of the token that verified must be
 //	consumer.go   which consumer the caller is
 //	authorize.go  deny before allow
+//	revocations.go  what verified, and was revoked
 //	forward.go    the request as it goes on to the service
 //	response.go   or what the caller is told instead
 //
@@ -52,6 +53,7 @@ type Ruleset struct {
 	// the subjects that one issuer alone may sign for; empty for none
 	ownPrefix, ownIssuer string
 	consumers            map[string]*consumer
+	revocations          *Revocations // nil: none
 }
 
 type route struct {

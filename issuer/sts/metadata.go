@@ -54,8 +54,13 @@ func (d document) serve(w http.ResponseWriter, r *http.Request) {
 // to find keys; the members that only that standard asks for are here for
 // them. There is no authorization endpoint: no user ever signs in here, and
 // the list of response types is empty for the same reason.
-func metadataOf(st *State) document {
+func metadataOf(st *State, revokes bool) document {
 	base := strings.TrimSuffix(st.Issuer, "/")
+	revocation, methods := "", authMethods()
+	var revokeMethods, revokeAlgs []string
+	if revokes {
+		revocation, revokeMethods, revokeAlgs = base+"/revoke", methods, clientauth.AssertionAlgorithms()
+	}
 	body, err := json.Marshal(struct {
 		Issuer          string   `json:"issuer"`
 		TokenEndpoint   string   `json:"token_endpoint"`
@@ -63,6 +68,9 @@ func metadataOf(st *State) document {
 		GrantTypes      []string `json:"grant_types_supported"`
 		AuthMethods     []string `json:"token_endpoint_auth_methods_supported"`
 		AuthAlgNames    []string `json:"token_endpoint_auth_signing_alg_values_supported"`
+		Revocation      string   `json:"revocation_endpoint,omitempty"`
+		RevokeMethods   []string `json:"revocation_endpoint_auth_methods_supported,omitempty"`
+		RevokeAlgNames  []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitempty"`
 		ResponseTypes   []string `json:"response_types_supported"`
 		SubjectTypes    []string `json:"subject_types_supported"`
 		SigningAlgNames []string `json:"id_token_signing_alg_values_supported"`
@@ -71,8 +79,11 @@ func metadataOf(st *State) document {
 		TokenEndpoint:   base + "/token",
 		JWKSURI:         base + "/jwks",
 		GrantTypes:      grantTypes(),
-		AuthMethods:     []string{"client_secret_basic", "client_secret_post", "private_key_jwt"},
+		AuthMethods:     methods,
 		AuthAlgNames:    clientauth.AssertionAlgorithms(),
+		Revocation:      revocation,
+		RevokeMethods:   revokeMethods,
+		RevokeAlgNames:  revokeAlgs,
 		ResponseTypes:   []string{},
 		SubjectTypes:    []string{"public"},
 		SigningAlgNames: algorithms(st),
@@ -81,6 +92,10 @@ func metadataOf(st *State) document {
 		body = []byte("{}")
 	}
 	return newDocument("application/json", body)
+}
+
+func authMethods() []string {
+	return []string{"client_secret_basic", "client_secret_post", "private_key_jwt"}
 }
 
 func grantTypes() []string {

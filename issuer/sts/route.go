@@ -20,13 +20,17 @@ type route struct {
 }
 
 func (s *Server) endpoints() []route {
-	return []route{
+	list := []route{
 		{http.MethodPost, "/token", maxBody, s.handleToken},
 		{http.MethodGet, "/jwks", 0, handleJWKS},
 		{http.MethodGet, "/.well-known/jwks.json", 0, handleJWKS},
 		{http.MethodGet, "/.well-known/oauth-authorization-server", 0, handleMetadata},
 		{http.MethodGet, "/.well-known/openid-configuration", 0, handleMetadata},
 	}
+	if s.revoker != nil {
+		list = append(list, route{http.MethodPost, "/revoke", maxBody, s.handleRevoke})
+	}
+	return list
 }
 
 func byPath(routes []route) map[string]route {

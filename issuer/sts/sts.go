@@ -81,6 +81,9 @@ type Config struct {
 	Pepper []byte
 	// Instances: nil means that none is enrolled.
 	Instances Instances
+	// Revoker: nil means that clients can't revoke their tokens, and the metadata does not
+	// name an endpoint for it.
+	Revoker Revoker
 	// Rate is how many tokens a second one client secret, or one instance, may have
 	// of this process; ten times as many at once. 0 means DefaultRate.
 	Rate int
@@ -97,6 +100,7 @@ type Server struct {
 	log       hclog.Logger
 	pepper    []byte
 	instances Instances
+	revoker   Revoker
 	// replays outlive each State.
 	replays *clientauth.Replays
 	now     func() time.Time
@@ -127,6 +131,7 @@ func New(c Config) *Server {
 		log:       c.Logger,
 		pepper:    c.Pepper,
 		instances: c.Instances,
+		revoker:   c.Revoker,
 		replays:   clientauth.NewReplays(),
 		now:       c.Now,
 		audit:     c.Audit,
@@ -170,6 +175,7 @@ func (s *Server) VerifyAssertion(assertion string) (service, instance string, er
 // Handler serves
 //
 //	POST /token                                     RFC 6749 section 3.2
+//	POST /revoke                                    RFC 7009 section 2, with a Revoker
 //	GET  /jwks, /.well-known/jwks.json              RFC 7517 section 5
 //	GET  /.well-known/oauth-authorization-server    RFC 8414
 //	GET  /.well-known/openid-configuration          the same document

@@ -20,7 +20,7 @@ type view struct {
 }
 
 func (s *Server) newView(st *State) *view {
-	v := &view{State: st, instances: s.instances, jwks: newDocument("application/jwk-set+json", st.Keys.JWKS()), metadata: metadataOf(st)}
+	v := &view{State: st, instances: s.instances, jwks: newDocument("application/jwk-set+json", st.Keys.JWKS()), metadata: metadataOf(st, s.revoker != nil)}
 	v.auth = clientauth.Authenticator{Pepper: s.pepper, Directory: v, Audience: st.Issuer, Replays: s.replays, Now: s.now}
 	if u, err := url.Parse(st.Issuer); err == nil {
 		v.path = strings.TrimSuffix(u.Path, "/")

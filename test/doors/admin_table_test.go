@@ -136,6 +136,24 @@ func adminDoors() []door {
 				return err
 			},
 			"officer owner", func(t *testing.T, m *mesh) string { return m.enrol(t, "target").Instance() }, nil},
+		{"Revoke", "POST", "/v1/revocations", `{"subject":{"subject":"other"},"audiences":["target"]}`,
+			func(ctx X, c C, _ string) error {
+				_, err := c.Revoke(ctx, &adminv1.RevokeRequest{What: &adminv1.RevokeRequest_Subject{Subject: &adminv1.SubjectToRevoke{Subject: "other"}}, Audiences: []string{"target"}})
+				return err
+			},
+			"officer owner", nil, nil},
+		{"ListRevocations", "GET", "/v1/revocations?service=target", "",
+			func(ctx X, c C, _ string) error {
+				_, err := c.ListRevocations(ctx, &adminv1.ListRevocationsRequest{Service: "target"})
+				return err
+			},
+			"viewer operator officer owner", nil, nil},
+		{"DeleteRevocation", "DELETE", "/v1/revocations/{x}", "",
+			func(ctx X, c C, x string) error {
+				_, err := c.DeleteRevocation(ctx, &adminv1.DeleteRevocationRequest{Id: x})
+				return err
+			},
+			"officer owner", freshRevocation, nil},
 		{"ListClientSecrets", "GET", "/v1/client-secrets?service=target", "",
 			func(ctx X, c C, _ string) error {
 				_, err := c.ListClientSecrets(ctx, &adminv1.ListClientSecretsRequest{Service: "target"})
@@ -246,6 +264,15 @@ func freshSigningKey(t *testing.T, m *mesh) string {
 		t.Fatal(err)
 	}
 	return list.GetActive()
+}
+
+func freshRevocation(t *testing.T, m *mesh) string {
+	t.Helper()
+	resp, err := m.root.Revoke(t.Context(), &adminv1.RevokeRequest{What: &adminv1.RevokeRequest_Token{Token: &adminv1.TokenToRevoke{Jti: "fresh"}}, Audiences: []string{"target"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.GetId()
 }
 
 func freshClientSecret(t *testing.T, m *mesh) string {

@@ -62,6 +62,12 @@ static_resources:
               type_urls:
               - type.googleapis.com/envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig
               - type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+          - name: mesh.revoked/parity
+            config_discovery:
+              config_source: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 1s}
+              default_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: {}}
+              type_urls:
+              - type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
           - name: router
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, suppress_envoy_headers: true}
 `
@@ -78,14 +84,21 @@ func startProxy(t *testing.T, config, upstream string) *proxy {
 	return p
 }
 
-// load has the Envoy enforce a ruleset, or returns why it does not.
-func (p *proxy) load(t testing.TB, rs *dataplanev1.Ruleset) error {
+// load has the Envoy enforce a ruleset with revocations, or returns why it does not.
+func (p *proxy) load(t testing.TB, rs *dataplanev1.Ruleset, revoked *dataplanev1.Revocations) error {
 	t.Helper()
 	resources, err := envoy.Resources(rs)
 	if err != nil {
 		return err
 	}
 	i := slices.IndexFunc(resources, func(r envoy.Resource) bool { return r.Name == envoy.InboundName(service) })
+	filter, err := envoy.Revoked(service, revoked)
+	if err != nil {
+		return err
+	}
+	if err := p.ads.push(t, filter); err != nil {
+		return err
+	}
 	return p.ads.push(t, resources[i])
 }
 

@@ -456,7 +456,7 @@ func (w *world) token(t *rapid.T, label string, now time.Time) string {
 	}
 	at := func(seconds int64) any { return now.Unix() + seconds }
 	claims := map[string]any{
-		"iss": iss, "sub": pick(t, label+" sub", subjects), "aud": pick(t, label+" aud", audiences), "exp": at(300), "iat": at(-5), "jti": "j", "app": who, "nbf": at(-5),
+		"iss": iss, "sub": pick(t, label+" sub", subjects), "aud": pick(t, label+" aud", audiences), "exp": at(300), "iat": at(-5), "jti": pick(t, label+" jti", []string{"j", "j", "k", "a|b"}), "instance": pick(t, label+" instance", []any{"i1", "i2", 1}), "app": who, "nbf": at(-5),
 		"n": pick(t, label+" n", []any{7, 8, 1.5, -3, "7"}), "flag": chance(t, label+" flag", 2), "scope": pick(t, label+" scope", []string{"", "x admin", "orders:read", " x  y ", "xx;y"}),
 		"list": pick(t, label+" list", []any{[]string{"x", "y"}, []any{1, true}, "x", nil}), "realm": map[string]any{"role": pick(t, label+" role", []any{"admin", 7, []string{"admin"}})},
 		"https://x.example/y.z": pick(t, label+" uri", []any{"x", "a b;c=\"d\"", true, " x"}),
@@ -489,7 +489,7 @@ func (w *world) token(t *rapid.T, label string, now time.Time) string {
 
 // spoil makes perhaps one thing wrong.
 func (w *world) spoil(t *rapid.T, label string, claims, header map[string]any, at func(int64) any, s **signer) {
-	switch rapid.IntRange(0, 36).Draw(t, label+" spoilt") {
+	switch rapid.IntRange(0, 37).Draw(t, label+" spoilt") {
 	case 0:
 		claims["exp"] = at(-10)
 	case 1:
@@ -554,6 +554,8 @@ func (w *world) spoil(t *rapid.T, label string, claims, header map[string]any, a
 		delete(header, "typ")
 	case 31:
 		delete(claims, "jti")
+	case 37:
+		delete(claims, "iat")
 	case 33:
 		claims["nbf"] = at(1 << 40)
 	case 34: // where there is no skew: a second in which Envoy's jwt_authn takes it

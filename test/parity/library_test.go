@@ -45,10 +45,14 @@ func startLibrary(t *testing.T, handler http.Handler, upstream string) *library 
 // load has a new data plane take the place of the last one. It takes the ruleset as
 // after a start without control plane; its paths are those of the Envoy beside it,
 // which normalises nothing.
-func (l *library) load(t testing.TB, rs *dataplanev1.Ruleset) error {
+func (l *library) load(t testing.TB, rs *dataplanev1.Ruleset, revoked *dataplanev1.Revocations) error {
 	t.Helper()
 	path := filepath.Join(l.folder, "lastgood")
 	body, err := proto.Marshal(rs)
+	if err != nil {
+		return err
+	}
+	none, err := proto.Marshal(revoked)
 	if err != nil {
 		return err
 	}
@@ -58,6 +62,8 @@ func (l *library) load(t testing.TB, rs *dataplanev1.Ruleset) error {
 	}
 	if err := file.Save(lastgood.Content{Service: service, Saved: time.Now(), Resources: []lastgood.Resource{{
 		TypeURL: "type.googleapis.com/watchword.dataplane.v1.Ruleset", Name: service, Version: "1", Body: body,
+	}, {
+		TypeURL: "type.googleapis.com/watchword.dataplane.v1.Revocations", Name: service, Version: "1", Body: none,
 	}}}); err != nil {
 		return err
 	}

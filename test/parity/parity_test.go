@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"pgregory.net/rapid"
 
+	"github.com/watchword-mesh/watchword/dataplane/reason"
 	"github.com/watchword-mesh/watchword/dataplane/ruleset"
 )
 
@@ -42,10 +43,11 @@ const requestsPerRuleset = 100
 func TestParity(t *testing.T) {
 	draw(t, max(1, *cases/requestsPerRuleset))
 	p, signers := startPlanes(t), newPool()
-	sent, listed, told := 0, 0, time.Now()
+	sent, listed, gone, told := 0, 0, 0, time.Now()
 	rapid.Check(t, func(rt *rapid.T) {
 		w := signers.world(rt)
-		reference, err := p.load(t, w.rs)
+		revoked := w.revocations(rt, time.Now().Unix())
+		reference, err := p.loadRevoking(t, w.rs, revoked)
 		if err != nil {
 			rt.Fatalf("%v\n%s", err, protojson.Format(w.rs))
 		}
@@ -53,12 +55,15 @@ func TestParity(t *testing.T) {
 			req := w.request(rt, time.Now())
 			all := p.ask(t, reference, req.Request)
 			sent++
+			if all[0].want.Reason == reason.Revoked {
+				gone++
+			}
 			if envoy := all[0]; !envoy.same() && len(req.lax) > 0 {
 				listed++
 				all = all[1:]
 			}
 			if d := disagreements(all); d != "" {
-				rt.Fatalf("%srequest:\n%s\nruleset:\n%s", d, show(req.Request), protojson.Format(w.rs))
+				rt.Fatalf("%srequest:\n%s\nruleset:\n%s\nrevocations:\n%s", d, show(req.Request), protojson.Format(w.rs), protojson.Format(revoked))
 			}
 		}
 		if time.Since(told) > 10*time.Second {
@@ -66,7 +71,7 @@ func TestParity(t *testing.T) {
 			told = time.Now()
 		}
 	})
-	t.Logf("parity: %d cases: reference, Envoy, library and sidecar agree; 0 unlisted disagreements (%d of a listed kind)", sent, listed)
+	t.Logf("parity: %d cases: reference, Envoy, library and sidecar agree; 0 unlisted disagreements (%d of a listed kind), %d refused as revoked", sent, listed, gone)
 }
 
 // normal leaves out what means nothing: the order of query parameters of

@@ -44,18 +44,28 @@ func startPlanesTo(t *testing.T, config string, handler http.Handler, upstream s
 // load has all of them enforce a ruleset, or returns why they don't.
 func (p *planes) load(t testing.TB, rs *dataplanev1.Ruleset) (*ruleset.Ruleset, error) {
 	t.Helper()
+	return p.loadRevoking(t, rs, &dataplanev1.Revocations{Service: service})
+}
+
+// loadRevoking is load with what is revoked.
+func (p *planes) loadRevoking(t testing.TB, rs *dataplanev1.Ruleset, revoked *dataplanev1.Revocations) (*ruleset.Ruleset, error) {
+	t.Helper()
 	reference, err := ruleset.Compile(rs)
 	if err != nil {
 		return nil, fmt.Errorf("the reference does not take the ruleset: %w", err)
 	}
-	if err := p.library.load(t, rs); err != nil {
+	r, err := ruleset.CompileRevocations(revoked)
+	if err != nil {
+		return nil, fmt.Errorf("the reference does not take the revocations: %w", err)
+	}
+	if err := p.library.load(t, rs, revoked); err != nil {
 		return nil, err
 	}
-	if err := p.envoy.load(t, rs); err != nil {
+	if err := p.envoy.load(t, rs, revoked); err != nil {
 		return nil, err
 	}
 	time.Sleep(2 * time.Millisecond) // Envoy's worker has the filters a moment after the ACK
-	return reference, nil
+	return reference.Revoking(r), nil
 }
 
 // answered is what a data plane made of a request, and what the reference says.

@@ -180,3 +180,20 @@ func (f *fakeAdmin) Diagnose(context.Context, *adminv1.DiagnoseRequest) (*adminv
 	}
 	return response, nil
 }
+
+func (f *fakeAdmin) Revoke(_ context.Context, r *adminv1.RevokeRequest) (*adminv1.RevokeResponse, error) {
+	return &adminv1.RevokeResponse{Id: "r1", Revision: 42, Services: []string{"orders"}, Revocation: fakeRevocation}, nil
+}
+
+var fakeRevocation = &adminv1.Revocation{Id: "r1", Kind: "subject", Issuer: "watchword", Value: "spiffe://mesh.local/shop", Actor: "unix:root"}
+
+func (f *fakeAdmin) ListRevocations(context.Context, *adminv1.ListRevocationsRequest) (*adminv1.ListRevocationsResponse, error) {
+	return &adminv1.ListRevocationsResponse{Revocations: []*adminv1.Revocation{fakeRevocation}}, nil
+}
+
+func (f *fakeAdmin) DeleteRevocation(_ context.Context, r *adminv1.DeleteRevocationRequest) (*adminv1.DeleteRevocationResponse, error) {
+	if r.GetId() != "r1" {
+		return nil, status.Error(codes.NotFound, "there is no revocation "+r.GetId())
+	}
+	return &adminv1.DeleteRevocationResponse{Revision: 43}, nil
+}

@@ -55,7 +55,7 @@ tokens that services call each other with, and tells every Envoy what to accept.
 	o.addFlags(root)
 	addCommands(root, groupPolicies, newApplyCommand(o), newDiffCommand(o), newGetCommand(o), newDeleteCommand(o), newImportCommand(o), newTestCommand(o))
 	addCommands(root, groupPlanes, newStatusCommand(o), newRefusalsCommand(o), newExplainCommand(o), newXDSCommand(o), newEnvoyCommand(o), newEnrolCommand(o))
-	addCommands(root, groupTokens, newJoinTokenCommand(o), newInstanceCommand(o), newClientSecretCommand(o), newTokenCommand(o))
+	addCommands(root, groupTokens, newJoinTokenCommand(o), newInstanceCommand(o), newClientSecretCommand(o), newTokenCommand(o), newRevokeCommand(o), newRevocationsCommand(o))
 	addCommands(root, groupAccess, newWhoamiCommand(o), newDoctorCommand(o), newAuditCommand(o), newKeyCommand(o), newKEKCommand(o), newAdminTokenCommand(o))
 	addCommands(root, groupServer, newServeCommand(), newVersionCommand(o))
 	root.AddCommand(newExitCodesTopic())

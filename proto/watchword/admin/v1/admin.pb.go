@@ -292,7 +292,7 @@ func (x AuditEntry_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuditEntry_Outcome.Descriptor instead.
 func (AuditEntry_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{65, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{76, 0}
 }
 
 type Finding_Severity int32
@@ -344,7 +344,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{77, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{88, 0}
 }
 
 // Document is one file with any number of YAML or JSON documents.
@@ -4349,6 +4349,771 @@ func (x *RevokeInstancesResponse) GetJoinTokens() []string {
 	return nil
 }
 
+// RevokeRequest has exactly one of the five.
+type RevokeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*RevokeRequest_Token
+	//	*RevokeRequest_Subject
+	//	*RevokeRequest_Consumer
+	//	*RevokeRequest_Instance
+	//	*RevokeRequest_IssuedBefore
+	What isRevokeRequest_What `protobuf_oneof:"what"`
+	// The services that shall refuse it. Empty: every one that accepts the issuer.
+	Audiences []string `protobuf:"bytes,6,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	// For the audit, at most 1000 bytes.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeRequest) Reset() {
+	*x = RevokeRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeRequest) ProtoMessage() {}
+
+func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
+func (*RevokeRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *RevokeRequest) GetWhat() isRevokeRequest_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *RevokeRequest) GetToken() *TokenToRevoke {
+	if x != nil {
+		if x, ok := x.What.(*RevokeRequest_Token); ok {
+			return x.Token
+		}
+	}
+	return nil
+}
+
+func (x *RevokeRequest) GetSubject() *SubjectToRevoke {
+	if x != nil {
+		if x, ok := x.What.(*RevokeRequest_Subject); ok {
+			return x.Subject
+		}
+	}
+	return nil
+}
+
+func (x *RevokeRequest) GetConsumer() string {
+	if x != nil {
+		if x, ok := x.What.(*RevokeRequest_Consumer); ok {
+			return x.Consumer
+		}
+	}
+	return ""
+}
+
+func (x *RevokeRequest) GetInstance() *InstanceToRevoke {
+	if x != nil {
+		if x, ok := x.What.(*RevokeRequest_Instance); ok {
+			return x.Instance
+		}
+	}
+	return nil
+}
+
+func (x *RevokeRequest) GetIssuedBefore() *IssuedBefore {
+	if x != nil {
+		if x, ok := x.What.(*RevokeRequest_IssuedBefore); ok {
+			return x.IssuedBefore
+		}
+	}
+	return nil
+}
+
+func (x *RevokeRequest) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *RevokeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type isRevokeRequest_What interface {
+	isRevokeRequest_What()
+}
+
+type RevokeRequest_Token struct {
+	Token *TokenToRevoke `protobuf:"bytes,1,opt,name=token,proto3,oneof"`
+}
+
+type RevokeRequest_Subject struct {
+	Subject *SubjectToRevoke `protobuf:"bytes,2,opt,name=subject,proto3,oneof"`
+}
+
+type RevokeRequest_Consumer struct {
+	// Name of a Consumer.
+	Consumer string `protobuf:"bytes,3,opt,name=consumer,proto3,oneof"`
+}
+
+type RevokeRequest_Instance struct {
+	Instance *InstanceToRevoke `protobuf:"bytes,4,opt,name=instance,proto3,oneof"`
+}
+
+type RevokeRequest_IssuedBefore struct {
+	IssuedBefore *IssuedBefore `protobuf:"bytes,5,opt,name=issued_before,json=issuedBefore,proto3,oneof"`
+}
+
+func (*RevokeRequest_Token) isRevokeRequest_What() {}
+
+func (*RevokeRequest_Subject) isRevokeRequest_What() {}
+
+func (*RevokeRequest_Consumer) isRevokeRequest_What() {}
+
+func (*RevokeRequest_Instance) isRevokeRequest_What() {}
+
+func (*RevokeRequest_IssuedBefore) isRevokeRequest_What() {}
+
+// TokenToRevoke is either a whole token or its `jti`.
+type TokenToRevoke struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It is verified, and neither stored nor logged.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Jti   string `protobuf:"bytes,2,opt,name=jti,proto3" json:"jti,omitempty"`
+	// Name of the Issuer; empty: watchword. With a whole token it is found out.
+	Issuer        string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenToRevoke) Reset() {
+	*x = TokenToRevoke{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenToRevoke) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenToRevoke) ProtoMessage() {}
+
+func (x *TokenToRevoke) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenToRevoke.ProtoReflect.Descriptor instead.
+func (*TokenToRevoke) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *TokenToRevoke) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *TokenToRevoke) GetJti() string {
+	if x != nil {
+		return x.Jti
+	}
+	return ""
+}
+
+func (x *TokenToRevoke) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+// SubjectToRevoke is all that has a `sub`, of now and of later.
+type SubjectToRevoke struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A `sub`, or the name of a service, which stands for its SPIFFE ID.
+	Subject       string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	Issuer        string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubjectToRevoke) Reset() {
+	*x = SubjectToRevoke{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubjectToRevoke) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubjectToRevoke) ProtoMessage() {}
+
+func (x *SubjectToRevoke) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubjectToRevoke.ProtoReflect.Descriptor instead.
+func (*SubjectToRevoke) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *SubjectToRevoke) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *SubjectToRevoke) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+type InstanceToRevoke struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Instance      string                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstanceToRevoke) Reset() {
+	*x = InstanceToRevoke{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstanceToRevoke) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstanceToRevoke) ProtoMessage() {}
+
+func (x *InstanceToRevoke) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstanceToRevoke.ProtoReflect.Descriptor instead.
+func (*InstanceToRevoke) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *InstanceToRevoke) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *InstanceToRevoke) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+// IssuedBefore is what was issued until a time: all of an issuer, or of one subject.
+type IssuedBefore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Default: now.
+	Time   *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Issuer string                 `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// As in SubjectToRevoke; empty: all of the issuer.
+	Subject       string `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssuedBefore) Reset() {
+	*x = IssuedBefore{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssuedBefore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssuedBefore) ProtoMessage() {}
+
+func (x *IssuedBefore) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssuedBefore.ProtoReflect.Descriptor instead.
+func (*IssuedBefore) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *IssuedBefore) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *IssuedBefore) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *IssuedBefore) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+type RevokeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// From which on it is in force where a data plane is in sync.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The services whose data planes refuse it.
+	Services []string `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
+	// Such as a list that is nearly full.
+	Warnings      []string    `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Revocation    *Revocation `protobuf:"bytes,5,opt,name=revocation,proto3" json:"revocation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeResponse) Reset() {
+	*x = RevokeResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeResponse) ProtoMessage() {}
+
+func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
+func (*RevokeResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *RevokeResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RevokeResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RevokeResponse) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *RevokeResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *RevokeResponse) GetRevocation() *Revocation {
+	if x != nil {
+		return x.Revocation
+	}
+	return nil
+}
+
+type Revocation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// token, subject, consumer, instance or issued-before.
+	Kind   string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// The jti, sub, consumer or SERVICE/INSTANCE; of issued-before the sub, or empty.
+	Value        string                 `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	IssuedBefore *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued_before,json=issuedBefore,proto3" json:"issued_before,omitempty"`
+	Audiences    []string               `protobuf:"bytes,6,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	Created      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created,proto3" json:"created,omitempty"`
+	// When it is removed, as nothing is valid any more that it refuses. Not set: never.
+	Ends          *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=ends,proto3" json:"ends,omitempty"`
+	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	Actor         string                 `protobuf:"bytes,10,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *Revocation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Revocation) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Revocation) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Revocation) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Revocation) GetIssuedBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IssuedBefore
+	}
+	return nil
+}
+
+func (x *Revocation) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *Revocation) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Revocation) GetEnds() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
+}
+
+func (x *Revocation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Revocation) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+type ListRevocationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that this service enforces. Empty lists all.
+	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevocationsRequest) Reset() {
+	*x = ListRevocationsRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevocationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevocationsRequest) ProtoMessage() {}
+
+func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevocationsRequest.ProtoReflect.Descriptor instead.
+func (*ListRevocationsRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *ListRevocationsRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type ListRevocationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revocations   []*Revocation          `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevocationsResponse) Reset() {
+	*x = ListRevocationsResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevocationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevocationsResponse) ProtoMessage() {}
+
+func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevocationsResponse.ProtoReflect.Descriptor instead.
+func (*ListRevocationsResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *ListRevocationsResponse) GetRevocations() []*Revocation {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
+}
+
+type DeleteRevocationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRevocationRequest) Reset() {
+	*x = DeleteRevocationRequest{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRevocationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRevocationRequest) ProtoMessage() {}
+
+func (x *DeleteRevocationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRevocationRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRevocationRequest) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *DeleteRevocationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DeleteRevocationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Services      []string               `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRevocationResponse) Reset() {
+	*x = DeleteRevocationResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRevocationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRevocationResponse) ProtoMessage() {}
+
+func (x *DeleteRevocationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRevocationResponse.ProtoReflect.Descriptor instead.
+func (*DeleteRevocationResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *DeleteRevocationResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *DeleteRevocationResponse) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
 type ClientSecret struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4360,7 +5125,7 @@ type ClientSecret struct {
 
 func (x *ClientSecret) Reset() {
 	*x = ClientSecret{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4372,7 +5137,7 @@ func (x *ClientSecret) String() string {
 func (*ClientSecret) ProtoMessage() {}
 
 func (x *ClientSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4385,7 +5150,7 @@ func (x *ClientSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientSecret.ProtoReflect.Descriptor instead.
 func (*ClientSecret) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ClientSecret) GetId() string {
@@ -4419,7 +5184,7 @@ type ListClientSecretsRequest struct {
 
 func (x *ListClientSecretsRequest) Reset() {
 	*x = ListClientSecretsRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4431,7 +5196,7 @@ func (x *ListClientSecretsRequest) String() string {
 func (*ListClientSecretsRequest) ProtoMessage() {}
 
 func (x *ListClientSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4444,7 +5209,7 @@ func (x *ListClientSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClientSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListClientSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListClientSecretsRequest) GetService() string {
@@ -4463,7 +5228,7 @@ type ListClientSecretsResponse struct {
 
 func (x *ListClientSecretsResponse) Reset() {
 	*x = ListClientSecretsResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4475,7 +5240,7 @@ func (x *ListClientSecretsResponse) String() string {
 func (*ListClientSecretsResponse) ProtoMessage() {}
 
 func (x *ListClientSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4488,7 +5253,7 @@ func (x *ListClientSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClientSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListClientSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListClientSecretsResponse) GetClientSecrets() []*ClientSecret {
@@ -4508,7 +5273,7 @@ type DeleteClientSecretRequest struct {
 
 func (x *DeleteClientSecretRequest) Reset() {
 	*x = DeleteClientSecretRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4520,7 +5285,7 @@ func (x *DeleteClientSecretRequest) String() string {
 func (*DeleteClientSecretRequest) ProtoMessage() {}
 
 func (x *DeleteClientSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4533,7 +5298,7 @@ func (x *DeleteClientSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClientSecretRequest.ProtoReflect.Descriptor instead.
 func (*DeleteClientSecretRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DeleteClientSecretRequest) GetService() string {
@@ -4558,7 +5323,7 @@ type DeleteClientSecretResponse struct {
 
 func (x *DeleteClientSecretResponse) Reset() {
 	*x = DeleteClientSecretResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4570,7 +5335,7 @@ func (x *DeleteClientSecretResponse) String() string {
 func (*DeleteClientSecretResponse) ProtoMessage() {}
 
 func (x *DeleteClientSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4583,7 +5348,7 @@ func (x *DeleteClientSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClientSecretResponse.ProtoReflect.Descriptor instead.
 func (*DeleteClientSecretResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 type ListAuditRequest struct {
@@ -4602,7 +5367,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4614,7 +5379,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4627,7 +5392,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListAuditRequest) GetLimit() int32 {
@@ -4671,7 +5436,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4683,7 +5448,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4696,7 +5461,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -4740,7 +5505,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4752,7 +5517,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4765,7 +5530,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *AuditEntry) GetId() string {
@@ -4846,7 +5611,7 @@ type RotateKEKRequest struct {
 
 func (x *RotateKEKRequest) Reset() {
 	*x = RotateKEKRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4858,7 +5623,7 @@ func (x *RotateKEKRequest) String() string {
 func (*RotateKEKRequest) ProtoMessage() {}
 
 func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4871,7 +5636,7 @@ func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
 func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{77}
 }
 
 type RotateKEKResponse struct {
@@ -4887,7 +5652,7 @@ type RotateKEKResponse struct {
 
 func (x *RotateKEKResponse) Reset() {
 	*x = RotateKEKResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4899,7 +5664,7 @@ func (x *RotateKEKResponse) String() string {
 func (*RotateKEKResponse) ProtoMessage() {}
 
 func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4912,7 +5677,7 @@ func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKResponse.ProtoReflect.Descriptor instead.
 func (*RotateKEKResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RotateKEKResponse) GetKek() string {
@@ -4951,7 +5716,7 @@ type RevokeAdminTokenRequest struct {
 
 func (x *RevokeAdminTokenRequest) Reset() {
 	*x = RevokeAdminTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4963,7 +5728,7 @@ func (x *RevokeAdminTokenRequest) String() string {
 func (*RevokeAdminTokenRequest) ProtoMessage() {}
 
 func (x *RevokeAdminTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4976,7 +5741,7 @@ func (x *RevokeAdminTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{79}
 }
 
 type RevokeAdminTokenResponse struct {
@@ -4987,7 +5752,7 @@ type RevokeAdminTokenResponse struct {
 
 func (x *RevokeAdminTokenResponse) Reset() {
 	*x = RevokeAdminTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4999,7 +5764,7 @@ func (x *RevokeAdminTokenResponse) String() string {
 func (*RevokeAdminTokenResponse) ProtoMessage() {}
 
 func (x *RevokeAdminTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5012,7 +5777,7 @@ func (x *RevokeAdminTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{69}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{80}
 }
 
 type CreateAdminTokenRequest struct {
@@ -5023,7 +5788,7 @@ type CreateAdminTokenRequest struct {
 
 func (x *CreateAdminTokenRequest) Reset() {
 	*x = CreateAdminTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[70]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5035,7 +5800,7 @@ func (x *CreateAdminTokenRequest) String() string {
 func (*CreateAdminTokenRequest) ProtoMessage() {}
 
 func (x *CreateAdminTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[70]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5048,7 +5813,7 @@ func (x *CreateAdminTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdminTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateAdminTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{70}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{81}
 }
 
 type CreateAdminTokenResponse struct {
@@ -5061,7 +5826,7 @@ type CreateAdminTokenResponse struct {
 
 func (x *CreateAdminTokenResponse) Reset() {
 	*x = CreateAdminTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[71]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5073,7 +5838,7 @@ func (x *CreateAdminTokenResponse) String() string {
 func (*CreateAdminTokenResponse) ProtoMessage() {}
 
 func (x *CreateAdminTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[71]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5086,7 +5851,7 @@ func (x *CreateAdminTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdminTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateAdminTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{71}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *CreateAdminTokenResponse) GetPath() string {
@@ -5104,7 +5869,7 @@ type GetSelfRequest struct {
 
 func (x *GetSelfRequest) Reset() {
 	*x = GetSelfRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[72]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5116,7 +5881,7 @@ func (x *GetSelfRequest) String() string {
 func (*GetSelfRequest) ProtoMessage() {}
 
 func (x *GetSelfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[72]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5129,7 +5894,7 @@ func (x *GetSelfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSelfRequest.ProtoReflect.Descriptor instead.
 func (*GetSelfRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{72}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{83}
 }
 
 type GetSelfResponse struct {
@@ -5143,7 +5908,7 @@ type GetSelfResponse struct {
 
 func (x *GetSelfResponse) Reset() {
 	*x = GetSelfResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[73]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5155,7 +5920,7 @@ func (x *GetSelfResponse) String() string {
 func (*GetSelfResponse) ProtoMessage() {}
 
 func (x *GetSelfResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[73]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5168,7 +5933,7 @@ func (x *GetSelfResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSelfResponse.ProtoReflect.Descriptor instead.
 func (*GetSelfResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{73}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetSelfResponse) GetActor() string {
@@ -5195,7 +5960,7 @@ type HeldRole struct {
 
 func (x *HeldRole) Reset() {
 	*x = HeldRole{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[74]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5207,7 +5972,7 @@ func (x *HeldRole) String() string {
 func (*HeldRole) ProtoMessage() {}
 
 func (x *HeldRole) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[74]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5220,7 +5985,7 @@ func (x *HeldRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldRole.ProtoReflect.Descriptor instead.
 func (*HeldRole) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{74}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *HeldRole) GetRole() string {
@@ -5245,7 +6010,7 @@ type DiagnoseRequest struct {
 
 func (x *DiagnoseRequest) Reset() {
 	*x = DiagnoseRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[75]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5257,7 +6022,7 @@ func (x *DiagnoseRequest) String() string {
 func (*DiagnoseRequest) ProtoMessage() {}
 
 func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[75]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5270,7 +6035,7 @@ func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
 func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{75}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{86}
 }
 
 type DiagnoseResponse struct {
@@ -5282,7 +6047,7 @@ type DiagnoseResponse struct {
 
 func (x *DiagnoseResponse) Reset() {
 	*x = DiagnoseResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[76]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5294,7 +6059,7 @@ func (x *DiagnoseResponse) String() string {
 func (*DiagnoseResponse) ProtoMessage() {}
 
 func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[76]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5307,7 +6072,7 @@ func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
 func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{76}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *DiagnoseResponse) GetFindings() []*Finding {
@@ -5331,7 +6096,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[77]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5343,7 +6108,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[77]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5356,7 +6121,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{77}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Finding) GetSeverity() Finding_Severity {
@@ -5401,7 +6166,7 @@ type Refusal_Caller struct {
 
 func (x *Refusal_Caller) Reset() {
 	*x = Refusal_Caller{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[79]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5413,7 +6178,7 @@ func (x *Refusal_Caller) String() string {
 func (*Refusal_Caller) ProtoMessage() {}
 
 func (x *Refusal_Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[79]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5789,7 +6554,60 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1c\n" +
 	"\tinstances\x18\x02 \x03(\tR\tinstances\x12\x1f\n" +
 	"\vjoin_tokens\x18\x03 \x03(\tR\n" +
-	"joinTokens\"n\n" +
+	"joinTokens\"\xf4\x02\n" +
+	"\rRevokeRequest\x129\n" +
+	"\x05token\x18\x01 \x01(\v2!.watchword.admin.v1.TokenToRevokeH\x00R\x05token\x12?\n" +
+	"\asubject\x18\x02 \x01(\v2#.watchword.admin.v1.SubjectToRevokeH\x00R\asubject\x12\x1c\n" +
+	"\bconsumer\x18\x03 \x01(\tH\x00R\bconsumer\x12B\n" +
+	"\binstance\x18\x04 \x01(\v2$.watchword.admin.v1.InstanceToRevokeH\x00R\binstance\x12G\n" +
+	"\rissued_before\x18\x05 \x01(\v2 .watchword.admin.v1.IssuedBeforeH\x00R\fissuedBefore\x12\x1c\n" +
+	"\taudiences\x18\x06 \x03(\tR\taudiences\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reasonB\x06\n" +
+	"\x04what\"O\n" +
+	"\rTokenToRevoke\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
+	"\x03jti\x18\x02 \x01(\tR\x03jti\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\"C\n" +
+	"\x0fSubjectToRevoke\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"H\n" +
+	"\x10InstanceToRevoke\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\"p\n" +
+	"\fIssuedBefore\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\"\xb4\x01\n" +
+	"\x0eRevokeResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bservices\x18\x03 \x03(\tR\bservices\x12\x1a\n" +
+	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12>\n" +
+	"\n" +
+	"revocation\x18\x05 \x01(\v2\x1e.watchword.admin.v1.RevocationR\n" +
+	"revocation\"\xd1\x02\n" +
+	"\n" +
+	"Revocation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12\x14\n" +
+	"\x05value\x18\x04 \x01(\tR\x05value\x12?\n" +
+	"\rissued_before\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\fissuedBefore\x12\x1c\n" +
+	"\taudiences\x18\x06 \x03(\tR\taudiences\x124\n" +
+	"\acreated\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12.\n" +
+	"\x04ends\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04ends\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x14\n" +
+	"\x05actor\x18\n" +
+	" \x01(\tR\x05actor\"2\n" +
+	"\x16ListRevocationsRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"[\n" +
+	"\x17ListRevocationsResponse\x12@\n" +
+	"\vrevocations\x18\x01 \x03(\v2\x1e.watchword.admin.v1.RevocationR\vrevocations\")\n" +
+	"\x17DeleteRevocationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"R\n" +
+	"\x18DeleteRevocationResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bservices\x18\x02 \x03(\tR\bservices\"n\n" +
 	"\fClientSecret\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x124\n" +
@@ -5857,7 +6675,7 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\v\n" +
 	"\aWARNING\x10\x02\x12\v\n" +
-	"\aPROBLEM\x10\x032\xb1\x15\n" +
+	"\aPROBLEM\x10\x032\xdd\x17\n" +
 	"\fAdminService\x12L\n" +
 	"\x05Apply\x12 .watchword.admin.v1.ApplyRequest\x1a!.watchword.admin.v1.ApplyResponse\x12I\n" +
 	"\x04List\x12\x1f.watchword.admin.v1.ListRequest\x1a .watchword.admin.v1.ListResponse\x12O\n" +
@@ -5875,7 +6693,10 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eListJoinTokens\x12).watchword.admin.v1.ListJoinTokensRequest\x1a*.watchword.admin.v1.ListJoinTokensResponse\x12j\n" +
 	"\x0fRevokeJoinToken\x12*.watchword.admin.v1.RevokeJoinTokenRequest\x1a+.watchword.admin.v1.RevokeJoinTokenResponse\x12d\n" +
 	"\rListInstances\x12(.watchword.admin.v1.ListInstancesRequest\x1a).watchword.admin.v1.ListInstancesResponse\x12j\n" +
-	"\x0fRevokeInstances\x12*.watchword.admin.v1.RevokeInstancesRequest\x1a+.watchword.admin.v1.RevokeInstancesResponse\x12p\n" +
+	"\x0fRevokeInstances\x12*.watchword.admin.v1.RevokeInstancesRequest\x1a+.watchword.admin.v1.RevokeInstancesResponse\x12O\n" +
+	"\x06Revoke\x12!.watchword.admin.v1.RevokeRequest\x1a\".watchword.admin.v1.RevokeResponse\x12j\n" +
+	"\x0fListRevocations\x12*.watchword.admin.v1.ListRevocationsRequest\x1a+.watchword.admin.v1.ListRevocationsResponse\x12m\n" +
+	"\x10DeleteRevocation\x12+.watchword.admin.v1.DeleteRevocationRequest\x1a,.watchword.admin.v1.DeleteRevocationResponse\x12p\n" +
 	"\x11ListClientSecrets\x12,.watchword.admin.v1.ListClientSecretsRequest\x1a-.watchword.admin.v1.ListClientSecretsResponse\x12s\n" +
 	"\x12DeleteClientSecret\x12-.watchword.admin.v1.DeleteClientSecretRequest\x1a..watchword.admin.v1.DeleteClientSecretResponse\x12X\n" +
 	"\tListAudit\x12$.watchword.admin.v1.ListAuditRequest\x1a%.watchword.admin.v1.ListAuditResponse\x12Z\n" +
@@ -5902,7 +6723,7 @@ func file_watchword_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
 var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(Change_Action)(0),                 // 0: watchword.admin.v1.Change.Action
 	(SigningKey_State)(0),              // 1: watchword.admin.v1.SigningKey.State
@@ -5968,166 +6789,193 @@ var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(*ListInstancesResponse)(nil),      // 61: watchword.admin.v1.ListInstancesResponse
 	(*RevokeInstancesRequest)(nil),     // 62: watchword.admin.v1.RevokeInstancesRequest
 	(*RevokeInstancesResponse)(nil),    // 63: watchword.admin.v1.RevokeInstancesResponse
-	(*ClientSecret)(nil),               // 64: watchword.admin.v1.ClientSecret
-	(*ListClientSecretsRequest)(nil),   // 65: watchword.admin.v1.ListClientSecretsRequest
-	(*ListClientSecretsResponse)(nil),  // 66: watchword.admin.v1.ListClientSecretsResponse
-	(*DeleteClientSecretRequest)(nil),  // 67: watchword.admin.v1.DeleteClientSecretRequest
-	(*DeleteClientSecretResponse)(nil), // 68: watchword.admin.v1.DeleteClientSecretResponse
-	(*ListAuditRequest)(nil),           // 69: watchword.admin.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),          // 70: watchword.admin.v1.ListAuditResponse
-	(*AuditEntry)(nil),                 // 71: watchword.admin.v1.AuditEntry
-	(*RotateKEKRequest)(nil),           // 72: watchword.admin.v1.RotateKEKRequest
-	(*RotateKEKResponse)(nil),          // 73: watchword.admin.v1.RotateKEKResponse
-	(*RevokeAdminTokenRequest)(nil),    // 74: watchword.admin.v1.RevokeAdminTokenRequest
-	(*RevokeAdminTokenResponse)(nil),   // 75: watchword.admin.v1.RevokeAdminTokenResponse
-	(*CreateAdminTokenRequest)(nil),    // 76: watchword.admin.v1.CreateAdminTokenRequest
-	(*CreateAdminTokenResponse)(nil),   // 77: watchword.admin.v1.CreateAdminTokenResponse
-	(*GetSelfRequest)(nil),             // 78: watchword.admin.v1.GetSelfRequest
-	(*GetSelfResponse)(nil),            // 79: watchword.admin.v1.GetSelfResponse
-	(*HeldRole)(nil),                   // 80: watchword.admin.v1.HeldRole
-	(*DiagnoseRequest)(nil),            // 81: watchword.admin.v1.DiagnoseRequest
-	(*DiagnoseResponse)(nil),           // 82: watchword.admin.v1.DiagnoseResponse
-	(*Finding)(nil),                    // 83: watchword.admin.v1.Finding
-	nil,                                // 84: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	(*Refusal_Caller)(nil),             // 85: watchword.admin.v1.Refusal.Caller
-	(*structpb.Struct)(nil),            // 86: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 87: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 88: google.protobuf.Duration
+	(*RevokeRequest)(nil),              // 64: watchword.admin.v1.RevokeRequest
+	(*TokenToRevoke)(nil),              // 65: watchword.admin.v1.TokenToRevoke
+	(*SubjectToRevoke)(nil),            // 66: watchword.admin.v1.SubjectToRevoke
+	(*InstanceToRevoke)(nil),           // 67: watchword.admin.v1.InstanceToRevoke
+	(*IssuedBefore)(nil),               // 68: watchword.admin.v1.IssuedBefore
+	(*RevokeResponse)(nil),             // 69: watchword.admin.v1.RevokeResponse
+	(*Revocation)(nil),                 // 70: watchword.admin.v1.Revocation
+	(*ListRevocationsRequest)(nil),     // 71: watchword.admin.v1.ListRevocationsRequest
+	(*ListRevocationsResponse)(nil),    // 72: watchword.admin.v1.ListRevocationsResponse
+	(*DeleteRevocationRequest)(nil),    // 73: watchword.admin.v1.DeleteRevocationRequest
+	(*DeleteRevocationResponse)(nil),   // 74: watchword.admin.v1.DeleteRevocationResponse
+	(*ClientSecret)(nil),               // 75: watchword.admin.v1.ClientSecret
+	(*ListClientSecretsRequest)(nil),   // 76: watchword.admin.v1.ListClientSecretsRequest
+	(*ListClientSecretsResponse)(nil),  // 77: watchword.admin.v1.ListClientSecretsResponse
+	(*DeleteClientSecretRequest)(nil),  // 78: watchword.admin.v1.DeleteClientSecretRequest
+	(*DeleteClientSecretResponse)(nil), // 79: watchword.admin.v1.DeleteClientSecretResponse
+	(*ListAuditRequest)(nil),           // 80: watchword.admin.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),          // 81: watchword.admin.v1.ListAuditResponse
+	(*AuditEntry)(nil),                 // 82: watchword.admin.v1.AuditEntry
+	(*RotateKEKRequest)(nil),           // 83: watchword.admin.v1.RotateKEKRequest
+	(*RotateKEKResponse)(nil),          // 84: watchword.admin.v1.RotateKEKResponse
+	(*RevokeAdminTokenRequest)(nil),    // 85: watchword.admin.v1.RevokeAdminTokenRequest
+	(*RevokeAdminTokenResponse)(nil),   // 86: watchword.admin.v1.RevokeAdminTokenResponse
+	(*CreateAdminTokenRequest)(nil),    // 87: watchword.admin.v1.CreateAdminTokenRequest
+	(*CreateAdminTokenResponse)(nil),   // 88: watchword.admin.v1.CreateAdminTokenResponse
+	(*GetSelfRequest)(nil),             // 89: watchword.admin.v1.GetSelfRequest
+	(*GetSelfResponse)(nil),            // 90: watchword.admin.v1.GetSelfResponse
+	(*HeldRole)(nil),                   // 91: watchword.admin.v1.HeldRole
+	(*DiagnoseRequest)(nil),            // 92: watchword.admin.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),           // 93: watchword.admin.v1.DiagnoseResponse
+	(*Finding)(nil),                    // 94: watchword.admin.v1.Finding
+	nil,                                // 95: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	(*Refusal_Caller)(nil),             // 96: watchword.admin.v1.Refusal.Caller
+	(*structpb.Struct)(nil),            // 97: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 98: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 99: google.protobuf.Duration
 }
 var file_watchword_admin_v1_admin_proto_depIdxs = []int32{
 	6,   // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
-	84,  // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	95,  // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
 	10,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
 	9,   // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
 	0,   // 4: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
 	12,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
-	86,  // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
+	97,  // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
 	17,  // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
-	87,  // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
-	87,  // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
-	87,  // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
-	87,  // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
+	98,  // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
+	98,  // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
+	98,  // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
+	98,  // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
 	13,  // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
 	10,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
 	22,  // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	87,  // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
-	87,  // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
+	98,  // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
+	98,  // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
 	22,  // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
 	25,  // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
-	86,  // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
-	88,  // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
+	97,  // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
+	99,  // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
 	22,  // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
-	88,  // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
+	99,  // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
 	28,  // 23: watchword.admin.v1.WaitInSyncResponse.confirmed:type_name -> watchword.admin.v1.Confirmed
 	29,  // 24: watchword.admin.v1.WaitInSyncResponse.unknown:type_name -> watchword.admin.v1.Wait
 	29,  // 25: watchword.admin.v1.WaitInSyncResponse.waits:type_name -> watchword.admin.v1.Wait
-	87,  // 26: watchword.admin.v1.Confirmed.time:type_name -> google.protobuf.Timestamp
-	88,  // 27: watchword.admin.v1.Confirmed.elapsed:type_name -> google.protobuf.Duration
-	87,  // 28: watchword.admin.v1.Wait.until:type_name -> google.protobuf.Timestamp
+	98,  // 26: watchword.admin.v1.Confirmed.time:type_name -> google.protobuf.Timestamp
+	99,  // 27: watchword.admin.v1.Confirmed.elapsed:type_name -> google.protobuf.Duration
+	98,  // 28: watchword.admin.v1.Wait.until:type_name -> google.protobuf.Timestamp
 	33,  // 29: watchword.admin.v1.ListSigningKeysResponse.keys:type_name -> watchword.admin.v1.SigningKey
-	87,  // 30: watchword.admin.v1.ListSigningKeysResponse.asked:type_name -> google.protobuf.Timestamp
+	98,  // 30: watchword.admin.v1.ListSigningKeysResponse.asked:type_name -> google.protobuf.Timestamp
 	1,   // 31: watchword.admin.v1.SigningKey.state:type_name -> watchword.admin.v1.SigningKey.State
-	87,  // 32: watchword.admin.v1.SigningKey.created:type_name -> google.protobuf.Timestamp
-	87,  // 33: watchword.admin.v1.SigningKey.activated:type_name -> google.protobuf.Timestamp
-	87,  // 34: watchword.admin.v1.SigningKey.unsigned:type_name -> google.protobuf.Timestamp
+	98,  // 32: watchword.admin.v1.SigningKey.created:type_name -> google.protobuf.Timestamp
+	98,  // 33: watchword.admin.v1.SigningKey.activated:type_name -> google.protobuf.Timestamp
+	98,  // 34: watchword.admin.v1.SigningKey.unsigned:type_name -> google.protobuf.Timestamp
 	2,   // 35: watchword.admin.v1.SigningKey.next:type_name -> watchword.admin.v1.SigningKey.Event
-	87,  // 36: watchword.admin.v1.SigningKey.due:type_name -> google.protobuf.Timestamp
+	98,  // 36: watchword.admin.v1.SigningKey.due:type_name -> google.protobuf.Timestamp
 	29,  // 37: watchword.admin.v1.SigningKey.waits:type_name -> watchword.admin.v1.Wait
-	88,  // 38: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
+	99,  // 38: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
 	3,   // 39: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
 	44,  // 40: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
 	45,  // 41: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
-	87,  // 42: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
-	85,  // 43: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	98,  // 42: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
+	96,  // 43: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
 	3,   // 44: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	87,  // 45: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
-	87,  // 46: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
-	85,  // 47: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	98,  // 45: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
+	98,  // 46: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
+	96,  // 47: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
 	3,   // 48: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
 	47,  // 49: watchword.admin.v1.ExplainRequest.headers:type_name -> watchword.admin.v1.ExplainField
 	47,  // 50: watchword.admin.v1.ExplainRequest.form:type_name -> watchword.admin.v1.ExplainField
-	87,  // 51: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	98,  // 51: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
 	49,  // 52: watchword.admin.v1.ExplainResponse.steps:type_name -> watchword.admin.v1.ExplainStep
 	50,  // 53: watchword.admin.v1.ExplainResponse.caller:type_name -> watchword.admin.v1.ExplainCaller
 	51,  // 54: watchword.admin.v1.ExplainResponse.refusal:type_name -> watchword.admin.v1.ExplainRefusal
 	22,  // 55: watchword.admin.v1.ExplainResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
 	47,  // 56: watchword.admin.v1.ExplainRefusal.headers:type_name -> watchword.admin.v1.ExplainField
-	88,  // 57: watchword.admin.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	99,  // 57: watchword.admin.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
 	54,  // 58: watchword.admin.v1.CreateJoinTokenResponse.join_token:type_name -> watchword.admin.v1.JoinToken
-	87,  // 59: watchword.admin.v1.JoinToken.created:type_name -> google.protobuf.Timestamp
-	87,  // 60: watchword.admin.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
+	98,  // 59: watchword.admin.v1.JoinToken.created:type_name -> google.protobuf.Timestamp
+	98,  // 60: watchword.admin.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
 	54,  // 61: watchword.admin.v1.ListJoinTokensResponse.join_tokens:type_name -> watchword.admin.v1.JoinToken
-	87,  // 62: watchword.admin.v1.Instance.enrolled:type_name -> google.protobuf.Timestamp
-	87,  // 63: watchword.admin.v1.Instance.renewed:type_name -> google.protobuf.Timestamp
-	87,  // 64: watchword.admin.v1.Instance.expires:type_name -> google.protobuf.Timestamp
+	98,  // 62: watchword.admin.v1.Instance.enrolled:type_name -> google.protobuf.Timestamp
+	98,  // 63: watchword.admin.v1.Instance.renewed:type_name -> google.protobuf.Timestamp
+	98,  // 64: watchword.admin.v1.Instance.expires:type_name -> google.protobuf.Timestamp
 	59,  // 65: watchword.admin.v1.ListInstancesResponse.instances:type_name -> watchword.admin.v1.Instance
-	87,  // 66: watchword.admin.v1.ClientSecret.created:type_name -> google.protobuf.Timestamp
-	64,  // 67: watchword.admin.v1.ListClientSecretsResponse.client_secrets:type_name -> watchword.admin.v1.ClientSecret
-	71,  // 68: watchword.admin.v1.ListAuditResponse.entries:type_name -> watchword.admin.v1.AuditEntry
-	87,  // 69: watchword.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	4,   // 70: watchword.admin.v1.AuditEntry.outcome:type_name -> watchword.admin.v1.AuditEntry.Outcome
-	80,  // 71: watchword.admin.v1.GetSelfResponse.roles:type_name -> watchword.admin.v1.HeldRole
-	83,  // 72: watchword.admin.v1.DiagnoseResponse.findings:type_name -> watchword.admin.v1.Finding
-	5,   // 73: watchword.admin.v1.Finding.severity:type_name -> watchword.admin.v1.Finding.Severity
-	7,   // 74: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
-	14,  // 75: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
-	18,  // 76: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
-	20,  // 77: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
-	23,  // 78: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
-	26,  // 79: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
-	38,  // 80: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
-	40,  // 81: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
-	42,  // 82: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
-	46,  // 83: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
-	52,  // 84: watchword.admin.v1.AdminService.CreateJoinToken:input_type -> watchword.admin.v1.CreateJoinTokenRequest
-	55,  // 85: watchword.admin.v1.AdminService.ListJoinTokens:input_type -> watchword.admin.v1.ListJoinTokensRequest
-	57,  // 86: watchword.admin.v1.AdminService.RevokeJoinToken:input_type -> watchword.admin.v1.RevokeJoinTokenRequest
-	60,  // 87: watchword.admin.v1.AdminService.ListInstances:input_type -> watchword.admin.v1.ListInstancesRequest
-	62,  // 88: watchword.admin.v1.AdminService.RevokeInstances:input_type -> watchword.admin.v1.RevokeInstancesRequest
-	65,  // 89: watchword.admin.v1.AdminService.ListClientSecrets:input_type -> watchword.admin.v1.ListClientSecretsRequest
-	67,  // 90: watchword.admin.v1.AdminService.DeleteClientSecret:input_type -> watchword.admin.v1.DeleteClientSecretRequest
-	69,  // 91: watchword.admin.v1.AdminService.ListAudit:input_type -> watchword.admin.v1.ListAuditRequest
-	72,  // 92: watchword.admin.v1.AdminService.RotateKEK:input_type -> watchword.admin.v1.RotateKEKRequest
-	30,  // 93: watchword.admin.v1.AdminService.ListSigningKeys:input_type -> watchword.admin.v1.ListSigningKeysRequest
-	31,  // 94: watchword.admin.v1.AdminService.WatchSigningKeys:input_type -> watchword.admin.v1.WatchSigningKeysRequest
-	34,  // 95: watchword.admin.v1.AdminService.RotateSigningKey:input_type -> watchword.admin.v1.RotateSigningKeyRequest
-	36,  // 96: watchword.admin.v1.AdminService.RevokeSigningKey:input_type -> watchword.admin.v1.RevokeSigningKeyRequest
-	74,  // 97: watchword.admin.v1.AdminService.RevokeAdminToken:input_type -> watchword.admin.v1.RevokeAdminTokenRequest
-	76,  // 98: watchword.admin.v1.AdminService.CreateAdminToken:input_type -> watchword.admin.v1.CreateAdminTokenRequest
-	78,  // 99: watchword.admin.v1.AdminService.GetSelf:input_type -> watchword.admin.v1.GetSelfRequest
-	81,  // 100: watchword.admin.v1.AdminService.Diagnose:input_type -> watchword.admin.v1.DiagnoseRequest
-	8,   // 101: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
-	15,  // 102: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
-	19,  // 103: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
-	21,  // 104: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
-	24,  // 105: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
-	27,  // 106: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
-	39,  // 107: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
-	41,  // 108: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
-	43,  // 109: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
-	48,  // 110: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
-	53,  // 111: watchword.admin.v1.AdminService.CreateJoinToken:output_type -> watchword.admin.v1.CreateJoinTokenResponse
-	56,  // 112: watchword.admin.v1.AdminService.ListJoinTokens:output_type -> watchword.admin.v1.ListJoinTokensResponse
-	58,  // 113: watchword.admin.v1.AdminService.RevokeJoinToken:output_type -> watchword.admin.v1.RevokeJoinTokenResponse
-	61,  // 114: watchword.admin.v1.AdminService.ListInstances:output_type -> watchword.admin.v1.ListInstancesResponse
-	63,  // 115: watchword.admin.v1.AdminService.RevokeInstances:output_type -> watchword.admin.v1.RevokeInstancesResponse
-	66,  // 116: watchword.admin.v1.AdminService.ListClientSecrets:output_type -> watchword.admin.v1.ListClientSecretsResponse
-	68,  // 117: watchword.admin.v1.AdminService.DeleteClientSecret:output_type -> watchword.admin.v1.DeleteClientSecretResponse
-	70,  // 118: watchword.admin.v1.AdminService.ListAudit:output_type -> watchword.admin.v1.ListAuditResponse
-	73,  // 119: watchword.admin.v1.AdminService.RotateKEK:output_type -> watchword.admin.v1.RotateKEKResponse
-	32,  // 120: watchword.admin.v1.AdminService.ListSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
-	32,  // 121: watchword.admin.v1.AdminService.WatchSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
-	35,  // 122: watchword.admin.v1.AdminService.RotateSigningKey:output_type -> watchword.admin.v1.RotateSigningKeyResponse
-	37,  // 123: watchword.admin.v1.AdminService.RevokeSigningKey:output_type -> watchword.admin.v1.RevokeSigningKeyResponse
-	75,  // 124: watchword.admin.v1.AdminService.RevokeAdminToken:output_type -> watchword.admin.v1.RevokeAdminTokenResponse
-	77,  // 125: watchword.admin.v1.AdminService.CreateAdminToken:output_type -> watchword.admin.v1.CreateAdminTokenResponse
-	79,  // 126: watchword.admin.v1.AdminService.GetSelf:output_type -> watchword.admin.v1.GetSelfResponse
-	82,  // 127: watchword.admin.v1.AdminService.Diagnose:output_type -> watchword.admin.v1.DiagnoseResponse
-	101, // [101:128] is the sub-list for method output_type
-	74,  // [74:101] is the sub-list for method input_type
-	74,  // [74:74] is the sub-list for extension type_name
-	74,  // [74:74] is the sub-list for extension extendee
-	0,   // [0:74] is the sub-list for field type_name
+	65,  // 66: watchword.admin.v1.RevokeRequest.token:type_name -> watchword.admin.v1.TokenToRevoke
+	66,  // 67: watchword.admin.v1.RevokeRequest.subject:type_name -> watchword.admin.v1.SubjectToRevoke
+	67,  // 68: watchword.admin.v1.RevokeRequest.instance:type_name -> watchword.admin.v1.InstanceToRevoke
+	68,  // 69: watchword.admin.v1.RevokeRequest.issued_before:type_name -> watchword.admin.v1.IssuedBefore
+	98,  // 70: watchword.admin.v1.IssuedBefore.time:type_name -> google.protobuf.Timestamp
+	70,  // 71: watchword.admin.v1.RevokeResponse.revocation:type_name -> watchword.admin.v1.Revocation
+	98,  // 72: watchword.admin.v1.Revocation.issued_before:type_name -> google.protobuf.Timestamp
+	98,  // 73: watchword.admin.v1.Revocation.created:type_name -> google.protobuf.Timestamp
+	98,  // 74: watchword.admin.v1.Revocation.ends:type_name -> google.protobuf.Timestamp
+	70,  // 75: watchword.admin.v1.ListRevocationsResponse.revocations:type_name -> watchword.admin.v1.Revocation
+	98,  // 76: watchword.admin.v1.ClientSecret.created:type_name -> google.protobuf.Timestamp
+	75,  // 77: watchword.admin.v1.ListClientSecretsResponse.client_secrets:type_name -> watchword.admin.v1.ClientSecret
+	82,  // 78: watchword.admin.v1.ListAuditResponse.entries:type_name -> watchword.admin.v1.AuditEntry
+	98,  // 79: watchword.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	4,   // 80: watchword.admin.v1.AuditEntry.outcome:type_name -> watchword.admin.v1.AuditEntry.Outcome
+	91,  // 81: watchword.admin.v1.GetSelfResponse.roles:type_name -> watchword.admin.v1.HeldRole
+	94,  // 82: watchword.admin.v1.DiagnoseResponse.findings:type_name -> watchword.admin.v1.Finding
+	5,   // 83: watchword.admin.v1.Finding.severity:type_name -> watchword.admin.v1.Finding.Severity
+	7,   // 84: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
+	14,  // 85: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
+	18,  // 86: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
+	20,  // 87: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
+	23,  // 88: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
+	26,  // 89: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
+	38,  // 90: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
+	40,  // 91: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
+	42,  // 92: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
+	46,  // 93: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
+	52,  // 94: watchword.admin.v1.AdminService.CreateJoinToken:input_type -> watchword.admin.v1.CreateJoinTokenRequest
+	55,  // 95: watchword.admin.v1.AdminService.ListJoinTokens:input_type -> watchword.admin.v1.ListJoinTokensRequest
+	57,  // 96: watchword.admin.v1.AdminService.RevokeJoinToken:input_type -> watchword.admin.v1.RevokeJoinTokenRequest
+	60,  // 97: watchword.admin.v1.AdminService.ListInstances:input_type -> watchword.admin.v1.ListInstancesRequest
+	62,  // 98: watchword.admin.v1.AdminService.RevokeInstances:input_type -> watchword.admin.v1.RevokeInstancesRequest
+	64,  // 99: watchword.admin.v1.AdminService.Revoke:input_type -> watchword.admin.v1.RevokeRequest
+	71,  // 100: watchword.admin.v1.AdminService.ListRevocations:input_type -> watchword.admin.v1.ListRevocationsRequest
+	73,  // 101: watchword.admin.v1.AdminService.DeleteRevocation:input_type -> watchword.admin.v1.DeleteRevocationRequest
+	76,  // 102: watchword.admin.v1.AdminService.ListClientSecrets:input_type -> watchword.admin.v1.ListClientSecretsRequest
+	78,  // 103: watchword.admin.v1.AdminService.DeleteClientSecret:input_type -> watchword.admin.v1.DeleteClientSecretRequest
+	80,  // 104: watchword.admin.v1.AdminService.ListAudit:input_type -> watchword.admin.v1.ListAuditRequest
+	83,  // 105: watchword.admin.v1.AdminService.RotateKEK:input_type -> watchword.admin.v1.RotateKEKRequest
+	30,  // 106: watchword.admin.v1.AdminService.ListSigningKeys:input_type -> watchword.admin.v1.ListSigningKeysRequest
+	31,  // 107: watchword.admin.v1.AdminService.WatchSigningKeys:input_type -> watchword.admin.v1.WatchSigningKeysRequest
+	34,  // 108: watchword.admin.v1.AdminService.RotateSigningKey:input_type -> watchword.admin.v1.RotateSigningKeyRequest
+	36,  // 109: watchword.admin.v1.AdminService.RevokeSigningKey:input_type -> watchword.admin.v1.RevokeSigningKeyRequest
+	85,  // 110: watchword.admin.v1.AdminService.RevokeAdminToken:input_type -> watchword.admin.v1.RevokeAdminTokenRequest
+	87,  // 111: watchword.admin.v1.AdminService.CreateAdminToken:input_type -> watchword.admin.v1.CreateAdminTokenRequest
+	89,  // 112: watchword.admin.v1.AdminService.GetSelf:input_type -> watchword.admin.v1.GetSelfRequest
+	92,  // 113: watchword.admin.v1.AdminService.Diagnose:input_type -> watchword.admin.v1.DiagnoseRequest
+	8,   // 114: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
+	15,  // 115: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
+	19,  // 116: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
+	21,  // 117: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
+	24,  // 118: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
+	27,  // 119: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
+	39,  // 120: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
+	41,  // 121: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
+	43,  // 122: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
+	48,  // 123: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
+	53,  // 124: watchword.admin.v1.AdminService.CreateJoinToken:output_type -> watchword.admin.v1.CreateJoinTokenResponse
+	56,  // 125: watchword.admin.v1.AdminService.ListJoinTokens:output_type -> watchword.admin.v1.ListJoinTokensResponse
+	58,  // 126: watchword.admin.v1.AdminService.RevokeJoinToken:output_type -> watchword.admin.v1.RevokeJoinTokenResponse
+	61,  // 127: watchword.admin.v1.AdminService.ListInstances:output_type -> watchword.admin.v1.ListInstancesResponse
+	63,  // 128: watchword.admin.v1.AdminService.RevokeInstances:output_type -> watchword.admin.v1.RevokeInstancesResponse
+	69,  // 129: watchword.admin.v1.AdminService.Revoke:output_type -> watchword.admin.v1.RevokeResponse
+	72,  // 130: watchword.admin.v1.AdminService.ListRevocations:output_type -> watchword.admin.v1.ListRevocationsResponse
+	74,  // 131: watchword.admin.v1.AdminService.DeleteRevocation:output_type -> watchword.admin.v1.DeleteRevocationResponse
+	77,  // 132: watchword.admin.v1.AdminService.ListClientSecrets:output_type -> watchword.admin.v1.ListClientSecretsResponse
+	79,  // 133: watchword.admin.v1.AdminService.DeleteClientSecret:output_type -> watchword.admin.v1.DeleteClientSecretResponse
+	81,  // 134: watchword.admin.v1.AdminService.ListAudit:output_type -> watchword.admin.v1.ListAuditResponse
+	84,  // 135: watchword.admin.v1.AdminService.RotateKEK:output_type -> watchword.admin.v1.RotateKEKResponse
+	32,  // 136: watchword.admin.v1.AdminService.ListSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
+	32,  // 137: watchword.admin.v1.AdminService.WatchSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
+	35,  // 138: watchword.admin.v1.AdminService.RotateSigningKey:output_type -> watchword.admin.v1.RotateSigningKeyResponse
+	37,  // 139: watchword.admin.v1.AdminService.RevokeSigningKey:output_type -> watchword.admin.v1.RevokeSigningKeyResponse
+	86,  // 140: watchword.admin.v1.AdminService.RevokeAdminToken:output_type -> watchword.admin.v1.RevokeAdminTokenResponse
+	88,  // 141: watchword.admin.v1.AdminService.CreateAdminToken:output_type -> watchword.admin.v1.CreateAdminTokenResponse
+	90,  // 142: watchword.admin.v1.AdminService.GetSelf:output_type -> watchword.admin.v1.GetSelfResponse
+	93,  // 143: watchword.admin.v1.AdminService.Diagnose:output_type -> watchword.admin.v1.DiagnoseResponse
+	114, // [114:144] is the sub-list for method output_type
+	84,  // [84:114] is the sub-list for method input_type
+	84,  // [84:84] is the sub-list for extension type_name
+	84,  // [84:84] is the sub-list for extension extendee
+	0,   // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_watchword_admin_v1_admin_proto_init() }
@@ -6135,13 +6983,20 @@ func file_watchword_admin_v1_admin_proto_init() {
 	if File_watchword_admin_v1_admin_proto != nil {
 		return
 	}
+	file_watchword_admin_v1_admin_proto_msgTypes[58].OneofWrappers = []any{
+		(*RevokeRequest_Token)(nil),
+		(*RevokeRequest_Subject)(nil),
+		(*RevokeRequest_Consumer)(nil),
+		(*RevokeRequest_Instance)(nil),
+		(*RevokeRequest_IssuedBefore)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_admin_v1_admin_proto_rawDesc), len(file_watchword_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   80,
+			NumMessages:   91,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

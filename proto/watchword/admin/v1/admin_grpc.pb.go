@@ -37,6 +37,9 @@ const (
 	AdminService_RevokeJoinToken_FullMethodName    = "/watchword.admin.v1.AdminService/RevokeJoinToken"
 	AdminService_ListInstances_FullMethodName      = "/watchword.admin.v1.AdminService/ListInstances"
 	AdminService_RevokeInstances_FullMethodName    = "/watchword.admin.v1.AdminService/RevokeInstances"
+	AdminService_Revoke_FullMethodName             = "/watchword.admin.v1.AdminService/Revoke"
+	AdminService_ListRevocations_FullMethodName    = "/watchword.admin.v1.AdminService/ListRevocations"
+	AdminService_DeleteRevocation_FullMethodName   = "/watchword.admin.v1.AdminService/DeleteRevocation"
 	AdminService_ListClientSecrets_FullMethodName  = "/watchword.admin.v1.AdminService/ListClientSecrets"
 	AdminService_DeleteClientSecret_FullMethodName = "/watchword.admin.v1.AdminService/DeleteClientSecret"
 	AdminService_ListAudit_FullMethodName          = "/watchword.admin.v1.AdminService/ListAudit"
@@ -90,6 +93,12 @@ type AdminServiceClient interface {
 	// RevokeInstances ends enrolments: their streams are cut, and they get neither
 	// configuration nor tokens any more.
 	RevokeInstances(ctx context.Context, in *RevokeInstancesRequest, opts ...grpc.CallOption) (*RevokeInstancesResponse, error)
+	// Revoke makes all data planes refuse tokens that verify. Revoking the same again is
+	// no other entry.
+	Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*RevokeResponse, error)
+	ListRevocations(ctx context.Context, in *ListRevocationsRequest, opts ...grpc.CallOption) (*ListRevocationsResponse, error)
+	// DeleteRevocation takes one back: what it refused is accepted again while it is valid.
+	DeleteRevocation(ctx context.Context, in *DeleteRevocationRequest, opts ...grpc.CallOption) (*DeleteRevocationResponse, error)
 	ListClientSecrets(ctx context.Context, in *ListClientSecretsRequest, opts ...grpc.CallOption) (*ListClientSecretsResponse, error)
 	DeleteClientSecret(ctx context.Context, in *DeleteClientSecretRequest, opts ...grpc.CallOption) (*DeleteClientSecretResponse, error)
 	// ListAudit lists what was written, and what was refused, the newest first.
@@ -286,6 +295,36 @@ func (c *adminServiceClient) RevokeInstances(ctx context.Context, in *RevokeInst
 	return out, nil
 }
 
+func (c *adminServiceClient) Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*RevokeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeResponse)
+	err := c.cc.Invoke(ctx, AdminService_Revoke_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListRevocations(ctx context.Context, in *ListRevocationsRequest, opts ...grpc.CallOption) (*ListRevocationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRevocationsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListRevocations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) DeleteRevocation(ctx context.Context, in *DeleteRevocationRequest, opts ...grpc.CallOption) (*DeleteRevocationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteRevocationResponse)
+	err := c.cc.Invoke(ctx, AdminService_DeleteRevocation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ListClientSecrets(ctx context.Context, in *ListClientSecretsRequest, opts ...grpc.CallOption) (*ListClientSecretsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListClientSecretsResponse)
@@ -463,6 +502,12 @@ type AdminServiceServer interface {
 	// RevokeInstances ends enrolments: their streams are cut, and they get neither
 	// configuration nor tokens any more.
 	RevokeInstances(context.Context, *RevokeInstancesRequest) (*RevokeInstancesResponse, error)
+	// Revoke makes all data planes refuse tokens that verify. Revoking the same again is
+	// no other entry.
+	Revoke(context.Context, *RevokeRequest) (*RevokeResponse, error)
+	ListRevocations(context.Context, *ListRevocationsRequest) (*ListRevocationsResponse, error)
+	// DeleteRevocation takes one back: what it refused is accepted again while it is valid.
+	DeleteRevocation(context.Context, *DeleteRevocationRequest) (*DeleteRevocationResponse, error)
 	ListClientSecrets(context.Context, *ListClientSecretsRequest) (*ListClientSecretsResponse, error)
 	DeleteClientSecret(context.Context, *DeleteClientSecretRequest) (*DeleteClientSecretResponse, error)
 	// ListAudit lists what was written, and what was refused, the newest first.
@@ -544,6 +589,15 @@ func (UnimplementedAdminServiceServer) ListInstances(context.Context, *ListInsta
 }
 func (UnimplementedAdminServiceServer) RevokeInstances(context.Context, *RevokeInstancesRequest) (*RevokeInstancesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeInstances not implemented")
+}
+func (UnimplementedAdminServiceServer) Revoke(context.Context, *RevokeRequest) (*RevokeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Revoke not implemented")
+}
+func (UnimplementedAdminServiceServer) ListRevocations(context.Context, *ListRevocationsRequest) (*ListRevocationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRevocations not implemented")
+}
+func (UnimplementedAdminServiceServer) DeleteRevocation(context.Context, *DeleteRevocationRequest) (*DeleteRevocationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteRevocation not implemented")
 }
 func (UnimplementedAdminServiceServer) ListClientSecrets(context.Context, *ListClientSecretsRequest) (*ListClientSecretsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListClientSecrets not implemented")
@@ -865,6 +919,60 @@ func _AdminService_RevokeInstances_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_Revoke_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).Revoke(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_Revoke_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).Revoke(ctx, req.(*RevokeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListRevocations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRevocationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListRevocations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListRevocations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListRevocations(ctx, req.(*ListRevocationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_DeleteRevocation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteRevocationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DeleteRevocation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DeleteRevocation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DeleteRevocation(ctx, req.(*DeleteRevocationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ListClientSecrets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListClientSecretsRequest)
 	if err := dec(in); err != nil {
@@ -1129,6 +1237,18 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeInstances",
 			Handler:    _AdminService_RevokeInstances_Handler,
+		},
+		{
+			MethodName: "Revoke",
+			Handler:    _AdminService_Revoke_Handler,
+		},
+		{
+			MethodName: "ListRevocations",
+			Handler:    _AdminService_ListRevocations_Handler,
+		},
+		{
+			MethodName: "DeleteRevocation",
+			Handler:    _AdminService_DeleteRevocation_Handler,
 		},
 		{
 			MethodName: "ListClientSecrets",

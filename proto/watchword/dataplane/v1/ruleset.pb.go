@@ -8,9 +8,9 @@
 // policies and any data plane. Everything is resolved here: defaults are
 // filled in, names of services are subjects, key sets are keys.
 //
-// The Go data plane gets the messages Ruleset, Outbound and Lease as they are,
-// as resources of these types over delta ADS. The name of the first two is that
-// of the service.
+// The Go data plane gets the messages Ruleset, Revocations, Outbound and Lease as
+// they are, as resources of these types over delta ADS. The name of all but the
+// last is that of the service.
 
 package dataplanev1
 
