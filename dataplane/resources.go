@@ -18,7 +18,7 @@ import (
 
 // The resources of a data plane: all but the lease have the name of the service.
 const (
-	typePrefix   = "type.googleapis.com/watchword.dataplane.v1."
+	typePrefix      = "type.googleapis.com/watchword.dataplane.v1."
 	rulesetType     = typePrefix + "Ruleset"
 	revocationsType = typePrefix + "Revocations"
 	outboundType    = typePrefix + "Outbound"
