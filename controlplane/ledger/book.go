@@ -214,6 +214,9 @@ func (b *Book) Claims(now time.Time) (applied int64, held map[string]Held, next 
 		}
 		if h.Count+h.Gone == 0 {
 			s.claim = max(s.claim, b.applied)
+			h.Claim = s.claim
+		}
+		if h.Count+h.Gone+h.Left == 0 {
 			b.forget(service, s, now)
 			continue
 		}
@@ -234,7 +237,16 @@ func (b *Book) held(s *shelf, now time.Time) (h Held, next time.Time) {
 	var first []Row
 	for name, r := range s.behind {
 		blocks, until := b.blocks(r, now)
-		if !blocks || b.has(s, r) >= b.applied {
+		switch {
+		case b.has(s, r) >= b.applied:
+			continue
+		case !blocks && r.connected && !r.bound:
+			if h.Left++; h.Left == 1 || b.has(s, r) < h.Has {
+				h.Has = b.has(s, r)
+			}
+			first = s.among(first, name)
+			continue
+		case !blocks:
 			continue
 		}
 		if !until.IsZero() && (next.IsZero() || until.Before(next)) {

@@ -201,7 +201,22 @@ func (o *Observer) Receipt(revision int64, services []string, now time.Time) (wa
 			waits = append(waits, w)
 		}
 	}
-	return waits, unknown
+	return waits, append(unknown, o.left(revision, services)...)
+}
+
+// left are the services with data planes that are connected, and that keys wait for no
+// more, though they do not have a revision.
+func (o *Observer) left(revision int64, services []string) []Wait {
+	var list []Wait
+	for _, id := range o.members() {
+		for _, name := range services {
+			h := o.cluster.Records[id].Held[name]
+			if h.Left > 0 && h.Has < revision && h.Claim >= revision {
+				list = append(list, Wait{Member: id, Service: name, Held: h, Why: Behind})
+			}
+		}
+	}
+	return list
 }
 
 // Forgettable are the departed members of which nothing is waited for any more,

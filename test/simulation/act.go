@@ -43,6 +43,16 @@ func (w *world) actReplica(a action, s *slot) {
 	case kill:
 		w.did.crashes++
 		p.kill()
+	case loseAndKill:
+		w.did.crashes++
+		w.did.cuts++
+		s.cut = true
+		w.after(w.bounds.Authority*11/10, s.mend)
+		w.after(w.bounds.Authority*11/10+a.lasts, func() {
+			if s.proc == p {
+				p.kill()
+			}
+		})
 	case stopCleanly:
 		p.now(p.stop)
 	case pause:
@@ -164,8 +174,9 @@ func (w *world) heal() {
 	for _, s := range w.slots {
 		s.slowMain, s.slowCluster = 0, 0
 		s.mend()
-		w.after(7*time.Second, s.start)
-		w.after(8*time.Second, s.start)
+		for d := 5 * time.Second; d <= 25*time.Second; d += 5 * time.Second {
+			w.after(d, s.start)
+		}
 	}
 	for _, pl := range w.planes {
 		pl.slow, pl.refuses = 0, 0

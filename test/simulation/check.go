@@ -63,12 +63,46 @@ func (w *world) checkSigners() {
 				w.fail("I1", "%s can sign for audience %s with %s, which %s of service %s does not have: it has %v and a lease from %s", s.member, s.audience, s.kid, pl.name, pl.service, pl.has[inbound].keys, pl.lease.member)
 			}
 		}
+		w.checkHeld(s)
 		if s.audience != audiences[len(audiences)-1] || !w.elsewhere() {
 			continue
 		}
 		for _, r := range w.readers {
 			if _, has := slices.BinarySearch(r.keys, s.kid); !has && r.until > w.now && !w.excused(s.kid, s.audience, r.revision) {
 				w.fail("I1", "%s can sign for audience %s with %s, which a reader of the JWKS endpoint does not have: it has %v", s.member, s.audience, s.kid, r.keys)
+			}
+		}
+	}
+}
+
+// checkHeld proves that a data plane without leases that is connected, and was in sync
+// once on this stream, holds back the keys that it refuses.
+func (w *world) checkHeld(s signer) {
+	if w.bounds.Stragglers != ledger.Hold {
+		return
+	}
+	for _, pl := range w.planes {
+		st := pl.stream
+		if st != nil && !st.ended && st.held && st.proc.hasAuthority() && pl.free() && pl.counts(s.audience) && !pl.hasKey(s.kid) && !w.excused(s.kid, s.audience, st.proc.main.revision) && w.emergency[[2]string{s.kid, s.audience}] == 0 {
+			w.fail("hold", "%s can sign for audience %s with %s, which %s of service %s, connected to %s, has not confirmed", s.member, s.audience, s.kid, pl.name, pl.service, st.proc.id)
+		}
+	}
+}
+
+// checkReceipt proves of data planes without leases what a receipt says of the moment
+// that it is given: of those that are connected it lists who has not confirmed.
+func (w *world) checkReceipt(r *receipt, unknown []ledger.Wait) {
+	for _, pl := range w.planes {
+		s := pl.stream
+		if s == nil || s.ended || !s.proc.hasAuthority() || !s.synced || !pl.free() || !slices.Contains(r.services, pl.service) {
+			continue
+		}
+		listed := slices.ContainsFunc(unknown, func(u ledger.Wait) bool {
+			return u.Member == s.proc.id && (u.Service == "" || u.Service == pl.service)
+		})
+		for _, t := range w.tokens {
+			if r.forbids(t) && pl.takes(t) && !listed {
+				w.fail("I3", "%s of service %s, without leases and connected to %s, accepts a token of %s (%s) in spite of the receipt for %s at revision %d that does not list it", pl.name, pl.service, s.proc.id, t.subject, t.kid, r.what, r.revision)
 			}
 		}
 	}
@@ -121,7 +155,7 @@ func (w *world) checkLeased(pl *plane) {
 			w.fail("I2", "%s of service %s has no key %s, and refuses a token for audience %s that is valid until %v", pl.name, pl.service, t.kid, t.audience, t.expires.Sub(start))
 		}
 		for _, r := range w.receipts {
-			if r.forbids(t) && slices.Contains(r.services, pl.service) && !r.departed[pl.lease.member] && pl.takes(t) {
+			if r.forbids(t) && slices.Contains(r.services, pl.service) && !r.excuses(pl) && pl.takes(t) {
 				w.fail("I3", "%s of service %s, with a lease from %s until %v, accepts a token of %s (%s) in spite of the receipt for %s at revision %d", pl.name, pl.service, pl.lease.member, pl.lease.end.Sub(start), t.subject, t.kid, r.what, r.revision)
 			}
 		}

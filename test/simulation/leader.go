@@ -165,6 +165,8 @@ func (w *world) stepBroken(p *proc, m rotation.Moment) keyset.Change {
 		f.Gate = func(int64, string) bool { return true }
 	case gateApplied:
 		f.Gate = func(published int64, a string) bool { return without(m.Gate(published, a), ledger.NotApplied) }
+	case departedBlocks:
+		f.Gate = func(published int64, a string) bool { return without(m.Gate(published, a), ledger.Departed) }
 	case gateClaims:
 		f.Gate = func(published int64, a string) bool { return without(m.Gate(published, a), ledger.Behind) }
 	case gateJWKS:

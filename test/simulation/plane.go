@@ -26,9 +26,11 @@ type plane struct {
 	durable bool
 	up      bool
 	has     [kinds]*content
-	lease   grant
-	file    *saved
-	stream  *stream
+	// from are the members that it has each of them from; only the checks know.
+	from   [kinds]string
+	lease  grant
+	file   *saved
+	stream *stream
 	// home is where it goes first.
 	home int
 	// tries counts ways to a replica, of which the last is the one that counts.
@@ -56,6 +58,10 @@ type stream struct {
 	acked  [kinds]bool
 	nonce  int
 	inSync bool
+	// held: it was in sync once, without leases; from then what it has holds its service.
+	held bool
+	// synced: it was in sync once.
+	synced bool
 	lent   time.Time
 	// ended: nothing goes through; the process notices after a while.
 	ended, lost  bool
@@ -135,7 +141,9 @@ func (pl *plane) receive(s *stream, kind, nonce int, c *content) {
 	w := pl.w
 	ok := kind != inbound || w.now >= pl.refuses
 	if ok {
-		pl.has[kind] = c
+		pl.has[kind], pl.from[kind] = c, s.proc.id
+		// Who has moved to a replica that is not as far has what is older again.
+		pl.lease.applied = min(pl.lease.applied, c.revision)
 		w.dirty = true
 		pl.save()
 	}
@@ -185,7 +193,7 @@ func (pl *plane) restart(withFile bool) {
 
 // complete: it has something of each resource.
 func (pl *plane) complete() bool {
-	return pl.up && !slices.Contains(pl.has[:], nil) && !pl.has[inbound].none
+	return pl.up && !slices.ContainsFunc(pl.has[:], func(c *content) bool { return c == nil || c.none })
 }
 
 // leased says whether it goes by a lease that has not ended by its clock.

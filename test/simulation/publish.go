@@ -16,7 +16,8 @@ type content struct {
 	accepts  []string
 	revoked  []entry // sorted
 	required bool
-	// none: there is nothing for the service.
+	// none: there is nothing for the service. Each of its resources is removed, and who
+	// lacks one refuses everything.
 	none bool
 	// revision that it was made of; no part of it.
 	revision int64
@@ -34,9 +35,12 @@ func (c *content) equal(o *content, kind int) bool {
 	if c == nil || o == nil {
 		return c == o
 	}
+	if c.none || o.none {
+		return c.none == o.none
+	}
 	switch kind {
 	case inbound:
-		return c.none == o.none && slices.Equal(c.keys, o.keys) && slices.Equal(c.accepts, o.accepts)
+		return slices.Equal(c.keys, o.keys) && slices.Equal(c.accepts, o.accepts)
 	case revokedTokens:
 		return slices.EqualFunc(c.revoked, o.revoked, func(a, b entry) bool { return a.id == b.id })
 	}
@@ -86,6 +90,7 @@ func (p *proc) publish(r *resources) {
 		}
 		for _, s := range p.streams {
 			if s.plane.service == name {
+				s.held = s.held && !after.none && !after.required
 				p.book.Behind(s.row, "", p.clock.now())
 			}
 		}
@@ -156,7 +161,7 @@ func (p *proc) judge(s *stream) {
 			return
 		}
 	}
-	s.inSync = true
+	s.inSync, s.synced, s.held = true, true, !c.required && !c.none
 	p.book.InSync(s.row)
 	p.lend(s)
 }

@@ -88,7 +88,7 @@ func (p *proc) newRecord() ledger.Record {
 func same(a, b ledger.Record) bool {
 	return a.Applied == b.Applied && a.Claim == b.Claim && a.Lifetime == b.Lifetime && a.Lease == b.Lease && a.SigningStopped == b.SigningStopped &&
 		maps.EqualFunc(a.Held, b.Held, func(x, y ledger.Held) bool {
-			return x.Claim == y.Claim && x.Count == y.Count && x.Gone == y.Gone && x.Until.Equal(y.Until) && slices.Equal(x.Who, y.Who)
+			return x.Claim == y.Claim && x.Count == y.Count && x.Gone == y.Gone && x.Left == y.Left && x.Has == y.Has && x.Until.Equal(y.Until) && slices.Equal(x.Who, y.Who)
 		})
 }
 

@@ -140,6 +140,7 @@ func (p *proc) join(old string) {
 		e.writeCluster(fmt.Sprintf("%s joins instead of %q", id, old), func(m *members, revision int64) {
 			record, wrote := m.Records[old]
 			if old != "" {
+				w.became[old] = id
 				m.take(old, revision)
 				delete(m.Members, old)
 				delete(m.Records, old)
@@ -174,9 +175,15 @@ func (p *proc) enter(id string, sent time.Duration, main *resources, cluster *me
 	p.id, p.joined, p.joining = id, true, false
 	p.recorder.forget()
 	p.leading = leading{}
-	p.extend(sent)
-	p.take(cluster)
+	for _, s := range p.streams {
+		s.held, s.synced = false, false // nobody has waited for them
+	}
+	// What was loaded comes before the authority: who joins again serves nothing of what
+	// it had before.
+	p.cluster = cluster
+	p.see()
 	p.publish(main)
+	p.extend(sent)
 	p.mainChanged()
 	p.clusterChanged()
 	p.record()
@@ -185,7 +192,7 @@ func (p *proc) enter(id string, sent time.Duration, main *resources, cluster *me
 // extend counts authority from when the request was sent that has been answered now
 // (rule 2).
 func (p *proc) extend(sent time.Duration) {
-	had := p.hasAuthority()
+	had := p.hasAuthority() && p.authority > 0
 	p.authority = max(p.authority, sent+p.w.bounds.Authority)
 	p.sign = p.authority + p.w.bounds.Signing
 	if !had && p.main != nil {
@@ -267,15 +274,9 @@ func (p *proc) take(c *members) {
 	p.receive()
 }
 
-// see lets the observer see it, which is told nothing that a broken rule ignores.
+// see lets the observer see it.
 func (p *proc) see() {
 	c := p.cluster.Cluster
-	if p.w.breaks(departedBlocks) {
-		c.Members = map[string]ledger.Member{}
-		for id := range c.Alive {
-			c.Members[id] = p.cluster.Members[id]
-		}
-	}
 	now := p.clock.now()
 	if p.w.breaks(departedRestart) {
 		// Without records nothing but who is gone is seen.

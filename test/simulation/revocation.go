@@ -37,6 +37,22 @@ type receipt struct {
 	departed map[string]bool
 }
 
+// excuses says whether a receipt lists the member that a data plane goes by as departed:
+// who has its lease from it, or has moved to it since and got what is older.
+func (r *receipt) excuses(pl *plane) bool {
+	return r.lists(pl.w, pl.lease.member) || slices.ContainsFunc(pl.from[:], func(id string) bool { return r.lists(pl.w, id) })
+}
+
+// lists says whether a member is listed, or whom it has become by joining again.
+func (r *receipt) lists(w *world, id string) bool {
+	for ; id != ""; id = w.became[id] {
+		if r.departed[id] {
+			return true
+		}
+	}
+	return false
+}
+
 // revokeSubject revokes all tokens of a subject, or those issued until now.
 func (p *proc) revokeSubject(subject string, issued bool) {
 	if p.main == nil || p.main.gone[subject] {
@@ -138,6 +154,7 @@ func (p *proc) give(r *receipt) bool {
 		}
 	}
 	w.receipts = append(w.receipts, r)
+	w.checkReceipt(r, unknown)
 	w.did.receipts++
 	w.dirty = true
 	w.told(func() string {

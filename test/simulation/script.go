@@ -52,15 +52,16 @@ const (
 	revokeKey
 	revokeAllKeys
 	shiftClock
+	loseAndKill
 	deeds
 )
 
 // weights say how often each comes up.
 var weights = [deeds]int{
-	mint: 60, kill: 5, stopCleanly: 3, begin: 10, pause: 5, cutOff: 6, lagMain: 5, lagCluster: 3, move: 12, cutStream: 6,
-	refuse: 4, restart: 5, slowPlane: 4, ask: 6, reschedule: 1, changeAlgorithm: 1, changeLifetime: 3, changeLease: 2,
-	makeService: 3, deleteService: 1, switchLease: 4, changeAudiences: 3, revokeSubject: 2, revokeIssued: 2, revokeKey: 2,
-	revokeAllKeys: 1, shiftClock: 3,
+	kill: 5, stopCleanly: 3, begin: 10, pause: 5, cutOff: 6, lagMain: 5, lagCluster: 3, move: 12, cutStream: 6,
+	refuse: 6, restart: 5, slowPlane: 4, ask: 6, reschedule: 1, changeAlgorithm: 1, changeLifetime: 3, changeLease: 2,
+	makeService: 3, deleteService: 1, switchLease: 8, changeAudiences: 3, revokeSubject: 2, revokeIssued: 3, revokeKey: 2,
+	revokeAllKeys: 1, shiftClock: 3, loseAndKill: 4,
 }
 
 var told = [deeds]string{
@@ -70,7 +71,8 @@ var told = [deeds]string{
 	ask: "somebody (%d) asks for a rotation (%d)", reschedule: "rotation is scheduled otherwise: %d, %d", changeAlgorithm: "another algorithm: %[2]d (%[1]d)", changeLifetime: "another lifetime: %[2]d (%[1]d)", changeLease: "another length of leases: %[2]d (%[1]d)",
 	makeService: "service %d is made, with leases if 1: %d", deleteService: "service %d is deleted (%d)", switchLease: "service %d has leases from now, or no more (%d)", changeAudiences: "service %d accepts other audiences: %d",
 	revokeSubject: "replica %d revokes subject %d", revokeIssued: "replica %d revokes what was issued to subject %d", revokeKey: "replica %d revokes key %d", revokeAllKeys: "replica %d revokes all keys (%d)",
-	shiftClock: "the clock of %d goes to the other end (%d)",
+	loseAndKill: "replica %d is cut off until it has lost its place, and killed later (%d)",
+	shiftClock:  "the clock of %d goes to the other end (%d)",
 }
 
 func (a action) String() string {
@@ -88,7 +90,7 @@ func newScript(seed uint64) []action {
 	for _, n := range weights {
 		total += n
 	}
-	script := make([]action, 40+rng.IntN(140))
+	script := make([]action, 20+rng.IntN(90))
 	for i := range script {
 		n, d := rng.IntN(total), deed(0)
 		for n >= weights[d] {
@@ -99,7 +101,12 @@ func newScript(seed uint64) []action {
 		switch d {
 		case pause, cutOff, lagMain, lagCluster, refuse, slowPlane:
 			script[i].lasts = between(rng, 300*time.Millisecond, 15*time.Second)
+		case loseAndKill:
+			script[i].lasts = between(rng, 50*time.Millisecond, time.Second)
 		}
+	}
+	for at := time.Second; at < chaos; at += between(rng, 50*time.Millisecond, 700*time.Millisecond) {
+		script = append(script, action{at: at, do: mint, who: rng.IntN(12), other: rng.IntN(36)})
 	}
 	slices.SortStableFunc(script, func(a, b action) int { return int(a.at - b.at) })
 	return script

@@ -32,6 +32,8 @@ type world struct {
 	// another was revoked.
 	emergency map[[2]string]int64
 	members   int
+	// became has under which ID a member has joined again.
+	became map[string]string
 	// accepted has since which revision a service accepts an audience.
 	accepted map[[2]string]int64
 	// verified is since when the last audience is verified elsewhere; -1: it is not.
@@ -107,10 +109,10 @@ var algorithms = []string{"ES256", "EdDSA"}
 func newWorld(seed uint64, broken rule) *world {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	second := time.Second
-	w := &world{seed: seed, broken: broken, emergency: map[[2]string]int64{}, verified: -1, accepted: map[[2]string]int64{}}
+	w := &world{seed: seed, broken: broken, emergency: map[[2]string]int64{}, verified: -1, accepted: map[[2]string]int64{}, became: map[string]string{}}
 	w.bounds = ledger.Bounds{
 		Authority:  between(rng, 2*second, 4*second),
-		ClockError: between(rng, second/10, 2*second),
+		ClockError: between(rng, second/50, []time.Duration{second / 10, 2 * second}[rng.IntN(2)]),
 		Signing:    between(rng, 2*second, 15*second),
 		Grace:      between(rng, second, 12*second),
 		Stragglers: ledger.Hold,
@@ -119,7 +121,7 @@ func newWorld(seed uint64, broken rule) *world {
 		w.bounds.Stragglers = ledger.Grant
 	}
 	w.lease = between(rng, 4*second, 12*second)
-	w.skew = between(rng, 0, second)
+	w.skew = between(rng, 0, 2*second)
 	w.maxAge = between(rng, second, 5*second)
 	w.etcd = newEtcd(w)
 	wrong := func() time.Duration {
