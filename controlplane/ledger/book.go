@@ -194,14 +194,18 @@ func (b *Book) blocks(r *row, now time.Time) (bool, time.Time) {
 	switch {
 	case r.bound:
 		// Without a lease it refuses everything, which is no worse than in sync.
-		until = r.lease.Add(b.bounds.ClockError)
+		until = b.leased(r)
 	case !r.connected, b.bounds.Stragglers == Grant:
-		until = r.since.Add(b.bounds.Grace)
+		// A lease that it was given counts again if it is told again to go by leases.
+		until = latest(r.since.Add(b.bounds.Grace), b.leased(r))
 	default:
 		return true, time.Time{}
 	}
 	return !now.After(until), until
 }
+
+// leased is when no lease that a row was given here lasts any more, by any clock.
+func (b *Book) leased(r *row) time.Time { return r.lease.Add(b.bounds.ClockError) }
 
 // Claims are what a Record says: the last revision applied, and the services that
 // are behind. Rows that are gone, and hold nothing back any more, are forgotten.
@@ -253,7 +257,7 @@ func (b *Book) held(s *shelf, now time.Time) (h Held, next time.Time) {
 			next = until
 		}
 		least = min(least, b.has(s, r))
-		if r.connected || r.bound {
+		if r.connected || !now.After(b.leased(r)) {
 			h.Count++
 		} else {
 			h.Gone++

@@ -26,14 +26,15 @@ func (p *proc) elect() {
 	if p.leads && (p.cluster.elected > p.elected || p.cluster.Leader == "" && p.cluster.revision > p.elected) {
 		p.leads = false
 	}
-	if p.leads || p.stopping || p.cluster.Leader != "" || !p.hasAuthority() || p.w.now < p.asked+time.Second {
+	if p.leads || p.stopping || p.cluster.Leader != "" && p.cluster.Leader != p.id || !p.hasAuthority() || p.w.now < p.asked+time.Second {
 		return
 	}
 	p.asked = p.w.now
 	id := p.id
 	p.ask(func() func() {
 		e := p.w.etcd
-		if e.cluster.Leader != "" || !e.cluster.Alive[id] {
+		// Its own ID is there if the answer was lost.
+		if e.cluster.Leader != "" && e.cluster.Leader != id || !e.cluster.Alive[id] {
 			return nil
 		}
 		e.writeCluster(id+" leads", func(m *members, revision int64) { m.Leader, m.elected = id, revision })
