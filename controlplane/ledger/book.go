@@ -79,6 +79,12 @@ func (b *Book) Changed(service string, revision int64, leased bool) {
 	if len(s.behind) == 0 {
 		s.claim = max(s.claim, b.applied)
 	}
+	if s.leased && !leased {
+		// From the moment that they receive it they go by no leases, confirmed or not.
+		for _, r := range s.rows {
+			r.bound = r.bound && !r.connected
+		}
+	}
 	s.changed, s.leased, s.removed = revision, leased, false
 }
 
@@ -98,7 +104,7 @@ func (b *Book) Join(name Row, now time.Time) {
 		s.rows[name] = r
 	}
 	// Elsewhere it may have been given what is older.
-	r.connected, r.inSync, r.upTo = true, false, unheard
+	r.connected, r.inSync, r.bound, r.upTo = true, false, false, unheard
 	b.fall(name.Service, name)
 }
 
