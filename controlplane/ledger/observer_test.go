@@ -30,6 +30,8 @@ func TestGateAndReceipt(t *testing.T) {
 	old := Record{Applied: 6, Lease: 30 * time.Second}
 	held := func(h Held) Record { return Record{Applied: 9, Held: map[string]Held{"x": h}, Lease: 30 * time.Second} }
 	behind, gone, left := Held{Claim: 6, Count: 1}, Held{Claim: 6, Gone: 1}, Held{Claim: 9, Left: 1, Has: 6}
+	cutOff := two(false, done, done)
+	cutOff.Alive = nil
 	none := two(true, done, done)
 	delete(none.Records, "b")
 	departed := Wait{Member: "b", Why: Departed, Until: at(32)} // the lease and twice the clock error
@@ -49,6 +51,7 @@ func TestGateAndReceipt(t *testing.T) {
 		{"departed", two(false, done, old), 32, []Wait{departed}, nil, []Wait{departed}},
 		{"departed, and its leases have ended", two(false, done, old), 33, nil, nil, nil},
 		{"departed when all had it", two(false, done, done), 1, nil, nil, nil},
+		{"nobody is alive, so that others may have joined", cutOff, 100, []Wait{{Why: NotApplied}}, []Wait{{Why: NotApplied}}, nil},
 		{"departed, with some behind", two(false, done, held(behind)), 32, []Wait{departed}, nil, []Wait{departed}},
 	} {
 		o := observed(c.cluster)
