@@ -79,6 +79,12 @@ func (b *Book) Changed(service string, revision int64, leased bool) {
 	if len(s.behind) == 0 {
 		s.claim = max(s.claim, b.applied)
 	}
+	if s.leased && !leased {
+		// From the moment that they receive it they go by no leases, confirmed or not.
+		for _, r := range s.rows {
+			r.bound = r.bound && !r.connected
+		}
+	}
 	s.changed, s.leased, s.removed = revision, leased, false
 }
 
@@ -98,7 +104,7 @@ func (b *Book) Join(name Row, now time.Time) {
 		s.rows[name] = r
 	}
 	// Elsewhere it may have been given what is older.
-	r.connected, r.inSync, r.upTo = true, false, unheard
+	r.connected, r.inSync, r.bound, r.upTo = true, false, false, unheard
 	b.fall(name.Service, name)
 }
 
@@ -194,14 +200,18 @@ func (b *Book) blocks(r *row, now time.Time) (bool, time.Time) {
 	switch {
 	case r.bound:
 		// Without a lease it refuses everything, which is no worse than in sync.
-		until = r.lease.Add(b.bounds.ClockError)
+		until = b.leased(r)
 	case !r.connected, b.bounds.Stragglers == Grant:
-		until = r.since.Add(b.bounds.Grace)
+		// A lease that it was given counts again if it is told again to go by leases.
+		until = latest(r.since.Add(b.bounds.Grace), b.leased(r))
 	default:
 		return true, time.Time{}
 	}
 	return !now.After(until), until
 }
+
+// leased is when no lease that a row was given here lasts any more, by any clock.
+func (b *Book) leased(r *row) time.Time { return r.lease.Add(b.bounds.ClockError) }
 
 // Claims are what a Record says: the last revision applied, and the services that
 // are behind. Rows that are gone, and hold nothing back any more, are forgotten.
@@ -214,6 +224,9 @@ func (b *Book) Claims(now time.Time) (applied int64, held map[string]Held, next 
 		}
 		if h.Count+h.Gone == 0 {
 			s.claim = max(s.claim, b.applied)
+			h.Claim = s.claim
+		}
+		if h.Count+h.Gone+h.Left == 0 {
 			b.forget(service, s, now)
 			continue
 		}
@@ -234,14 +247,23 @@ func (b *Book) held(s *shelf, now time.Time) (h Held, next time.Time) {
 	var first []Row
 	for name, r := range s.behind {
 		blocks, until := b.blocks(r, now)
-		if !blocks || b.has(s, r) >= b.applied {
+		switch {
+		case b.has(s, r) >= b.applied:
+			continue
+		case !blocks && r.connected && !r.bound:
+			if h.Left++; h.Left == 1 || b.has(s, r) < h.Has {
+				h.Has = b.has(s, r)
+			}
+			first = s.among(first, name)
+			continue
+		case !blocks:
 			continue
 		}
 		if !until.IsZero() && (next.IsZero() || until.Before(next)) {
 			next = until
 		}
 		least = min(least, b.has(s, r))
-		if r.connected || r.bound {
+		if r.connected || !now.After(b.leased(r)) {
 			h.Count++
 		} else {
 			h.Gone++

@@ -92,6 +92,11 @@ type Held struct {
 	// lease. Gone are the others, which may come back, to any replica.
 	Count int `json:"count,omitempty"`
 	Gone  int `json:"gone,omitempty"`
+	// Left are those that are connected, have no leases, and that keys wait for no more,
+	// since their grace is over. They have Has. A receipt says that nothing is known of
+	// them.
+	Left int   `json:"left,omitempty"`
+	Has  int64 `json:"has,omitempty"`
 	// Who are some of them, NODE (INSTANCE).
 	Who []string `json:"who,omitempty"`
 	// Why is the reason of the first.

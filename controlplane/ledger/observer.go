@@ -121,7 +121,7 @@ const (
 // before the key may sign for tokens that these services verify: nothing, if there is
 // no wait (rule 7, but for readers of the JWKS endpoint).
 func (o *Observer) Gate(published int64, services []string, now time.Time) []Wait {
-	var waits []Wait
+	waits := o.blind()
 	for _, id := range o.members() {
 		r, wrote := o.cluster.Records[id]
 		switch alive := o.cluster.Alive[id]; {
@@ -138,6 +138,16 @@ func (o *Observer) Gate(published int64, services []string, now time.Time) []Wai
 		}
 	}
 	return waits
+}
+
+// blind is a wait if no member that was seen is alive. Only what a member that is alive
+// has written shows that what was seen is later than the revision that is asked for:
+// others may have joined, before it, that were not seen.
+func (o *Observer) blind() []Wait {
+	if len(o.cluster.Alive) > 0 {
+		return nil
+	}
+	return []Wait{{Why: NotApplied}}
 }
 
 // members are all, in order.
@@ -165,7 +175,7 @@ func (o *Observer) forgotten(id string) time.Time {
 // Unsigned says what it still has to come to before nobody signs by what was before a
 // change of the open record: nothing, if there is no wait (rule 10).
 func (o *Observer) Unsigned(open int64, now time.Time) []Wait {
-	var waits []Wait
+	waits := o.blind()
 	for _, id := range o.members() {
 		r, wrote := o.cluster.Records[id]
 		if wrote && (r.Applied >= open || r.SigningStopped) {
@@ -201,7 +211,22 @@ func (o *Observer) Receipt(revision int64, services []string, now time.Time) (wa
 			waits = append(waits, w)
 		}
 	}
-	return waits, unknown
+	return waits, append(unknown, o.left(revision, services)...)
+}
+
+// left are the services with data planes that are connected, and that keys wait for no
+// more, though they do not have a revision.
+func (o *Observer) left(revision int64, services []string) []Wait {
+	var list []Wait
+	for _, id := range o.members() {
+		for _, name := range services {
+			h := o.cluster.Records[id].Held[name]
+			if h.Left > 0 && h.Has < revision && h.Claim >= revision {
+				list = append(list, Wait{Member: id, Service: name, Held: h, Why: Behind})
+			}
+		}
+	}
+	return list
 }
 
 // Forgettable are the departed members of which nothing is waited for any more,
