@@ -56,6 +56,6 @@ func loopOfServices(b *testing.B, n int) *loop {
 	registry := prometheus.NewRegistry()
 	l := loopOf(hclog.NewNullLogger(), xds.New(xdsConfig(registry)), sts.New(sts.Config{Registerer: registry}), newLoopMetrics(registry))
 	key := signingKey(b)
-	l.start(&store.Snapshot{Revision: 1, Config: parse(b, text.String()), Keys: map[string]keyset.Record{key.KeyID: key}})
+	l.start(&store.Snapshot{Revision: 1, Config: parse(b, text.String()), Keys: map[string]keyset.Record{key.KeyID: key}, Open: keyset.Open{Active: key.KeyID}})
 	return l
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/watchword-mesh/watchword/issuer/keyset"
 )
 
-// prepare writes what the first start writes: the built-in issuer and its key.
+// prepare writes what the first start writes: the built-in issuer and its keys.
 func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 	initialized, err := r.store.Initialized(ctx)
 	if err != nil {
@@ -36,24 +36,34 @@ func (r *replica) prepare(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := keyset.First("ES256", now)
-	if err != nil {
-		return nil, err
-	}
-	added, err := r.store.AddFirstKey(ctx, key)
-	if err != nil {
-		return nil, err
-	}
 	if first {
 		r.Logger.Info("first start", "issuer", r.IssuerURL, "trust_domain", r.TrustDomain, "admin_token", filepath.Join(r.DataDir, adminTokenFile))
 	}
-	if added {
-		r.Logger.Info("signing key made", "kid", key.KeyID, "alg", key.Algorithm)
+	if err := r.firstKeys(ctx, now); err != nil {
+		return nil, err
 	}
 	if err := r.firstCA(ctx, now); err != nil {
 		return nil, err
 	}
 	return pepper, (&adminTokens{store: r.store, dir: r.DataDir, pepper: pepper}).first(ctx)
+}
+
+// firstKeys makes the key that signs and the one that is to sign next: verifiers have
+// that from the start.
+func (r *replica) firstKeys(ctx context.Context, now time.Time) error {
+	active, err := keyset.First("ES256", now)
+	if err != nil {
+		return err
+	}
+	next, err := keyset.New("ES256", now)
+	if err != nil {
+		return err
+	}
+	added, err := r.store.AddFirstKey(ctx, active, next)
+	if added {
+		r.Logger.Info("signing keys made", "kid", active.KeyID, "next", next.KeyID, "alg", active.Algorithm)
+	}
+	return err
 }
 
 // checkFirst looks at what the first start fixes for ever, before it does.

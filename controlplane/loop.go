@@ -181,22 +181,12 @@ func (l *loop) signingKeys(e store.Event) *keyset.Set {
 	if !e.SigningKeys {
 		return nil
 	}
-	set, err := keyset.NewSet(keyset.Keys{Records: e.Snapshot.Keys, Open: onlyActive(e.Snapshot.Keys)})
+	set, err := keyset.NewSet(keyset.Keys{Records: e.Snapshot.Keys, Open: e.Snapshot.Open})
 	if err != nil {
 		l.log.Error("the signing keys can't be used; going on with the last ones", "revision", e.Snapshot.Revision, "error", err)
 		return nil
 	}
 	return set
-}
-
-// onlyActive opens the one key that signs.
-func onlyActive(records map[string]keyset.Record) keyset.Open {
-	for kid, r := range records {
-		if r.State == keyset.Active {
-			return keyset.Open{Active: kid}
-		}
-	}
-	return keyset.Open{}
 }
 
 // refreshKeys parses the keys of the issuers and consumers that changed, and returns the

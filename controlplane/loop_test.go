@@ -133,7 +133,7 @@ func begin(t *testing.T) *replicaInMemory {
 	x := xds.New(xdsConfig(r.registry))
 	r.loop = loopOf(hclog.New(&hclog.LoggerOptions{Output: log}), x, sts.New(sts.Config{Registerer: r.registry}), newLoopMetrics(r.registry))
 	key := signingKey(t)
-	r.state = store.Snapshot{Revision: 1, Config: parse(t, meshYAML), Keys: map[string]keyset.Record{key.KeyID: key}}
+	r.state = store.Snapshot{Revision: 1, Config: parse(t, meshYAML), Keys: map[string]keyset.Record{key.KeyID: key}, Open: keyset.Open{Active: key.KeyID}}
 	first := r.state
 	r.loop.start(&first)
 	r.serve()
@@ -234,8 +234,11 @@ func (r *replicaInMemory) edit(text string, remove ...policy.Key) store.Event {
 func (r *replicaInMemory) rekey(records ...keyset.Record) store.Event {
 	r.state.Revision++
 	r.state.Keys = map[string]keyset.Record{}
+	r.state.Open = keyset.Open{}
 	for _, k := range records {
-		r.state.Keys[k.KeyID] = k
+		if r.state.Keys[k.KeyID] = k; k.State == keyset.Active {
+			r.state.Open.Active = k.KeyID
+		}
 	}
 	snap := r.state
 	return store.Event{Snapshot: &snap, SigningKeys: true}

@@ -27,7 +27,7 @@ func difference(from, to *Snapshot) Event {
 	}
 	slices.SortFunc(e.Changed, policy.Key.Compare)
 	sameSecret := func(a, b clientauth.Secret) bool { return a.ID == b.ID }
-	e.SigningKeys = !maps.EqualFunc(from.Keys, to.Keys, sameKey)
+	e.SigningKeys = !maps.EqualFunc(from.Keys, to.Keys, sameKey) || !sameOpen(from.Open, to.Open)
 	e.CAs = !maps.EqualFunc(from.CAs, to.CAs, sameCA)
 	e.AdminToken = from.AdminToken.Revision != to.AdminToken.Revision
 	e.Instances = differentInstances(from.Instances, to.Instances)
@@ -45,7 +45,13 @@ func difference(from, to *Snapshot) Event {
 	return e
 }
 
-func sameKey(a, b keyset.Record) bool { return a.KeyID == b.KeyID && a.State == b.State }
+func sameKey(a, b keyset.Record) bool {
+	return a.KeyID == b.KeyID && a.State == b.State && a.Unsigned.Equal(b.Unsigned)
+}
+
+func sameOpen(a, b keyset.Open) bool {
+	return a.Active == b.Active && maps.Equal(a.Except, b.Except) && a.Asked.Equal(b.Asked)
+}
 
 func sameCA(a, b ca.Record) bool { return a.ID == b.ID && a.State == b.State }
 

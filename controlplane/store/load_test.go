@@ -43,7 +43,7 @@ func startLoad(t *testing.T, s *Store, name string) *load {
 	})
 	l.each(ctx, "load", func(int) error {
 		snap, err := s.Load(t.Context())
-		if err == nil && (len(snap.Keys) != 1 || len(snap.CAs) != 1) {
+		if err == nil && (len(snap.Keys) != 2 || len(snap.CAs) != 1) {
 			err = fmt.Errorf("a snapshot without its keys")
 		}
 		return err

@@ -13,7 +13,6 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/issuer/ca"
 	"github.com/watchword-mesh/watchword/issuer/clientauth"
-	"github.com/watchword-mesh/watchword/issuer/keyset"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
@@ -41,16 +40,6 @@ const (
 	plainResource  = 'p'
 	sealedResource = 's'
 )
-
-// keyRecord is the stored form of a signing key.
-type keyRecord struct {
-	KeyID     string       `json:"kid"`
-	Algorithm string       `json:"alg"`
-	State     keyset.State `json:"state"`
-	Created   time.Time    `json:"created"`
-	Public    string       `json:"public"`
-	Private   sealed       `json:"private"`
-}
 
 // secretRecord is the stored form of a client secret.
 type secretRecord struct {
@@ -81,10 +70,7 @@ func (s *Store) decode(snap *Snapshot, kv *mvccpb.KeyValue) error {
 			snap.Config[policy.KeyOf(res)] = res
 		}
 	case strings.HasPrefix(name, keysPrefix):
-		var k keyset.Record
-		if k, err = s.decodeKey(name, kv.Value); err == nil {
-			snap.Keys[k.KeyID] = k
-		}
+		err = s.decodeKeys(snap, name, kv)
 	case strings.HasPrefix(name, secretsPrefix):
 		var r secretRecord
 		if err = json.Unmarshal(kv.Value, &r); err == nil {
@@ -179,34 +165,4 @@ func (s *Store) encodeResource(ring Keyring, res *policyv1.Resource) ([]byte, er
 	}
 	text, err := json.Marshal(box)
 	return append([]byte{sealedResource}, text...), err
-}
-
-// binding is what a sealed private key is bound to: moved to another place, or
-// beside another state or public key, it can't be opened.
-func (r keyRecord) binding(prefix string) string {
-	return strings.Join([]string{prefix + keysPrefix + r.KeyID, r.Algorithm, string(r.State), r.Created.UTC().Format(time.RFC3339Nano), r.Public}, "|")
-}
-
-func (s *Store) decodeKey(name string, value []byte) (keyset.Record, error) {
-	var r keyRecord
-	if err := json.Unmarshal(value, &r); err != nil {
-		return keyset.Record{}, err
-	}
-	if name != keysPrefix+r.KeyID {
-		return keyset.Record{}, fmt.Errorf("it holds %s%s", keysPrefix, r.KeyID)
-	}
-	private, err := open(s.kek.ring(), r.Private, r.binding(s.prefix))
-	if err != nil {
-		return keyset.Record{}, err
-	}
-	return keyset.Record{KeyID: r.KeyID, Algorithm: r.Algorithm, State: r.State, Created: r.Created, PublicJWK: r.Public, PrivatePKCS8: private}, nil
-}
-
-func (s *Store) encodeKey(ring Keyring, k keyset.Record) ([]byte, error) {
-	r := keyRecord{KeyID: k.KeyID, Algorithm: k.Algorithm, State: k.State, Created: k.Created, Public: k.PublicJWK}
-	var err error
-	if r.Private, err = seal(ring, k.PrivatePKCS8, r.binding(s.prefix)); err != nil {
-		return nil, err
-	}
-	return json.Marshal(r)
 }

@@ -18,9 +18,13 @@ func sealedBox(name string, value []byte) (*sealed, error) {
 		var r metaRecord
 		err := json.Unmarshal(value, &r)
 		return &r.Pepper, err
+	case strings.HasPrefix(name, keysPrefix+"."):
 	case strings.HasPrefix(name, keysPrefix):
 		var r keyRecord
 		err := json.Unmarshal(value, &r)
+		if err == nil && r.erased() {
+			return nil, nil
+		}
 		return &r.Private, err
 	case strings.HasPrefix(name, casPrefix):
 		var r caRecord

@@ -18,9 +18,14 @@ import (
 
 // Snapshot is everything that a replica works with, at one revision.
 type Snapshot struct {
-	Revision  int64
-	Config    policy.State
-	Keys      map[string]keyset.Record
+	Revision int64
+	Config   policy.State
+	Keys     map[string]keyset.Record
+	// Open says which key signs.
+	Open keyset.Open
+	// Floor is the revision of the last revocation or removal of a key; 0 if there was
+	// none.
+	Floor     int64
 	CAs       map[string]ca.Record
 	Secrets   map[string]clientauth.Secret // by SERVICE/ID
 	Instances Instances                    // by SERVICE/ID
@@ -93,6 +98,8 @@ func (s *Store) readAll(ctx context.Context) ([]*mvccpb.KeyValue, int64, error) 
 func (snap *Snapshot) keep(from *Snapshot, name string) {
 	if id, ok := strings.CutPrefix(name, secretsPrefix); ok {
 		keepOne(snap.Secrets, from.Secrets, id)
+	} else if name == openKey {
+		snap.Open = from.Open
 	} else if kid, ok := strings.CutPrefix(name, keysPrefix); ok {
 		keepOne(snap.Keys, from.Keys, kid)
 	} else if id, ok := strings.CutPrefix(name, casPrefix); ok {

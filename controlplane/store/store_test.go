@@ -94,10 +94,14 @@ func TestRestartKeepsEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if added, err := s.AddFirstKey(t.Context(), rec); err != nil || !added {
+	next, err := keyset.New("ES256", time.Unix(1000, 0).UTC())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if added, err := s.AddFirstKey(t.Context(), rec, next); err != nil || !added {
 		t.Fatalf("AddFirstKey: %v, %v", added, err)
 	}
-	if added, err := s.AddFirstKey(t.Context(), rec); err != nil || added {
+	if added, err := s.AddFirstKey(t.Context(), rec, next); err != nil || added {
 		t.Fatalf("a second AddFirstKey: %v, %v; want false", added, err)
 	}
 	mustCommit(t, s, Change{Put: []*policyv1.Resource{service("a"), service("b", "x")}})

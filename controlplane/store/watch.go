@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/watchword-mesh/watchword/controlplane/policy"
+	"github.com/watchword-mesh/watchword/issuer/keyset"
 )
 
 // Event is the next state after a change, or after a loss of the watch. The
@@ -148,6 +149,10 @@ func (e *Event) putIdentity(before, delta *Snapshot) {
 	if len(delta.Keys) > 0 {
 		e.Snapshot.Keys = merged(e.Snapshot.Keys, delta.Keys)
 	}
+	if delta.Open.Revision > 0 {
+		e.Snapshot.Open, e.SigningKeys = delta.Open, e.SigningKeys || !sameOpen(before.Open, delta.Open)
+	}
+	e.Snapshot.Floor = max(before.Floor, delta.Floor)
 	for kid, k := range delta.Keys {
 		e.SigningKeys = e.SigningKeys || !sameKey(before.Keys[kid], k)
 	}
@@ -176,6 +181,8 @@ func (s *Store) remove(e *Event, name string) {
 	snap := e.Snapshot
 	if id, ok := strings.CutPrefix(name, secretsPrefix); ok {
 		snap.Secrets, e.ClientSecrets = without(snap.Secrets, id), true
+	} else if name == openKey {
+		snap.Open, e.SigningKeys = keyset.Open{}, true
 	} else if kid, ok := strings.CutPrefix(name, keysPrefix); ok {
 		snap.Keys, e.SigningKeys = without(snap.Keys, kid), true
 	} else if id, ok := strings.CutPrefix(name, casPrefix); ok {

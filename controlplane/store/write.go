@@ -12,7 +12,6 @@ import (
 
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
-	"github.com/watchword-mesh/watchword/issuer/keyset"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
@@ -136,23 +135,6 @@ func (s *Store) fenced(ctx context.Context, revision int64, entry audit.Entry, o
 // backup, gets: its revision is the clock that everything else goes by.
 func wentBack(now, before int64) error {
 	return fmt.Errorf("etcd went back from revision %d to %d (restored from a backup?): restart this control plane to work with what etcd has now; restore with a revision bump to avoid this", before, now)
-}
-
-// AddFirstKey stores a signing key if there is none yet, and says whether it
-// did.
-func (s *Store) AddFirstKey(ctx context.Context, k keyset.Record) (bool, error) {
-	ring, done := s.kek.begin()
-	defer done()
-	value, err := s.encodeKey(ring, k)
-	if err != nil {
-		return false, err
-	}
-	none := clientv3.Compare(clientv3.CreateRevision(s.prefix+keysPrefix).WithPrefix(), "=", 0)
-	_, err = s.write(ctx, audit.Entry{}, []clientv3.Cmp{none}, clientv3.OpPut(s.prefix+keysPrefix+k.KeyID, string(value)))
-	if errors.Is(err, ErrConflict) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // explain adds the way out to errors of etcd that an operator can act on.
