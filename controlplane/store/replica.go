@@ -11,8 +11,6 @@ import (
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
 
-const replicaKey = "replica"
-
 // replicaTTL is how long a replica that died without a word keeps its place,
 // in seconds.
 const replicaTTL = 10
