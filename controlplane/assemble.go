@@ -22,17 +22,19 @@ import (
 func (r *replica) assemble(pepper []byte) {
 	r.loop = newLoop(r.Logger.Named("loop"), newLoopMetrics(r.registry))
 	who := identities{loop: r.loop}
+	r.members.register(r.registry)
+	r.records = &records{loop: r.loop, members: r.members, keks: func() []string { return r.store.Keyring().IDs() }, log: r.Logger.Named("replica"), now: time.Now}
 	r.overload = newOverload(r.registry)
 	r.refused = audit.NewRefusals(refusalsPerMinute, r.noteRefusal)
 	minter := &outboundTokens{now: time.Now}
 	r.xds = xds.New(xds.Config{Identify: who.ofStream, VersionKey: versionKey(pepper), Tokens: minter, Logger: r.Logger.Named("xds"), Registerer: r.registry})
 	r.revocations = &revocations{store: r.store, loop: r.loop, now: time.Now}
-	r.sts = sts.New(sts.Config{Revoker: r.revocations, Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, Audit: r.auditTokens()})
+	r.sts = sts.New(sts.Config{Revoker: r.revocations, Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, MaySign: r.members.maySign, Audit: r.auditTokens()})
 	minter.sts = r.sts
 	r.loop.xds, r.loop.sts, r.loop.departures.xds = r.xds, r.sts, r.xds
 	r.assembleDataPlanes(who, pepper)
 	r.kek = newKeyEncryption(r.store, r.Config)
-	r.diagnosis = &diagnosis{config: r.Config, store: r.store, loop: r.loop, now: time.Now}
+	r.diagnosis = &diagnosis{config: r.Config, store: r.store, loop: r.loop, members: r.members, cluster: r.cluster, now: time.Now}
 	r.assembleAPI(who, pepper)
 	r.mountKong()
 }

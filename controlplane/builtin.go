@@ -2,13 +2,10 @@ package controlplane
 
 import (
 	"fmt"
-	"os"
-	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/watchword-mesh/watchword/controlplane/policy"
-	"github.com/watchword-mesh/watchword/controlplane/store"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
 )
 
@@ -35,12 +32,4 @@ func (r *replica) fits(given Config) error {
 		return fmt.Errorf("--trust-domain %s: the first start fixed %s, which tokens in use name; leave the flag out, or start on empty data", given.TrustDomain, domain)
 	}
 	return nil
-}
-
-func self() store.Replica {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return store.Replica{ID: uuid.NewString(), Host: host, PID: os.Getpid(), Started: time.Now().UTC()}
 }

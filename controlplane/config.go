@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/watchword-mesh/watchword/controlplane/ledger"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/transport"
 )
@@ -61,6 +63,14 @@ type Config struct {
 	// CertificateLifetime is that of certificates of instances, which renew at half
 	// of it. Default 1 hour.
 	CertificateLifetime time.Duration
+	// AdvertiseAddress, HOST:PORT, is where other replicas reach ADS here. Default
+	// XDSListen, with the name of this host if that is all addresses.
+	AdvertiseAddress string
+	// Version of the program, for people.
+	Version string
+	// Bounds are the times that replicas count on, the same for all of a mesh.
+	// Default: authority 10s, clock error 1s, signing 12h, grace 30s, hold.
+	Bounds ledger.Bounds
 	// Logger; nil is silent.
 	Logger hclog.Logger
 	// Listening is told each address, if set.
@@ -106,6 +116,7 @@ func (c Config) withDefaults() Config {
 			*field = value
 		}
 	}
+	c.Bounds = defaultBounds(c.Bounds)
 	if !strings.HasSuffix(c.Etcd.Prefix, "/") {
 		c.Etcd.Prefix += "/"
 	}
@@ -140,6 +151,9 @@ func (c Config) check() error {
 	}
 	if c.KEKFile != "" && c.KEK != "" {
 		errs = append(errs, errors.New("--kek-file and WATCHWORD_KEK are both given: which is right?"))
+	}
+	if _, port, err := net.SplitHostPort(c.AdvertiseAddress); c.AdvertiseAddress != "" && (err != nil || port == "") {
+		errs = append(errs, fmt.Errorf("--advertise-address %q: want HOST:PORT, where other replicas reach the address of --xds-listen", c.AdvertiseAddress))
 	}
 	for _, name := range c.TLSNames {
 		if !new(certificateNames).add(name) {

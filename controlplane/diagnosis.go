@@ -24,7 +24,10 @@ type diagnosis struct {
 	at    *listeners
 	store *store.Store
 	loop  *loop
-	now   func() time.Time
+	// members and cluster are nil in tests without any.
+	members *membership
+	cluster *cluster
+	now     func() time.Time
 }
 
 // Diagnose implements api.Diagnosis.
@@ -38,6 +41,7 @@ func (d *diagnosis) Diagnose(ctx context.Context) ([]*adminv1.Finding, error) {
 	d.joinTokens(ctx, &out)
 	d.revocations(&out)
 	d.etcd(&out)
+	d.replicas(&out)
 	return out, nil
 }
 

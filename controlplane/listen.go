@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -118,6 +119,18 @@ func (l *listener) open() bool { return l.Addr().(*net.TCPAddr).IP.IsUnspecified
 
 // url is the base of what is served there.
 func (l *listener) url() string { return l.Address.URL(l.Addr()) }
+
+// advertised is where other replicas reach ADS.
+func (l *listeners) advertised(c Config) string {
+	if c.AdvertiseAddress != "" {
+		return c.AdvertiseAddress
+	}
+	host, err := os.Hostname()
+	if !l.xds.open() || err != nil {
+		return l.xds.Addr().String()
+	}
+	return net.JoinHostPort(host, strconv.Itoa(l.xds.Addr().(*net.TCPAddr).Port))
+}
 
 // guarded is the listener within its limits, with TLS unless its address goes
 // without.

@@ -26,6 +26,10 @@ func (r *replica) opsHandler() http.Handler {
 			answer(w, http.StatusServiceUnavailable, "etcd does not answer")
 			return
 		}
+		if _, ok := r.members.holds(); !ok {
+			answer(w, http.StatusServiceUnavailable, "no place among the replicas in etcd")
+			return
+		}
 		answer(w, http.StatusOK, "ok")
 	})
 	r.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{

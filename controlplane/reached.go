@@ -5,12 +5,25 @@ import (
 	"fmt"
 )
 
+// moves is closed when the current snapshot has moved on.
+func (l *loop) moves() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.moved
+}
+
+// applied is the revision of the current snapshot; 0 if there is none.
+func (l *loop) applied() int64 {
+	if s := l.current.Load(); s != nil {
+		return s.Revision
+	}
+	return 0
+}
+
 // reached waits until the current snapshot is at least at a revision.
 func (l *loop) reached(ctx context.Context, revision int64) error {
 	for {
-		l.mu.Lock()
-		moved := l.moved
-		l.mu.Unlock()
+		moved := l.moves()
 		if s := l.current.Load(); s != nil && s.Revision >= revision {
 			return nil
 		}

@@ -12,7 +12,6 @@ package controlplane
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/audit"
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/enrolment"
+	"github.com/watchword-mesh/watchword/controlplane/ledger"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	"github.com/watchword-mesh/watchword/issuer/sts"
@@ -54,7 +54,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r, err := openReplica(ctx, c, cancel)
+	r, err := openReplica(ctx, c, l.advertised(c), cancel)
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,9 @@ func Run(ctx context.Context, c Config) error {
 type replica struct {
 	Config
 	store       *store.Store
-	lost        <-chan struct{}
-	release     func()
+	members     *membership
+	cluster     *cluster
+	records     *records // nil until it is assembled
 	registry    *prometheus.Registry
 	loop        *loop
 	fetcher     *bundle.Manager
@@ -97,9 +98,10 @@ type replica struct {
 	overload *prometheus.CounterVec
 }
 
-// openReplica prepares the store and everything that is made from it.
-func openReplica(ctx context.Context, c Config, fatal func(error)) (_ *replica, err error) {
-	r := &replica{Config: c, registry: prometheus.NewRegistry(), release: func() {}}
+// openReplica joins the replicas, and prepares the store and everything that is made
+// from it. What is served is read after the join, so that it is no older.
+func openReplica(ctx context.Context, c Config, address string, fatal func(error)) (_ *replica, err error) {
+	r := &replica{Config: c, registry: prometheus.NewRegistry()}
 	sc, err := c.store(fatal)
 	if err != nil {
 		return nil, err
@@ -112,11 +114,10 @@ func openReplica(ctx context.Context, c Config, fatal func(error)) (_ *replica, 
 			r.close()
 		}
 	}()
-	lost, release, err := r.store.Claim(ctx, self())
-	if err != nil {
+	r.members, r.cluster = newMembership(r.store, c, address), newCluster(c.Bounds, c.Logger.Named("replica"))
+	if err := r.members.join(ctx); err != nil {
 		return nil, err
 	}
-	r.lost, r.release = lost, release
 	pepper, err := r.prepare(ctx)
 	if err != nil {
 		return nil, err
@@ -130,32 +131,9 @@ func openReplica(ctx context.Context, c Config, fatal func(error)) (_ *replica, 
 		return nil, err
 	}
 	r.loop.start(snap)
+	r.members.applied = r.loop.applied
+	r.members.tell()
 	return r, nil
-}
-
-// keepPlace takes the replica's place again when the lease was lost, such as
-// by an outage of etcd, and ends the replica only if another has it: tokens are
-// signed and data planes served all the while from what is in memory.
-func (r *replica) keepPlace(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-r.lost:
-		}
-		r.Logger.Warn("the lease in etcd was lost (etcd not reachable, or this process stood still); taking it again")
-		lost, release, err := r.store.Claim(ctx, self())
-		switch {
-		case errors.Is(err, store.ErrTaken):
-			return fmt.Errorf("stopping: %w", err)
-		case err == nil:
-			r.lost, r.release = lost, release
-			r.Logger.Info("the lease in etcd is ours again")
-		case ctx.Err() == nil:
-			r.Logger.Warn("the lease can't be taken yet", "error", err)
-			sleep(ctx, time.Second)
-		}
-	}
 }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -169,8 +147,20 @@ func (r *replica) close() {
 	if r.kek != nil {
 		r.kek.close() // it writes
 	}
-	r.release()
+	r.leave()
 	if err := r.store.Close(); err != nil {
 		r.Logger.Warn("closing the store", "error", err)
 	}
+}
+
+// leave ends the membership, if there is one.
+func (r *replica) leave() {
+	if r.members == nil {
+		return
+	}
+	var last ledger.Record
+	if r.records != nil && r.loop.current.Load() != nil {
+		last, _ = r.records.record()
+	}
+	r.members.leave(last)
 }

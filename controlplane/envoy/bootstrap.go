@@ -6,11 +6,13 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
@@ -54,7 +56,8 @@ type BootstrapOptions struct {
 	Node string
 	// Service is the name of the service. Compulsory.
 	Service string
-	// ADSAddress is where the control plane serves ADS, HOST:PORT. Compulsory.
+	// ADSAddress is where the control plane serves ADS, HOST:PORT. Compulsory. Those of
+	// several replicas have commas between them.
 	ADSAddress string
 	// AdminAddress is where Envoy's admin interface listens, IP:PORT or the
 	// absolute path of a Unix socket. It has no authentication, and shows shared
@@ -170,13 +173,9 @@ func controlPlaneClusters(o BootstrapOptions) ([]*clusterv3.Cluster, error) {
 }
 
 func controlPlaneCluster(name string, o BootstrapOptions) (*clusterv3.Cluster, error) {
-	host, port, err := hostPort(o.ADSAddress)
+	replicas, discovery, err := replicas(name, o.ADSAddress)
 	if err != nil {
 		return nil, fmt.Errorf("address of the control plane: %w", err)
-	}
-	discovery := clusterv3.Cluster_STRICT_DNS
-	if _, err := netip.ParseAddr(host); err == nil {
-		discovery = clusterv3.Cluster_STATIC
 	}
 	options, err := http2Options(true)
 	if err != nil {
@@ -186,7 +185,7 @@ func controlPlaneCluster(name string, o BootstrapOptions) (*clusterv3.Cluster, e
 		Name:                          name,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: discovery},
 		ConnectTimeout:                durationpb.New(connectTimeout),
-		LoadAssignment:                endpoint(name, host, port),
+		LoadAssignment:                replicas,
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpProtocolOptions: options},
 	}
 	if o.Identity != nil {
@@ -195,6 +194,29 @@ func controlPlaneCluster(name string, o BootstrapOptions) (*clusterv3.Cluster, e
 		}
 	}
 	return c, nil
+}
+
+// replicas are the endpoints at some addresses, and how Envoy finds them. Envoy goes to
+// the next when one does not answer.
+func replicas(name, addresses string) (*endpointv3.ClusterLoadAssignment, clusterv3.Cluster_DiscoveryType, error) {
+	all, discovery := &endpointv3.ClusterLoadAssignment{}, clusterv3.Cluster_STATIC
+	for address := range strings.SplitSeq(addresses, ",") {
+		host, port, err := hostPort(strings.TrimSpace(address))
+		if err != nil {
+			return nil, 0, err
+		}
+		if _, err := netip.ParseAddr(host); err != nil {
+			discovery = clusterv3.Cluster_STRICT_DNS
+		}
+		one := endpoint(name, host, port)
+		if len(all.GetEndpoints()) == 0 {
+			all = one
+			continue
+		}
+		at := all.GetEndpoints()[0]
+		at.LbEndpoints = append(at.LbEndpoints, one.GetEndpoints()[0].GetLbEndpoints()...)
+	}
+	return all, discovery, nil
 }
 
 // http2Options are HTTP/2, with pings if what is at the other end may go away

@@ -19,6 +19,9 @@ import (
 
 // Snapshot is everything that a replica works with, at one revision.
 type Snapshot struct {
+	// Revision that all of this is of. Those that only the audit, or what replicas have
+	// written of themselves, has made are not waited for: the next Snapshot is that of
+	// the next change of something in it.
 	Revision int64
 	Config   policy.State
 	Keys     map[string]keyset.Record
@@ -77,14 +80,16 @@ func (s *Store) load(ctx context.Context, last *Snapshot) (*Snapshot, error) {
 }
 
 // readAll reads what belongs into a snapshot: all but the audit and the join
-// tokens, which may be much, and which are read when somebody asks.
+// tokens, which may be much, and which are read when somebody asks, and but what
+// replicas have written of themselves.
 func (s *Store) readAll(ctx context.Context) ([]*mvccpb.KeyValue, int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 6*requestTimeout)
 	defer cancel()
 	end := func(prefix string) string { return clientv3.GetPrefixRangeEnd(s.prefix + prefix) }
 	resp, err := s.client.Txn(ctx).Then(
 		clientv3.OpGet(s.prefix, clientv3.WithRange(s.prefix+auditPrefix)),
-		clientv3.OpGet(end(auditPrefix), clientv3.WithRange(s.prefix+joinTokensPrefix)),
+		clientv3.OpGet(end(auditPrefix), clientv3.WithRange(s.prefix+clusterPrefix)),
+		clientv3.OpGet(end(clusterPrefix), clientv3.WithRange(s.prefix+joinTokensPrefix)),
 		clientv3.OpGet(end(joinTokensPrefix), clientv3.WithRange(end(""))),
 	).Commit()
 	if err != nil {

@@ -41,41 +41,51 @@ const retryPause = 500 * time.Millisecond
 // has compacted what was missed, or a watch breaks, the state is read anew and
 // compared, so that deletions are not lost.
 func (s *Store) Watch(ctx context.Context, from *Snapshot, next func(Event)) error {
-	state := from
+	w := watched{state: from, revision: from.Revision}
 	for {
-		err := s.watchOnce(ctx, &state, next)
+		err := s.watchOnce(ctx, &w, next)
 		if ctx.Err() != nil {
 			return nil
 		}
-		s.log.Warn("watch of etcd broke; reading the state anew", "revision", state.Revision, "error", err)
-		if err := s.reload(ctx, &state, next); err != nil {
+		s.log.Warn("watch of etcd broke; reading the state anew", "revision", w.revision, "error", err)
+		if err := s.reload(ctx, &w, next); err != nil {
 			return err
 		}
 	}
 }
 
+// watched is how far a watch has come.
+type watched struct {
+	state *Snapshot
+	// revision of the last event, also if it was none that state is about. Only it is
+	// as far as etcd is: state may be of long ago.
+	revision int64
+}
+
 // watchOnce follows one watch until it breaks.
-func (s *Store) watchOnce(ctx context.Context, state **Snapshot, next func(Event)) error {
+func (s *Store) watchOnce(ctx context.Context, w *watched, next func(Event)) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	watch := s.client.Watch(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithRev((*state).Revision+1),
+	watch := s.client.Watch(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.revision+1),
 		clientv3.WithCreatedNotify(), clientv3.WithProgressNotify())
 	for resp := range watch {
 		if err := resp.Err(); err != nil {
 			return err
 		}
-		if resp.Header.Revision < (*state).Revision {
-			return wentBack(resp.Header.Revision, (*state).Revision)
+		if resp.Header.Revision < w.revision {
+			return wentBack(resp.Header.Revision, w.revision)
 		}
 		for len(resp.Events) > 0 {
 			n := sameRevision(resp.Events)
-			e := s.advance(*state, resp.Events[:n])
-			onlyAudit := s.onlyAudit(resp.Events[:n])
+			events := resp.Events[:n]
 			resp.Events = resp.Events[n:]
-			*state = e.Snapshot
-			if !onlyAudit {
-				next(e)
+			w.revision = events[0].Kv.ModRevision
+			if s.aside(events) {
+				continue
 			}
+			e := s.advance(w.state, events)
+			w.state = e.Snapshot
+			next(e)
 		}
 	}
 	return errors.New("the watch ended")
@@ -90,10 +100,13 @@ func sameRevision(events []*clientv3.Event) int {
 	return n
 }
 
-// onlyAudit says that nobody who follows the state is concerned.
-func (s *Store) onlyAudit(events []*clientv3.Event) bool {
+// aside says that nobody who follows the state is concerned: the events are of the
+// audit, or of what replicas write of themselves. That a replica has joined does count,
+// so that who joins knows by its revision that it has seen all of before.
+func (s *Store) aside(events []*clientv3.Event) bool {
 	for _, ev := range events {
-		if !strings.HasPrefix(string(ev.Kv.Key), s.prefix+auditPrefix) {
+		name := strings.TrimPrefix(string(ev.Kv.Key), s.prefix)
+		if name == joinedKey || !strings.HasPrefix(name, auditPrefix) && !strings.HasPrefix(name, clusterPrefix) {
 			return false
 		}
 	}
@@ -210,15 +223,15 @@ func (s *Store) remove(e *Event, name string) {
 
 // reload reads the state until it succeeds or ctx ends, and reports how it
 // differs.
-func (s *Store) reload(ctx context.Context, state **Snapshot, next func(Event)) error {
+func (s *Store) reload(ctx context.Context, w *watched, next func(Event)) error {
 	for {
-		snap, err := s.load(ctx, *state)
-		if err == nil && snap.Revision < (*state).Revision {
-			return wentBack(snap.Revision, (*state).Revision)
+		snap, err := s.load(ctx, w.state)
+		if err == nil && snap.Revision < w.revision {
+			return wentBack(snap.Revision, w.revision)
 		}
 		if err == nil {
-			next(difference(*state, snap))
-			*state = snap
+			next(difference(w.state, snap))
+			w.state, w.revision = snap, snap.Revision
 			return nil
 		}
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {

@@ -133,8 +133,13 @@ func (s *Store) fenced(ctx context.Context, revision int64, entry audit.Entry, o
 
 // wentBack is what an etcd that lost writes, or was restored from an older
 // backup, gets: its revision is the clock that everything else goes by.
-func wentBack(now, before int64) error {
-	return fmt.Errorf("etcd went back from revision %d to %d (restored from a backup?): restart this control plane to work with what etcd has now; restore with a revision bump to avoid this", before, now)
+func wentBack(now, before int64) error { return wentBackError{now, before} }
+
+type wentBackError struct{ now, before int64 }
+
+// Error says it, and the way out.
+func (e wentBackError) Error() string {
+	return fmt.Sprintf("etcd went back from revision %d to %d (restored from a backup?): restart this control plane to work with what etcd has now; restore with a revision bump to avoid this", e.before, e.now)
 }
 
 // explain adds the way out to errors of etcd that an operator can act on.

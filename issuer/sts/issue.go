@@ -86,6 +86,9 @@ func (s *Server) sign(ctx context.Context, v *view, req Request, scope string) (
 	}
 	defer func() { <-s.signing }()
 
+	if s.maySign != nil && !s.maySign() {
+		return Response{}, unavailable("this replica has heard of no change for too long to sign; ask another", nil)
+	}
 	lifetime := v.Lifetime
 	if lifetime == 0 {
 		lifetime = DefaultLifetime

@@ -87,6 +87,9 @@ type Config struct {
 	// Rate is how many tokens a second one client secret, or one instance, may have
 	// of this process; ten times as many at once. 0 means DefaultRate.
 	Rate int
+	// MaySign says whether this process may sign now: one that has heard of no change
+	// for long signs with keys that may be gone elsewhere. nil means always.
+	MaySign func() bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Audit is given each entry before the answer goes out. It is on the way
@@ -104,6 +107,7 @@ type Server struct {
 	// replays outlive each State.
 	replays *clientauth.Replays
 	now     func() time.Time
+	maySign func() bool
 	audit   func(Entry)
 	metrics *metrics
 	routes  map[string]route
@@ -134,6 +138,7 @@ func New(c Config) *Server {
 		revoker:   c.Revoker,
 		replays:   clientauth.NewReplays(),
 		now:       c.Now,
+		maySign:   c.MaySign,
 		audit:     c.Audit,
 		metrics:   newMetrics(c.Registerer),
 		// Signing is pure computation: more at once than there are cores only

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 
@@ -45,7 +44,7 @@ already needs no join token any more.`,
 	f := cmd.Flags()
 	f.StringVar(&flags.dir, "dir", "", "`DIR` to keep the files in; made with mode 0700 if it is not there")
 	f.StringVar(&flags.node, "node", "", "`NAME` of this instance for people (default the host's)")
-	f.StringVar(&flags.ads, "ads", "127.0.0.1:7401", "`HOST:PORT` where the control plane serves ADS")
+	f.StringVar(&flags.ads, "ads", "127.0.0.1:7401", "`HOST:PORT,...` where the control plane serves ADS")
 	flags.addCredential(f)
 	f.BoolVar(&flags.renew, "renew", false, "stay, and renew the certificate until ended")
 	must(cmd.MarkFlagRequired("dir"))
@@ -57,8 +56,8 @@ func runEnrol(cmd *cobra.Command, f *enrolFlags) error {
 	if !identity.IsName(f.service) {
 		return usagef("--service %q is not the name of a Service: lower-case letters, digits and dashes", f.service)
 	}
-	if _, _, err := net.SplitHostPort(f.ads); err != nil {
-		return usagef("--ads %q: want HOST:PORT", f.ads)
+	if err := checkADS(f.ads); err != nil {
+		return err
 	}
 	dir, err := filepath.Abs(f.dir)
 	if err == nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 
@@ -49,7 +48,7 @@ have the certificate from the folder where ` + "`watchword enrol`" + ` keeps it.
 	o.addServiceFlag(cmd, &flags.service, "`SERVICE` to protect")
 	f := cmd.Flags()
 	f.StringVar(&flags.node, "node", "", "`NAME` of this Envoy in status (default SERVICE-HOSTNAME-PID)")
-	f.StringVar(&flags.ads, "ads", "127.0.0.1:7401", "`HOST:PORT` where the control plane serves ADS")
+	f.StringVar(&flags.ads, "ads", "127.0.0.1:7401", "`HOST:PORT,...` where the control plane serves ADS")
 	flags.addCredential(f)
 	f.StringVar(&flags.keyFile, "key-file", "", "`FILE` to keep key and certificate in, so that a restart is the same instance and needs no join token (default: in memory alone)")
 	f.StringVar(&flags.admin, "envoy-admin", "", "`IP:PORT` on loopback where Envoy's admin interface can be read (default none)")
@@ -112,8 +111,8 @@ func (f *envoyFlags) check() error {
 	if f.concurrency < 0 {
 		return usagef("--concurrency %d: want at least 1", f.concurrency)
 	}
-	if _, _, err := net.SplitHostPort(f.ads); err != nil {
-		return usagef("--ads %q: want HOST:PORT", f.ads)
+	if err := checkADS(f.ads); err != nil {
+		return err
 	}
 	if f.admin == "" {
 		return nil

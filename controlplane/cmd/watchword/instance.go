@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"strings"
 
@@ -59,7 +60,7 @@ func (f *instanceFlags) enrol(ctx context.Context, service, node, address string
 	if err != nil {
 		return nil, err
 	}
-	id, err := enrolment.Enrol(ctx, enrolment.Config{Addresses: []string{address}, Service: service, Node: node,
+	id, err := enrolment.Enrol(ctx, enrolment.Config{Addresses: strings.Split(address, ","), Service: service, Node: node,
 		Credential: credential, KeyFile: f.keyFile, Logger: instanceLog()})
 	switch {
 	case err == nil:
@@ -83,4 +84,14 @@ func withoutJoinToken(env []string) []string {
 		}
 	}
 	return out
+}
+
+// checkADS looks at the addresses of the replicas of a control plane.
+func checkADS(addresses string) error {
+	for address := range strings.SplitSeq(addresses, ",") {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return usagef("--ads %q: want HOST:PORT, of several replicas with commas between them", address)
+		}
+	}
+	return nil
 }

@@ -62,6 +62,7 @@ Every listener has TLS, with a certificate of that CA or the one of
 	flags.StringVar(&c.Etcd.KeyFile, "etcd-key-file", "", "`FILE` with the key of that certificate")
 	flags.StringVar(&c.Etcd.Username, "etcd-username", "", "user name for etcd")
 	flags.StringVar(&c.Etcd.PasswordFile, "etcd-password-file", "", "`FILE` with the password for etcd")
+	flags.StringVar(&c.AdvertiseAddress, "advertise-address", "", "HOST:PORT where other replicas reach the address of --xds-listen (default that, with the name of this host)")
 	flags.BoolVar(&c.KongSecretIsBase64, "kong-secret-is-base64", false, "secrets that come through Kong's admin API are base64, unless a request says")
 	flags.StringVar(&f.logLevel, "log-level", "info", "least `LEVEL` that is logged: trace, debug, info, warn, error")
 	flags.StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log on stderr: text or json")
@@ -75,6 +76,7 @@ func serve(cmd *cobra.Command, f *serveFlags) error {
 	}
 	c := f.config
 	c.Logger = log
+	c.Version = buildVersion().Version
 	c.KEK = os.Getenv("WATCHWORD_KEK")
 	if c.DataDir, err = cmd.Flags().GetString("data-dir"); err != nil {
 		return err
