@@ -79,7 +79,18 @@ func (b *Book) Changed(service string, revision int64, leased bool) {
 	if len(s.behind) == 0 {
 		s.claim = max(s.claim, b.applied)
 	}
+	if s.leased && !leased {
+		s.unbind()
+	}
 	s.changed, s.leased, s.removed = revision, leased, false
+}
+
+// unbind: from now on a connected row may take what it can use without a lease, and
+// not say so.
+func (s *shelf) unbind() {
+	for _, r := range s.rows {
+		r.bound = r.bound && !r.connected
+	}
 }
 
 // Removed says that a revision, which is about to be applied, leaves nothing for the
@@ -97,8 +108,8 @@ func (b *Book) Join(name Row, now time.Time) {
 		r = &row{since: now}
 		s.rows[name] = r
 	}
-	// Elsewhere it may have been given what is older.
-	r.connected, r.inSync, r.upTo = true, false, unheard
+	// Elsewhere it may have been given what is older, and does not need a lease.
+	r.connected, r.inSync, r.bound, r.upTo, r.why = true, false, false, unheard, ""
 	b.fall(name.Service, name)
 }
 
