@@ -68,6 +68,7 @@ func Ruleset(in Input, service string) *dataplanev1.Ruleset {
 	rs.Issuers = c.usedIssuers()
 	rs.CredentialSets = c.usedSets()
 	rs.Consumers = c.usedConsumers()
+	rs.Leased = spec.GetLease() != nil
 	rs.WithoutEnvoy = !policy.ByEnvoy(spec)
 	rs.StrippedHeaders = slices.Sorted(maps.Keys(c.stripped))
 	return rs

@@ -1,14 +1,16 @@
 // Package envoy translates a ruleset into what Envoy understands.
 //
-// A service has two resources that Envoy fetches over ECDS, one per HTTP
+// A service has three resources that Envoy fetches over ECDS, one per HTTP
 // filter: mesh.inbound/SERVICE, a filter chain that verifies and authorizes,
-// and mesh.revoked/SERVICE, which looks at what was verified and refuses what
-// was revoked. They are two so that a revocation pushes the small one alone.
+// mesh.revoked/SERVICE, which looks at what was verified and refuses what
+// was revoked, and mesh.lease, which refuses everything when the control plane was
+// not heard of for too long. They are three so that a revocation, and a renewal,
+// push a small one alone.
 // Nothing about keys or policies travels in listeners, because connections
 // that are open keep the listener that they came through.
 //
 // A service whose Envoy is managed has a listener and a cluster besides, which
-// do nothing but hold those two filters and forward to the service. If it is to
+// do nothing but hold those filters and forward to the service. If it is to
 // take the service's own requests too, it has a second listener, its routes, and
 // a cluster for each service that is called ([OutboundResources]).
 //
@@ -124,7 +126,8 @@ func ClusterName(service string) string { return "local/" + service }
 
 // Resources translates a ruleset. The resources are in the order in which they
 // can be sent, each needing only earlier ones: cluster, extension configs,
-// listener. Cluster and listener are there only if the ruleset has an Inbound.
+// listener. Cluster and listener are there only if the ruleset has an Inbound, and
+// mesh.lease only if it is not leased: else each data plane gets its own ([Lease]).
 // mesh.revoked is as if nothing was revoked: see [Revoked].
 //
 // An error means that Envoy would refuse the ruleset, or enforce less than it
@@ -168,6 +171,13 @@ func resources(rs *dataplanev1.Ruleset) ([]Resource, error) {
 	revoked, err := extension(revokedFilter(service, nil))
 	if err := add(ExtensionConfigType, RevokedName(service), revoked, err); err != nil {
 		return nil, err
+	}
+	if !rs.GetLeased() {
+		open, err := Unleased()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, open)
 	}
 	if in := rs.GetInbound(); in != nil {
 		l, err := inboundListener(service, in)

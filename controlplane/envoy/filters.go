@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Filters is the YAML of the two HTTP filters that the owner of an Envoy puts
+// Filters is the YAML of the three HTTP filters that the owner of an Envoy puts
 // in front of all others, with what its bootstrap needs as comments.
 // deployments/envoy/envoy.yaml is a whole config with them.
 func Filters(service string, from *BootstrapIdentity) ([]byte, error) {
@@ -30,11 +30,11 @@ func Filters(service string, from *BootstrapIdentity) ([]byte, error) {
 			return nil, fmt.Errorf("filters: %s is not the name of a service", strconv.Quote(service))
 		}
 	}
-	return []byte(strings.NewReplacer("{{inbound}}", InboundName(service), "{{revoked}}", RevokedName(service),
+	return []byte(strings.NewReplacer("{{inbound}}", InboundName(service), "{{revoked}}", RevokedName(service), "{{lease}}", LeaseName,
 		"{{tls}}", "#     "+strings.ReplaceAll(strings.TrimSpace(string(tls)), "\n", "\n#     ")).Replace(filtersYAML)), nil
 }
 
-const filtersYAML = `# The first two http_filters, in this order, before all that trust the caller.
+const filtersYAML = `# The first three http_filters, in this order, before all that trust the caller.
 #
 # Beside them this Envoy needs:
 # - node.cluster: the name of the service.
@@ -53,7 +53,7 @@ const filtersYAML = `# The first two http_filters, in this order, before all tha
 #   common_http_protocol_options.headers_with_underscores_action: REJECT_REQUEST.
 #   Without them the filters refuse ambiguous paths where a policy looks at
 #   paths, instead of normalising them.
-# - No typed_per_filter_config for these two names, which would switch them off.
+# - No typed_per_filter_config for these names, which would switch them off.
 - name: "{{inbound}}"
   config_discovery:
     config_source: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 3s}
@@ -63,6 +63,14 @@ const filtersYAML = `# The first two http_filters, in this order, before all tha
     - type.googleapis.com/envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig
     - type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
 - name: "{{revoked}}"
+  config_discovery:
+    config_source: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 3s}
+    default_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: {}}
+    type_urls:
+    - type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+# The same for all services: refuses everything when the control plane was not heard
+# of for longer than a Service with a lease allows.
+- name: "{{lease}}"
   config_discovery:
     config_source: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 3s}
     default_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: {}}

@@ -112,8 +112,14 @@ type adsServer struct {
 	t         *testing.T
 	resources []Resource
 
-	mu    sync.Mutex
-	nonce int
+	mu      sync.Mutex
+	nonce   int
+	streams []deltaStream
+}
+
+type deltaStream interface {
+	Recv() (*discoveryv3.DeltaDiscoveryRequest, error)
+	Send(*discoveryv3.DeltaDiscoveryResponse) error
 }
 
 func (s *adsServer) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
@@ -125,10 +131,10 @@ func (s *adsServer) DeltaExtensionConfigs(stream extensionv3.ExtensionConfigDisc
 	return s.serve(stream)
 }
 
-func (s *adsServer) serve(stream interface {
-	Recv() (*discoveryv3.DeltaDiscoveryRequest, error)
-	Send(*discoveryv3.DeltaDiscoveryResponse) error
-}) error {
+func (s *adsServer) serve(stream deltaStream) error {
+	s.mu.Lock()
+	s.streams = append(s.streams, stream)
+	s.mu.Unlock()
 	for {
 		req, err := stream.Recv()
 		if err != nil {
@@ -141,17 +147,25 @@ func (s *adsServer) serve(stream interface {
 		if req.GetResponseNonce() != "" && len(req.GetResourceNamesSubscribe()) == 0 {
 			continue
 		}
-		for _, res := range s.answers(req) {
-			if err := stream.Send(res); err != nil {
-				return nil
-			}
+		if !s.answer(stream, req) {
+			return nil
 		}
 	}
 }
 
-func (s *adsServer) answers(req *discoveryv3.DeltaDiscoveryRequest) []*discoveryv3.DeltaDiscoveryResponse {
-	s.mu.Lock()
+func (s *adsServer) answer(stream deltaStream, req *discoveryv3.DeltaDiscoveryRequest) bool {
+	s.mu.Lock() // against push
 	defer s.mu.Unlock()
+	for _, res := range s.answers(req) {
+		if err := stream.Send(res); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// answers is called under the lock.
+func (s *adsServer) answers(req *discoveryv3.DeltaDiscoveryRequest) []*discoveryv3.DeltaDiscoveryResponse {
 	wanted := map[string]bool{}
 	for _, n := range req.GetResourceNamesSubscribe() {
 		wanted[n] = true
@@ -175,18 +189,25 @@ func (s *adsServer) answers(req *discoveryv3.DeltaDiscoveryRequest) []*discovery
 
 func serveADS(t *testing.T, resources []Resource) string {
 	t.Helper()
+	_, address, _ := startADS(t, resources)
+	return address
+}
+
+func startADS(t *testing.T, resources []Resource) (s *adsServer, address string, stop func()) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv := grpc.NewServer()
-	s := &adsServer{t: t, resources: resources}
+	s = &adsServer{t: t, resources: resources}
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(srv, s)
 	extensionv3.RegisterExtensionConfigDiscoveryServiceServer(srv, s)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(l) }()
-	t.Cleanup(func() { srv.Stop(); <-done })
-	return l.Addr().String()
+	stop = func() { srv.Stop(); <-done }
+	t.Cleanup(stop)
+	return s, l.Addr().String(), stop
 }
 
 // proxy is a running Envoy.

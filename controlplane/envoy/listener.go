@@ -138,7 +138,7 @@ func localRoute(service string) *routev3.RouteConfiguration {
 	}
 }
 
-// httpFilters are the two that we fill, and the router.
+// httpFilters are those that we fill, and the router.
 func httpFilters(service string) ([]*hcmv3.HttpFilter, error) {
 	inbound, err := discovered(InboundName(service), new(filterchainv3.FilterChainConfig))
 	if err != nil {
@@ -148,11 +148,15 @@ func httpFilters(service string) ([]*hcmv3.HttpFilter, error) {
 	if err != nil {
 		return nil, err
 	}
+	lease, err := discovered(LeaseName, new(rbacv3.RBAC))
+	if err != nil {
+		return nil, err
+	}
 	router, err := pack(new(routerv3.Router))
 	if err != nil {
 		return nil, err
 	}
-	return []*hcmv3.HttpFilter{inbound, revoked, {
+	return []*hcmv3.HttpFilter{inbound, revoked, lease, {
 		Name:       "envoy.filters.http.router",
 		ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router},
 	}}, nil

@@ -40,7 +40,7 @@ func TestOutcome(t *testing.T) {
 		{name: "nothing"},
 		{name: "let through", rbac: enforced("verify", "allowed", "verified") + `, "watchword_route_shadow_effective_policy_id": "route-0001"`, jwt: alice},
 		{name: "an allowing policy with a word", rbac: enforced("deny", "allowed", "consumer_denied")},
-		{name: "somebody else's filters", rbac: `"enforced_engine_result": "denied", "enforced_effective_policy_id": "revoked", "watchword_lease_enforced_engine_result": "denied"`},
+		{name: "somebody else's filters", rbac: `"enforced_engine_result": "denied", "enforced_effective_policy_id": "revoked", "watchword_other_enforced_engine_result": "denied"`},
 		{name: "facts that are not text", rbac: `"watchword_deny_enforced_engine_result": true, "watchword_verify_enforced_engine_result": {"denied": "denied"}`},
 
 		{name: "guard", rbac: enforced("guard", "denied", "path_ambiguous"), want: Refusal{Reason: "path_ambiguous"}},
@@ -50,6 +50,7 @@ func TestOutcome(t *testing.T) {
 		{name: "deny by a rule of many routes", rbac: enforced("deny", "denied", "consumer_denied[no-delete/0]#3"), want: Refusal{Reason: "consumer_denied", Rule: "no-delete/0"}},
 		{name: "authorize", rbac: enforced("authorize", "denied", "consumer_denied"), want: Refusal{Reason: "consumer_denied"}},
 		{name: "revoked", rbac: enforced("revoked", "denied", "revoked"), want: Refusal{Reason: "revoked"}},
+		{name: "lease", rbac: enforced("lease", "denied", "lease_expired"), want: Refusal{Reason: "lease_expired"}},
 		{name: "no name", rbac: `"watchword_deny_enforced_engine_result": "denied"`, want: Refusal{Reason: "unnamed"}},
 		{name: "half a rule", rbac: enforced("deny", "denied", "consumer_denied[no"), want: Refusal{Reason: "consumer_denied"}},
 

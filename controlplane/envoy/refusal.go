@@ -18,7 +18,7 @@ var refusalLua string
 // writes to metadata with its prefix. The second list is of those that only
 // record.
 var (
-	enforcedStatPrefixes = []string{"watchword_guard_", "watchword_verify_", "watchword_claims_", "watchword_deny_", "watchword_authorize_", "watchword_revoked_"}
+	enforcedStatPrefixes = []string{"watchword_guard_", "watchword_verify_", "watchword_claims_", "watchword_deny_", "watchword_authorize_", "watchword_revoked_", leaseStatPrefix}
 	observedStatPrefixes = []string{"watchword_observed_verify_", "watchword_observed_claims_", "watchword_observed_deny_", "watchword_observed_authorize_"}
 )
 
@@ -34,6 +34,8 @@ func refusalScript(p *plan) *luav3.Lua {
 			forbidden = append(forbidden, luaEntry{string(w), "true"})
 		}
 	}
+	// No policy has a say in these.
+	unavailable := luaTable{{string(reason.LeaseExpired), "true"}}
 	responses := luaTable{}
 	for _, t := range p.treatments {
 		if len(t.responses) > 0 {
@@ -45,6 +47,7 @@ func refusalScript(p *plan) *luav3.Lua {
 		"local OBSERVED = "+luaStrings(observedStatPrefixes),
 		fmt.Sprint("local OBSERVES = ", observes(p.rs)),
 		"local FORBIDDEN = "+forbidden.String(),
+		"local UNAVAILABLE = "+unavailable.String(),
 		"local TREATMENT = "+luaString(p.treatmentMetadata()),
 		"local RESPONSES = "+responses.String(),
 		"local REALM = "+luaString(p.rs.GetService()),

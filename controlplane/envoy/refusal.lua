@@ -39,13 +39,13 @@ function envoy_on_response(h)
   local w = refusal and word(m, STAGES, "enforced")
   if not w then return end
 
-  local r = override(m, w)
+  local r = UNAVAILABLE[w] and {status = 503} or override(m, w)
   local status = r.status or (FORBIDDEN[w] and 403 or 401)
   hs:remove("x-watchword-observed")
   hs:replace("x-watchword-reason", w)
   if status == 401 then hs:replace("www-authenticate", challenge(w)) end
   if grpc then
-    hs:replace("grpc-status", status == 401 and "16" or "7")
+    hs:replace("grpc-status", UNAVAILABLE[w] and "14" or status == 401 and "16" or "7")
     hs:replace("grpc-message", r.body and r.body:gsub("[^%w ._,:;/-]", function(c) return string.format("%%%02X", c:byte()) end) or w)
     return
   end

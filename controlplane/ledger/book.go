@@ -80,12 +80,17 @@ func (b *Book) Changed(service string, revision int64, leased bool) {
 		s.claim = max(s.claim, b.applied)
 	}
 	if s.leased && !leased {
-		// From the moment that they receive it they go by no leases, confirmed or not.
-		for _, r := range s.rows {
-			r.bound = r.bound && !r.connected
-		}
+		s.unbind()
 	}
 	s.changed, s.leased, s.removed = revision, leased, false
+}
+
+// unbind: from now on a connected row may take what it can use without a lease, and
+// not say so.
+func (s *shelf) unbind() {
+	for _, r := range s.rows {
+		r.bound = r.bound && !r.connected
+	}
 }
 
 // Removed says that a revision, which is about to be applied, leaves nothing for the
@@ -103,8 +108,8 @@ func (b *Book) Join(name Row, now time.Time) {
 		r = &row{since: now}
 		s.rows[name] = r
 	}
-	// Elsewhere it may have been given what is older.
-	r.connected, r.inSync, r.bound, r.upTo = true, false, false, unheard
+	// Elsewhere it may have been given what is older, and does not need a lease.
+	r.connected, r.inSync, r.bound, r.upTo, r.why = true, false, false, unheard, ""
 	b.fall(name.Service, name)
 }
 

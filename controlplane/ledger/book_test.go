@@ -86,7 +86,7 @@ func TestBookClaims(t *testing.T) {
 			next(b, 7, true, at(1))
 			b.Leave(plane, at(2))
 			b.Join(plane, at(3))
-		}, 1000, map[string]Held{"x": {Claim: 5, Count: 1, Who: who, Why: "it is gone"}}},
+		}, 1000, map[string]Held{"x": {Claim: 5, Count: 1, Who: who}}},
 	} {
 		b := confirmed(c.bounds, c.leased)
 		c.do(b)

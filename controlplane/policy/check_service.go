@@ -3,10 +3,18 @@ package policy
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/watchword-mesh/watchword/internal/identity"
 	"github.com/watchword-mesh/watchword/internal/jose"
 	policyv1 "github.com/watchword-mesh/watchword/proto/watchword/policy/v1"
+)
+
+// What the lease of a service may be. A shorter one would end with each restart of a
+// control plane, a longer one bounds nothing that an operator waits for.
+const (
+	LeastLease = 30 * time.Second
+	MostLease  = time.Hour
 )
 
 func (c *checker) service(s *policyv1.ServiceSpec) {
@@ -27,6 +35,7 @@ func (c *checker) service(s *policyv1.ServiceSpec) {
 	c.inbound(s.GetInbound())
 	c.outbound(s.GetOutbound(), s.GetInbound())
 	c.calls(s.GetCalls())
+	c.seconds("spec.lease", s.GetLease(), LeastLease, MostLease)
 	for i, d := range s.GetDataPlanes() {
 		if slices.Index(s.GetDataPlanes(), d) < i {
 			c.fault(index("spec.dataPlanes", i), "%s is given twice", d)

@@ -19,6 +19,9 @@
 //     instance. It is in sync when each of its subscriptions has confirmed
 //     today's content, and it has asked for all that it must enforce.
 //
+// What all rows together have confirmed goes into the ledger's Book besides
+// ([Server.Claims]), which replicas tell each other.
+//
 // The protocol engine (requests, nonces, watches) is go-control-plane's delta
 // server. Each stream runs its own small instance of it, with the stream itself
 // as cache and callbacks, so there is no cache to search and no id to map.

@@ -33,6 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fixture struct {
 	*Server
 	conn *grpc.ClientConn
+	dial func() (*grpc.ClientConn, error) // another one
 }
 
 // tb is what testing.T and rapid.T share.
@@ -90,12 +91,15 @@ func launch(t tb, cfg Config) (*fixture, func()) {
 	s.Register(g)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = g.Serve(lis) }()
-	conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	dial := func() (*grpc.ClientConn, error) {
+		return grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	}
+	conn, err := dial()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fixture{s, conn}, func() {
+	return &fixture{s, conn, dial}, func() {
 		conn.Close()
 		s.Close()
 		g.Stop()
@@ -232,7 +236,11 @@ func (p *plane) want(want *discovery.DeltaDiscoveryResponse) *discovery.DeltaDis
 
 func (p *plane) ack(r *discovery.DeltaDiscoveryResponse) {
 	p.t.Helper()
-	p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()})
+	p.send(ackOf(r))
+}
+
+func ackOf(r *discovery.DeltaDiscoveryResponse) *discovery.DeltaDiscoveryRequest {
+	return &discovery.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()}
 }
 
 func (p *plane) nack(r *discovery.DeltaDiscoveryResponse, why string) {

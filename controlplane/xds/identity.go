@@ -19,11 +19,11 @@ type Identity struct {
 }
 
 // maxInstanceStreams bounds the open streams of one instance. An Envoy has one,
-// or one for each of its two filters if its ADS is another's; twice that while
+// or one for each of its three filters if its ADS is another's; twice that while
 // it restarts. A stream that its network has lost stays for the 50 s of
 // ServerOptions, in which an Envoy that notices after 7 s comes back some 7
-// times: 2 filters x 2 processes x (1 + 7).
-const maxInstanceStreams = 32
+// times: 3 filters x 2 processes x (1 + 7).
+const maxInstanceStreams = 48
 
 // errRevoked ends the streams of an instance by Disconnect.
 var errRevoked = status.Error(codes.PermissionDenied, "this instance was revoked")

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/watchword-mesh/watchword/controlplane/ledger"
 	"github.com/watchword-mesh/watchword/internal/quota"
 )
 
@@ -48,6 +49,9 @@ type Config struct {
 	Logger hclog.Logger
 	// Registerer gets the metrics; nil registers none.
 	Registerer prometheus.Registerer
+	// Bounds are what the claims are made by; the zero value is 10 s of authority, 1 s
+	// of clock error, 12 h of signing, 30 s of grace, and to hold for stragglers.
+	Bounds ledger.Bounds
 	// MaxStreams bounds the open streams, to protect memory; 0 is no bound. A
 	// stream over it gets ResourceExhausted and comes back by its own back-off.
 	MaxStreams int
@@ -67,10 +71,13 @@ type Server struct {
 	ctx        context.Context
 	cancel     context.CancelFunc
 
+	claims *claims
+
 	published atomic.Int64
 	streams   atomic.Int64
 
-	// mu guards the set of services; that of a service is taken after it.
+	// mu guards the set of services; that of a service is taken after it, and that of
+	// the claims last.
 	mu       sync.RWMutex
 	ready    bool
 	services map[string]*service
@@ -112,6 +119,7 @@ func New(cfg Config) *Server {
 	s := &Server{log: cfg.Logger, who: cfg.Identify, versionKey: bytes.Clone(cfg.VersionKey), now: cfg.Now, maxStreams: int64(cfg.MaxStreams),
 		services: make(map[string]*service), kinds: make(map[string]*kind), instances: make(map[Identity]map[*stream]struct{})}
 	s.requests, s.lines = quota.NewPace(requestsPerSecond, requestsAtOnce), quota.NewPace(linesPerSecond, linesAtOnce)
+	s.claims = newClaims(cfg.Bounds)
 	s.tokens, s.mints, s.signing = cfg.Tokens, quota.NewPace(tokensPerSecond, tokensAtOnce), make(chan struct{}, tokensInParallel)
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
@@ -157,6 +165,7 @@ func (s *Server) Publish(u Update) {
 	// Last: no data plane may be said to have u.Revision before its service was
 	// looked at.
 	s.published.Store(u.Revision)
+	s.claims.write(func(b *ledger.Book) { b.Applied(u.Revision) })
 	s.changed()
 }
 
@@ -228,6 +237,7 @@ func (s *Server) join(st *stream, node, kind string) {
 		r = &row{service: svc, rowKey: key, kind: kind, since: st.connected}
 		svc.rows[key] = r
 		svc.wait(r, true)
+		s.claims.write(func(b *ledger.Book) { b.Join(r.booked(), s.now()) })
 	}
 	r.streams = append(r.streams, st)
 	st.service, st.row = svc, r
@@ -248,6 +258,7 @@ func (s *Server) leave(st *stream) {
 	}
 	delete(svc.rows, r.rowKey)
 	svc.wait(r, false)
+	s.claims.write(func(b *ledger.Book) { b.Leave(r.booked(), s.now()) })
 	if len(svc.waiting) == 0 {
 		svc.pushed = time.Time{} // the last ACK will never come
 	}

@@ -54,6 +54,8 @@ type row struct {
 	// upTo is, while the row is not in sync, the last revision at which it was.
 	upTo  int64
 	since time.Time
+	// refusing: it has refused something, and may still.
+	refusing bool
 }
 
 // replace swaps the content and pushes the difference.
@@ -65,6 +67,7 @@ func (svc *service) replace(revision int64, resources []Resource) {
 		return
 	}
 	svc.content, svc.changed = now, revision
+	svc.bookChange(revision)
 	for _, r := range svc.rows {
 		for _, st := range r.streams {
 			st.push(diff)
@@ -99,6 +102,9 @@ func (svc *service) open() {
 func (svc *service) judge(r *row) {
 	inSync := svc.ready && r.behind() == 0 && svc.missing(r) == ""
 	if inSync == r.inSync {
+		if r.refusing {
+			svc.book(r)
+		}
 		return
 	}
 	r.inSync, r.since = inSync, svc.server.now()
@@ -108,6 +114,7 @@ func (svc *service) judge(r *row) {
 		r.upTo = svc.server.Published()
 		svc.wait(r, true)
 	}
+	svc.book(r)
 	svc.server.changed()
 }
 
@@ -233,7 +240,7 @@ func (svc *service) reason(r *row) string {
 			continue
 		}
 		if it.refused == it.want {
-			return fmt.Sprintf("refused %s: %s", it.name, it.refusal)
+			return it.refusalText()
 		}
 		if waiting != "" {
 			continue
@@ -273,3 +280,5 @@ type ledgerItem struct {
 	*item
 	typeURL string
 }
+
+func (it ledgerItem) refusalText() string { return fmt.Sprintf("refused %s: %s", it.name, it.refusal) }

@@ -185,6 +185,7 @@ func (st *stream) answer(sub *subscription, req *discovery.DeltaDiscoveryRequest
 		return true
 	}
 	sub.kind.nacks.Inc()
+	st.row.refusing = true
 	for i, it := range f.items {
 		if !st.mayLog() {
 			break

@@ -995,7 +995,11 @@ type ServiceSpec struct {
 	Endpoints []string `protobuf:"bytes,9,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// Where its data plane takes the service's own requests to the services in
 	// `calls`, and adds a token to each.
-	Outbound      *Outbound `protobuf:"bytes,10,opt,name=outbound,proto3" json:"outbound,omitempty"`
+	Outbound *Outbound `protobuf:"bytes,10,opt,name=outbound,proto3" json:"outbound,omitempty"`
+	// Its data planes refuse every request once they have not heard from a control
+	// plane that may speak for the mesh for this long. 30 s at least, 1 h at most.
+	// Empty: they go on with what they have for as long as it takes.
+	Lease         *durationpb.Duration `protobuf:"bytes,11,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1096,6 +1100,13 @@ func (x *ServiceSpec) GetEndpoints() []string {
 func (x *ServiceSpec) GetOutbound() *Outbound {
 	if x != nil {
 		return x.Outbound
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
 	}
 	return nil
 }
@@ -4082,7 +4093,7 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf1\x04\n" +
 	"\vServiceSpec\x12\x1c\n" +
 	"\taudiences\x18\x01 \x03(\tR\taudiences\x122\n" +
 	"\x06routes\x18\x02 \x03(\v2\x1a.watchword.policy.v1.RouteR\x06routes\x126\n" +
@@ -4096,7 +4107,8 @@ const file_watchword_policy_v1_policy_proto_rawDesc = "" +
 	"\x05hosts\x18\b \x03(\tR\x05hosts\x12\x1c\n" +
 	"\tendpoints\x18\t \x03(\tR\tendpoints\x129\n" +
 	"\boutbound\x18\n" +
-	" \x01(\v2\x1d.watchword.policy.v1.OutboundR\boutbound\":\n" +
+	" \x01(\v2\x1d.watchword.policy.v1.OutboundR\boutbound\x12/\n" +
+	"\x05lease\x18\v \x01(\v2\x19.google.protobuf.DurationR\x05lease\":\n" +
 	"\tDataPlane\x12\x1a\n" +
 	"\x16DATA_PLANE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05ENVOY\x10\x01\x12\x06\n" +
@@ -4489,71 +4501,72 @@ var file_watchword_policy_v1_policy_proto_depIdxs = []int32{
 	24, // 12: watchword.policy.v1.ServiceSpec.self_issued:type_name -> watchword.policy.v1.SelfIssued
 	17, // 13: watchword.policy.v1.ServiceSpec.bootstrap:type_name -> watchword.policy.v1.Bootstrap
 	16, // 14: watchword.policy.v1.ServiceSpec.outbound:type_name -> watchword.policy.v1.Outbound
-	18, // 15: watchword.policy.v1.Bootstrap.kubernetes:type_name -> watchword.policy.v1.KubernetesWorkload
-	3,  // 16: watchword.policy.v1.RoleBindingSpec.role:type_name -> watchword.policy.v1.RoleBindingSpec.Role
-	20, // 17: watchword.policy.v1.RoleBindingSpec.subjects:type_name -> watchword.policy.v1.RoleSubject
-	21, // 18: watchword.policy.v1.RoleSubject.token:type_name -> watchword.policy.v1.TokenSubject
-	23, // 19: watchword.policy.v1.RoleSubject.certificate:type_name -> watchword.policy.v1.CertificateSubject
-	22, // 20: watchword.policy.v1.TokenSubject.claims:type_name -> watchword.policy.v1.ClaimRequirement
-	29, // 21: watchword.policy.v1.SelfIssued.key_set:type_name -> watchword.policy.v1.KeySet
-	4,  // 22: watchword.policy.v1.Inbound.protocol:type_name -> watchword.policy.v1.Inbound.Protocol
-	5,  // 23: watchword.policy.v1.Inbound.tls:type_name -> watchword.policy.v1.Inbound.Tls
-	29, // 24: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
-	33, // 25: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
-	35, // 26: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
-	30, // 27: watchword.policy.v1.KeySet.jwks_uri:type_name -> watchword.policy.v1.JwksUri
-	31, // 28: watchword.policy.v1.KeySet.secret:type_name -> watchword.policy.v1.SecretKeys
-	57, // 29: watchword.policy.v1.JwksUri.interval:type_name -> google.protobuf.Duration
-	57, // 30: watchword.policy.v1.JwksUri.timeout:type_name -> google.protobuf.Duration
-	32, // 31: watchword.policy.v1.SecretKeys.keys:type_name -> watchword.policy.v1.SecretKey
-	57, // 32: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
-	34, // 33: watchword.policy.v1.BuiltinKeys.rotation:type_name -> watchword.policy.v1.KeyRotation
-	57, // 34: watchword.policy.v1.BuiltinKeys.signing_horizon:type_name -> google.protobuf.Duration
-	57, // 35: watchword.policy.v1.KeyRotation.every:type_name -> google.protobuf.Duration
-	6,  // 36: watchword.policy.v1.KeyRotation.stragglers:type_name -> watchword.policy.v1.KeyRotation.Stragglers
-	57, // 37: watchword.policy.v1.KeyRotation.grace:type_name -> google.protobuf.Duration
-	36, // 38: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
-	37, // 39: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	7,  // 40: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
-	41, // 41: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
-	0,  // 42: watchword.policy.v1.AuthenticationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
-	39, // 43: watchword.policy.v1.AuthenticationPolicySpec.consumer_headers:type_name -> watchword.policy.v1.ConsumerHeader
-	40, // 44: watchword.policy.v1.AuthenticationPolicySpec.responses:type_name -> watchword.policy.v1.Response
-	8,  // 45: watchword.policy.v1.ConsumerHeader.attribute:type_name -> watchword.policy.v1.ConsumerHeader.Attribute
-	42, // 46: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.TokenLocation
-	42, // 47: watchword.policy.v1.JwtRule.from_params:type_name -> watchword.policy.v1.TokenLocation
-	42, // 48: watchword.policy.v1.JwtRule.from_cookies:type_name -> watchword.policy.v1.TokenLocation
-	57, // 49: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
-	57, // 50: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
-	46, // 51: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
-	42, // 52: watchword.policy.v1.JwtRule.from_form:type_name -> watchword.policy.v1.TokenLocation
-	43, // 53: watchword.policy.v1.JwtRule.consumers:type_name -> watchword.policy.v1.ConsumerSelector
-	44, // 54: watchword.policy.v1.JwtRule.services:type_name -> watchword.policy.v1.SelfIssuedTokens
-	45, // 55: watchword.policy.v1.JwtRule.key_claim:type_name -> watchword.policy.v1.KeyClaim
-	9,  // 56: watchword.policy.v1.JwtRule.audience_check:type_name -> watchword.policy.v1.JwtRule.AudienceCheck
-	1,  // 57: watchword.policy.v1.JwtRule.expiration:type_name -> watchword.policy.v1.TimeCheck
-	1,  // 58: watchword.policy.v1.JwtRule.not_before:type_name -> watchword.policy.v1.TimeCheck
-	10, // 59: watchword.policy.v1.KeyClaim.sources:type_name -> watchword.policy.v1.KeyClaim.Source
-	48, // 60: watchword.policy.v1.ConsumerSpec.credentials:type_name -> watchword.policy.v1.Credential
-	49, // 61: watchword.policy.v1.ConsumerSpec.match:type_name -> watchword.policy.v1.ConsumerMatch
-	29, // 62: watchword.policy.v1.Credential.key_set:type_name -> watchword.policy.v1.KeySet
-	55, // 63: watchword.policy.v1.ConsumerMatch.claims:type_name -> watchword.policy.v1.Condition
-	37, // 64: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
-	11, // 65: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
-	51, // 66: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
-	0,  // 67: watchword.policy.v1.AuthorizationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
-	52, // 68: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
-	54, // 69: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
-	55, // 70: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
-	53, // 71: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
-	53, // 72: watchword.policy.v1.Source.not_subjects:type_name -> watchword.policy.v1.Subject
-	12, // 73: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
-	58, // 74: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	57, // 15: watchword.policy.v1.ServiceSpec.lease:type_name -> google.protobuf.Duration
+	18, // 16: watchword.policy.v1.Bootstrap.kubernetes:type_name -> watchword.policy.v1.KubernetesWorkload
+	3,  // 17: watchword.policy.v1.RoleBindingSpec.role:type_name -> watchword.policy.v1.RoleBindingSpec.Role
+	20, // 18: watchword.policy.v1.RoleBindingSpec.subjects:type_name -> watchword.policy.v1.RoleSubject
+	21, // 19: watchword.policy.v1.RoleSubject.token:type_name -> watchword.policy.v1.TokenSubject
+	23, // 20: watchword.policy.v1.RoleSubject.certificate:type_name -> watchword.policy.v1.CertificateSubject
+	22, // 21: watchword.policy.v1.TokenSubject.claims:type_name -> watchword.policy.v1.ClaimRequirement
+	29, // 22: watchword.policy.v1.SelfIssued.key_set:type_name -> watchword.policy.v1.KeySet
+	4,  // 23: watchword.policy.v1.Inbound.protocol:type_name -> watchword.policy.v1.Inbound.Protocol
+	5,  // 24: watchword.policy.v1.Inbound.tls:type_name -> watchword.policy.v1.Inbound.Tls
+	29, // 25: watchword.policy.v1.IssuerSpec.key_set:type_name -> watchword.policy.v1.KeySet
+	33, // 26: watchword.policy.v1.KeySet.builtin:type_name -> watchword.policy.v1.BuiltinKeys
+	35, // 27: watchword.policy.v1.KeySet.pem:type_name -> watchword.policy.v1.PemKeys
+	30, // 28: watchword.policy.v1.KeySet.jwks_uri:type_name -> watchword.policy.v1.JwksUri
+	31, // 29: watchword.policy.v1.KeySet.secret:type_name -> watchword.policy.v1.SecretKeys
+	57, // 30: watchword.policy.v1.JwksUri.interval:type_name -> google.protobuf.Duration
+	57, // 31: watchword.policy.v1.JwksUri.timeout:type_name -> google.protobuf.Duration
+	32, // 32: watchword.policy.v1.SecretKeys.keys:type_name -> watchword.policy.v1.SecretKey
+	57, // 33: watchword.policy.v1.BuiltinKeys.token_lifetime:type_name -> google.protobuf.Duration
+	34, // 34: watchword.policy.v1.BuiltinKeys.rotation:type_name -> watchword.policy.v1.KeyRotation
+	57, // 35: watchword.policy.v1.BuiltinKeys.signing_horizon:type_name -> google.protobuf.Duration
+	57, // 36: watchword.policy.v1.KeyRotation.every:type_name -> google.protobuf.Duration
+	6,  // 37: watchword.policy.v1.KeyRotation.stragglers:type_name -> watchword.policy.v1.KeyRotation.Stragglers
+	57, // 38: watchword.policy.v1.KeyRotation.grace:type_name -> google.protobuf.Duration
+	36, // 39: watchword.policy.v1.PemKeys.keys:type_name -> watchword.policy.v1.PemKey
+	37, // 40: watchword.policy.v1.AuthenticationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	7,  // 41: watchword.policy.v1.AuthenticationPolicySpec.mode:type_name -> watchword.policy.v1.AuthenticationPolicySpec.Mode
+	41, // 42: watchword.policy.v1.AuthenticationPolicySpec.jwt_rules:type_name -> watchword.policy.v1.JwtRule
+	0,  // 43: watchword.policy.v1.AuthenticationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
+	39, // 44: watchword.policy.v1.AuthenticationPolicySpec.consumer_headers:type_name -> watchword.policy.v1.ConsumerHeader
+	40, // 45: watchword.policy.v1.AuthenticationPolicySpec.responses:type_name -> watchword.policy.v1.Response
+	8,  // 46: watchword.policy.v1.ConsumerHeader.attribute:type_name -> watchword.policy.v1.ConsumerHeader.Attribute
+	42, // 47: watchword.policy.v1.JwtRule.from_headers:type_name -> watchword.policy.v1.TokenLocation
+	42, // 48: watchword.policy.v1.JwtRule.from_params:type_name -> watchword.policy.v1.TokenLocation
+	42, // 49: watchword.policy.v1.JwtRule.from_cookies:type_name -> watchword.policy.v1.TokenLocation
+	57, // 50: watchword.policy.v1.JwtRule.clock_skew:type_name -> google.protobuf.Duration
+	57, // 51: watchword.policy.v1.JwtRule.max_lifetime:type_name -> google.protobuf.Duration
+	46, // 52: watchword.policy.v1.JwtRule.output_claims:type_name -> watchword.policy.v1.OutputClaim
+	42, // 53: watchword.policy.v1.JwtRule.from_form:type_name -> watchword.policy.v1.TokenLocation
+	43, // 54: watchword.policy.v1.JwtRule.consumers:type_name -> watchword.policy.v1.ConsumerSelector
+	44, // 55: watchword.policy.v1.JwtRule.services:type_name -> watchword.policy.v1.SelfIssuedTokens
+	45, // 56: watchword.policy.v1.JwtRule.key_claim:type_name -> watchword.policy.v1.KeyClaim
+	9,  // 57: watchword.policy.v1.JwtRule.audience_check:type_name -> watchword.policy.v1.JwtRule.AudienceCheck
+	1,  // 58: watchword.policy.v1.JwtRule.expiration:type_name -> watchword.policy.v1.TimeCheck
+	1,  // 59: watchword.policy.v1.JwtRule.not_before:type_name -> watchword.policy.v1.TimeCheck
+	10, // 60: watchword.policy.v1.KeyClaim.sources:type_name -> watchword.policy.v1.KeyClaim.Source
+	48, // 61: watchword.policy.v1.ConsumerSpec.credentials:type_name -> watchword.policy.v1.Credential
+	49, // 62: watchword.policy.v1.ConsumerSpec.match:type_name -> watchword.policy.v1.ConsumerMatch
+	29, // 63: watchword.policy.v1.Credential.key_set:type_name -> watchword.policy.v1.KeySet
+	55, // 64: watchword.policy.v1.ConsumerMatch.claims:type_name -> watchword.policy.v1.Condition
+	37, // 65: watchword.policy.v1.AuthorizationPolicySpec.target:type_name -> watchword.policy.v1.Target
+	11, // 66: watchword.policy.v1.AuthorizationPolicySpec.action:type_name -> watchword.policy.v1.AuthorizationPolicySpec.Action
+	51, // 67: watchword.policy.v1.AuthorizationPolicySpec.rules:type_name -> watchword.policy.v1.AuthorizationRule
+	0,  // 68: watchword.policy.v1.AuthorizationPolicySpec.enforcement:type_name -> watchword.policy.v1.Enforcement
+	52, // 69: watchword.policy.v1.AuthorizationRule.from:type_name -> watchword.policy.v1.Source
+	54, // 70: watchword.policy.v1.AuthorizationRule.to:type_name -> watchword.policy.v1.Operation
+	55, // 71: watchword.policy.v1.AuthorizationRule.when:type_name -> watchword.policy.v1.Condition
+	53, // 72: watchword.policy.v1.Source.subjects:type_name -> watchword.policy.v1.Subject
+	53, // 73: watchword.policy.v1.Source.not_subjects:type_name -> watchword.policy.v1.Subject
+	12, // 74: watchword.policy.v1.Condition.op:type_name -> watchword.policy.v1.Condition.Operator
+	58, // 75: watchword.policy.v1.Condition.values:type_name -> google.protobuf.Value
+	76, // [76:76] is the sub-list for method output_type
+	76, // [76:76] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_watchword_policy_v1_policy_proto_init() }
