@@ -24,10 +24,15 @@ func (r *replica) assemble(pepper []byte) {
 	who := identities{loop: r.loop}
 	r.members.register(r.registry)
 	r.records = &records{loop: r.loop, members: r.members, keks: func() []string { return r.store.Keyring().IDs() }, log: r.Logger.Named("replica"), now: time.Now}
+	at := moments{loop: r.loop, cluster: r.cluster, now: time.Now}
+	r.loop.bounds = r.Bounds
+	r.stepper = &stepper{moments: at, store: r.store, log: r.Logger.Named("keys")}
+	r.signingKeys = &signingKeys{moments: at, store: r.store}
 	r.overload = newOverload(r.registry)
 	r.refused = audit.NewRefusals(refusalsPerMinute, r.noteRefusal)
 	minter := &outboundTokens{now: time.Now}
-	r.xds = xds.New(xds.Config{Identify: who.ofStream, VersionKey: versionKey(pepper), Tokens: minter, Logger: r.Logger.Named("xds"), Registerer: r.registry})
+	r.xds = xds.New(xds.Config{Bounds: r.Bounds, Identify: who.ofStream, VersionKey: versionKey(pepper), Tokens: minter, Logger: r.Logger.Named("xds"), Registerer: r.registry})
+	r.records.claims, r.records.claimed = r.xds.Claims, r.xds.ClaimsChanged()
 	r.revocations = &revocations{store: r.store, loop: r.loop, now: time.Now}
 	r.sts = sts.New(sts.Config{Revoker: r.revocations, Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, MaySign: r.members.maySign, Audit: r.auditTokens()})
 	minter.sts = r.sts
@@ -78,6 +83,7 @@ func (r *replica) assembleAPI(who identities, pepper []byte) {
 		Secrets:       &clientSecrets{store: r.store, loop: r.loop},
 		AuditLog:      auditLog{store: r.store},
 		KEK:           r.kek,
+		SigningKeys:   r.signingKeys,
 		AdminTokens:   &adminTokens{store: r.store, loop: r.loop, dir: r.DataDir, pepper: pepper},
 		Diagnosis:     r.diagnosis,
 		Preview:       preview{loop: r.loop},

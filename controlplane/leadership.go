@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/watchword-mesh/watchword/controlplane/ledger"
 	"github.com/watchword-mesh/watchword/controlplane/store"
 )
@@ -72,6 +74,14 @@ func (m *membership) whileHeld(ctx context.Context, place *store.Place, work fun
 	work(ctx)
 	cancel()
 	<-watched
+}
+
+// lead is the work of the leader: it changes the signing keys, and forgets who is gone.
+func (r *replica) lead(ctx context.Context, leader string) {
+	var g errgroup.Group
+	g.Go(func() error { r.stepper.lead(ctx, leader); return nil })
+	g.Go(func() error { r.forget(ctx, leader); return nil })
+	_ = g.Wait()
 }
 
 // forgetEvery is how often it is looked whether departed members can be forgotten.

@@ -13,6 +13,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/accesslog"
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/compile"
+	"github.com/watchword-mesh/watchword/controlplane/ledger"
 	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/controlplane/revocation"
 	"github.com/watchword-mesh/watchword/controlplane/store"
@@ -48,6 +49,10 @@ type loop struct {
 	// have keys of ([]string), for keyUnknown.
 	verifiedBy sync.Map
 	routes     routeNames
+	// bounds are those that no resource says.
+	bounds ledger.Bounds
+	// keyState is what the signing keys are stepped by.
+	keyState atomic.Pointer[keyState]
 	// published is for Explain.
 	published publishedRulesets
 	enforced  enforcedServices
@@ -55,8 +60,9 @@ type loop struct {
 	// Only the loop's goroutine touches these.
 	keys verificationKeys // replaced, never changed
 	// last has what was published of each service.
-	last    map[string]translation
-	signing *keyset.Set
+	last      map[string]translation
+	signing   *keyset.Set
+	verifiers *verifiers
 	// departures knows who is about to be cut off.
 	departures departures
 
@@ -92,11 +98,12 @@ func (k verificationKeys) input(state policy.State) compile.Input {
 func newLoop(log hclog.Logger, m *loopMetrics) *loop {
 	l := &loop{
 		log: log, metrics: m,
-		mailbox:  newMailbox(),
-		keys:     verificationKeys{issuers: map[string][]jose.Key{}, consumers: map[string][][]jose.Key{}},
-		last:     map[string]translation{},
-		moved:    make(chan struct{}),
-		patience: 30 * time.Second,
+		mailbox:   newMailbox(),
+		keys:      verificationKeys{issuers: map[string][]jose.Key{}, consumers: map[string][][]jose.Key{}},
+		last:      map[string]translation{},
+		verifiers: newVerifiers(),
+		moved:     make(chan struct{}),
+		patience:  30 * time.Second,
 	}
 	none := l.keys
 	l.verifying.Store(&none)
@@ -119,7 +126,7 @@ func (l *loop) run(ctx context.Context) error {
 
 // start applies the first snapshot as a change of everything.
 func (l *loop) start(snap *store.Snapshot) {
-	l.apply(store.Event{Snapshot: snap, Changed: snap.Config.Keys(), SigningKeys: true, ClientSecrets: true})
+	l.apply(store.Event{Snapshot: snap, Changed: snap.Config.Keys(), SigningKeys: true, ClientSecrets: true, Instances: snap.Instances.Names()})
 }
 
 // renewAuthority takes over the CAs of a snapshot.
@@ -163,6 +170,7 @@ func (l *loop) apply(e store.Event) {
 	l.tellIssuer(e, signing)
 	l.renewTokens(services)
 	l.tellFetcher(e)
+	l.noteKeys(e, services)
 	l.current.Store(e.Snapshot)
 	l.departures.settled()
 	l.forgetRefusals(e.Snapshot.Config, services)

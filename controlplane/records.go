@@ -45,7 +45,10 @@ func (r *records) record() (out ledger.Record, next time.Time) {
 	r.lifetime = max(r.lifetime, lifetime(snap.Config))
 	out = ledger.Record{Applied: snap.Revision, Lifetime: r.lifetime, Clock: now.UTC(), KEKs: r.keks()}
 	if r.claims != nil {
-		out.Applied, out.Held, next = r.claims(now)
+		// Data planes are given what is new before the issuer goes by it.
+		var given int64
+		given, out.Held, next = r.claims(now)
+		out.Applied = min(out.Applied, given)
 	}
 	out.Claim = out.Applied
 	return out, next

@@ -22,9 +22,9 @@ const (
 // resource says, and what the built-in issuer does.
 func boundsOf(fixed ledger.Bounds, spec *policyv1.BuiltinKeys) ledger.Bounds {
 	b := fixed
-	b.Signing = orDefault(spec.GetSigningHorizon(), defaultHorizon)
-	b.Grace = orDefault(spec.GetRotation().GetGrace(), defaultGrace)
-	b.Stragglers = ledger.Hold
+	b.Signing = orDefault(spec.GetSigningHorizon(), cmp.Or(fixed.Signing, defaultHorizon))
+	b.Grace = orDefault(spec.GetRotation().GetGrace(), cmp.Or(fixed.Grace, defaultGrace))
+	b.Stragglers = cmp.Or(fixed.Stragglers, ledger.Hold)
 	if spec.GetRotation().GetStragglers() == policyv1.KeyRotation_GRACE {
 		b.Stragglers = ledger.Grant
 	}

@@ -87,6 +87,8 @@ type replica struct {
 	refusals    *accesslog.Server
 	enrol       *enrolment.Server
 	revocations *revocations
+	stepper     *stepper
+	signingKeys *signingKeys
 	api         *api.Server
 	kek         *keyEncryption // nil until it is assembled
 	doors       *doors

@@ -33,7 +33,7 @@ func (r *replica) serve(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return r.members.keep(ctx) })
 	g.Go(func() error { return r.store.WatchCluster(ctx, r.cluster.see) })
 	g.Go(func() error { return r.records.run(ctx) })
-	g.Go(func() error { return r.members.leadership(ctx, r.forget) })
+	g.Go(func() error { return r.members.leadership(ctx, r.lead) })
 	g.Go(func() error { return r.sweep(ctx) })
 	g.Go(func() error { r.refused.Run(ctx); return nil })
 	context.AfterFunc(ctx, func() { now := time.Now(); r.stopping.Store(&now) })

@@ -16,7 +16,7 @@ import (
 // audience. What it costs to keep it up is what has changed. It has no lock: the
 // loop's goroutine has it, and hands out what [verifiers.mesh] returns.
 type verifiers struct {
-	services map[string]*verifying
+	services map[string]*verifier
 	// issued are the services that each audience is of: tokens are issued for it.
 	// accepting are those whose data planes accept tokens for it. In both, audiences
 	// are as policy.SameAudience folds them. everything are services that accept any.
@@ -31,8 +31,8 @@ type verifiers struct {
 	touched   map[string]bool
 }
 
-// verifying is what counts of one service.
-type verifying struct {
+// verifier is what counts of one service.
+type verifier struct {
 	// audiences that it is called by; nil if there is no such service.
 	audiences []string
 	// ruleset is what its data planes were last given.
@@ -52,7 +52,7 @@ type accepted struct {
 
 func newVerifiers() *verifiers {
 	return &verifiers{
-		services: map[string]*verifying{}, issued: map[string]map[string]bool{},
+		services: map[string]*verifier{}, issued: map[string]map[string]bool{},
 		accepting: map[string]map[string]bool{}, everything: map[string]bool{}, skews: map[time.Duration]int{},
 		audiences: map[string]rotation.Verifiers{}, spelled: map[string][]string{},
 		touched: map[string]bool{policy.AdminAudience: true},
@@ -64,10 +64,15 @@ func newVerifiers() *verifiers {
 // among them: its data planes keep what they have.
 func (v *verifiers) published(state policy.State, rulesets map[string]*dataplanev1.Ruleset) {
 	for service, rs := range rulesets {
-		now := acceptedBy(rs)
-		v.change(service, func(s *verifying) { s.ruleset = now })
-		v.named(state, service)
+		v.take(state, service, rs)
 	}
+}
+
+// take is published for one service.
+func (v *verifiers) take(state policy.State, service string, rs *dataplanev1.Ruleset) {
+	now := acceptedBy(rs)
+	v.change(service, func(s *verifier) { s.ruleset = now })
+	v.named(state, service)
 }
 
 // named takes over what a service is called by.
@@ -76,7 +81,7 @@ func (v *verifiers) named(state policy.State, service string) {
 	if spec := state.Service(service); spec != nil {
 		audiences = policy.Audiences(service, spec)
 	}
-	v.change(service, func(s *verifying) { s.audiences = audiences })
+	v.change(service, func(s *verifier) { s.audiences = audiences })
 }
 
 // enrolled takes over instances, by SERVICE/ID, that came, were renewed or went.
@@ -84,7 +89,7 @@ func (v *verifiers) enrolled(all store.Instances, keys []string) {
 	for _, key := range keys {
 		service, _ := instanceName(key)
 		_, there := all.Get(key)
-		v.change(service, func(s *verifying) {
+		v.change(service, func(s *verifier) {
 			if there {
 				s.instances[key] = true
 			} else {
@@ -95,10 +100,10 @@ func (v *verifiers) enrolled(all store.Instances, keys []string) {
 }
 
 // change lets a service be another, and keeps the indexes.
-func (v *verifiers) change(service string, to func(*verifying)) {
+func (v *verifiers) change(service string, to func(*verifier)) {
 	s := v.services[service]
 	if s == nil {
-		s = &verifying{instances: map[string]bool{}}
+		s = &verifier{instances: map[string]bool{}}
 		v.services[service] = s
 	}
 	was, had := *s, len(s.instances) > 0
@@ -125,7 +130,7 @@ func (v *verifiers) forget(service string) {
 }
 
 // index enters a service, or takes it out.
-func (v *verifiers) index(service string, s verifying, in bool) {
+func (v *verifiers) index(service string, s verifier, in bool) {
 	for _, audience := range s.audiences {
 		v.enter(v.issued, policy.SameAudience(audience), service, in)
 	}

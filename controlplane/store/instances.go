@@ -68,6 +68,15 @@ func InstancesOf(list ...Instance) Instances {
 	return all
 }
 
+// Names are SERVICE/ID of all, in no order.
+func (all Instances) Names() []string {
+	names := make([]string, 0, all.Len())
+	for i := range all.All() {
+		names = append(names, i.key())
+	}
+	return names
+}
+
 // Equal says whether both hold the same.
 func (all Instances) Equal(other Instances) bool {
 	for i := range all.All() {

@@ -10,6 +10,9 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
 
+// leaseName is the filter that refuses everything once a lease has ended.
+const leaseName = "mesh.lease"
+
 // What data planes call themselves in node.user_agent_name.
 const (
 	envoyAgent   = "envoy"
@@ -178,6 +181,9 @@ func (svc *service) missing(r *row) string {
 func (svc *service) missingFilter(r *row) string {
 	lowest := ""
 	for name := range svc.content[resource.ExtensionConfigType] {
+		if name == leaseName {
+			continue // it lets everything through
+		}
 		if !r.asked(resource.ExtensionConfigType, name) && (lowest == "" || name < lowest) {
 			lowest = name
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,7 +17,10 @@ import (
 // documentMaxAge is how long readers may keep a document (RFC 9111 section
 // 5.2.2.1). Key rotation waits it out before a new key signs for who reads the
 // key set here.
-const documentMaxAge = "max-age=300"
+var documentMaxAge = fmt.Sprintf("max-age=%d", int(KeySetMaxAge.Seconds()))
+
+// KeySetMaxAge is how long readers of the key set may keep it.
+const KeySetMaxAge = 5 * time.Minute
 
 // document is something public that is encoded once and sent to many.
 type document struct {
