@@ -91,7 +91,7 @@ SEEDS ?= 10000
 
 .PHONY: prove-simulation
 prove-simulation: ## SEEDS made-up worlds: rotation and revocation keep their promises, and each broken rule is noticed
-	@set -o pipefail; go test ./test/simulation -count=1 -v -timeout 3h -simulation.seeds=$(SEEDS) -simulation.broken=1000 \
+	@set -o pipefail; go test ./test/simulation -count=1 -v -timeout 3h -simulation.seeds=$(SEEDS) -simulation.broken=3000 \
 		| sed -nE '/^(=== RUN|--- PASS|ok|PASS)/d; s/^ +[a-z_]+_test\.go:[0-9]+: //; p'
 
 .PHONY: race
