@@ -27,7 +27,7 @@ FUZZTIME ?= 10s
 # it would have to build etcd a second time for the others.
 RACE ?= ./internal/... ./issuer/... ./dataplane/... ./controlplane/accesslog/... ./controlplane/xds/... ./controlplane/api/... ./controlplane/audit/... ./controlplane/bundle/... ./controlplane/kong/... ./controlplane/transport/...
 # Benchmarks beside the code they measure; ./test/bench has those of the whole.
-BENCH ?= ./test/bench ./internal/jose ./issuer/sts ./dataplane/... ./controlplane ./controlplane/envoy ./controlplane/xds
+BENCH ?= ./test/bench ./internal/jose ./issuer/sts ./dataplane/... ./controlplane ./controlplane/envoy ./controlplane/ledger ./controlplane/xds
 BENCHFLAGS ?= -benchmem -timeout 60m
 
 buf := test/tools/node_modules/.bin/buf
@@ -41,15 +41,16 @@ go_folders = $(wildcard controlplane dataplane issuer internal proto test)
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## "; print "usage: make TARGET [VARIABLE=value]" } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
+		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
 	@printf '\nVariables\n'
-	@printf '  %-15s %s\n' \
+	@printf '  %-16s %s\n' \
 		ENVOY 'an Envoy 1.40 of your own; nothing is downloaded then' \
 		KEEP 'KEEP=1 leaves the demo running and says what to try next' \
 		TESTFLAGS 'flags of go test ($(TESTFLAGS))' \
 		FUZZTIME 'how long to run each fuzz target ($(FUZZTIME))' \
 		'BENCH, RACE' 'packages of `make bench` and `make race`' \
-		N 'cases of `make prove-parity` ($(N))'
+		N 'cases of `make prove-parity` ($(N))' \
+		SEEDS 'seeds of `make prove-simulation` ($(SEEDS))'
 
 .PHONY: build
 build: ## build watchword and watchword-sidecar in .build/bin (needs Go alone)
@@ -84,6 +85,14 @@ N ?= 200000
 prove-parity: $(envoy) ## N made-up requests: dataplane/ruleset, Envoy, library and sidecar agree on each (about 500 a second)
 	@set -o pipefail; go test ./test/parity -run 'TestParity$$' -count=1 -v -timeout 3h -parity.random -parity.cases=$(N) \
 		| awk '{ print; fflush() } sub(/^.*: parity: /, "parity: ") { told = $$0 } END { if (told) print told }'
+
+# So many seeds of the simulation, and where they begin.
+SEEDS ?= 10000
+
+.PHONY: prove-simulation
+prove-simulation: ## SEEDS made-up worlds: rotation and revocation keep their promises, and each broken rule is noticed
+	@set -o pipefail; go test ./test/simulation -count=1 -v -timeout 3h -simulation.seeds=$(SEEDS) -simulation.broken=3000 \
+		| sed -nE '/^(=== RUN|--- PASS|ok|PASS)/d; s/^ +[a-z_]+_test\.go:[0-9]+: //; p'
 
 .PHONY: race
 race: $(envoy) ## tests of the packages named by RACE, with the race detector

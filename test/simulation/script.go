@@ -105,6 +105,15 @@ func newScript(seed uint64) []action {
 			script[i].lasts = between(rng, 50*time.Millisecond, time.Second)
 		}
 	}
+	// Who has lost its place and dies is worst when a key is due to be published, and a
+	// data plane of it takes nothing new.
+	for _, a := range script {
+		if a.do == loseAndKill && rng.IntN(2) == 0 {
+			script = append(script,
+				action{at: a.at, do: refuse, who: rng.IntN(12), lasts: 15 * time.Second},
+				action{at: a.at + between(rng, 0, 2*time.Second), do: changeAlgorithm, who: a.who, other: rng.IntN(2)})
+		}
+	}
 	for at := time.Second; at < chaos; at += between(rng, 50*time.Millisecond, 700*time.Millisecond) {
 		script = append(script, action{at: at, do: mint, who: rng.IntN(12), other: rng.IntN(36)})
 	}
