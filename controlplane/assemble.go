@@ -13,6 +13,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/enrolment"
 	"github.com/watchword-mesh/watchword/controlplane/kong"
+	"github.com/watchword-mesh/watchword/controlplane/policy"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	"github.com/watchword-mesh/watchword/internal/failures"
 	"github.com/watchword-mesh/watchword/issuer/sts"
@@ -25,9 +26,12 @@ func (r *replica) assemble(pepper []byte) {
 	r.overload = newOverload(r.registry)
 	r.refused = audit.NewRefusals(refusalsPerMinute, r.noteRefusal)
 	minter := &outboundTokens{now: time.Now}
-	r.xds = xds.New(xds.Config{Identify: who.ofStream, VersionKey: versionKey(pepper), Tokens: minter, Logger: r.Logger.Named("xds"), Registerer: r.registry})
+	r.xds = xds.New(xds.Config{Identify: who.ofStream, VersionKey: versionKey(pepper), Tokens: minter, Lease: encodeLease, Logger: r.Logger.Named("xds"), Registerer: r.registry})
 	r.sts = sts.New(sts.Config{Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, Audit: r.auditTokens()})
 	minter.sts = r.sts
+	// Nothing is recorded yet, since there is no other replica to read it.
+	r.xds.SetRecordedLease(policy.MostLease)
+	r.loop.translator.lease = r.LeaseForTests
 	r.loop.xds, r.loop.sts, r.loop.departures.xds = r.xds, r.sts, r.xds
 	r.assembleDataPlanes(who, pepper)
 	r.kek = newKeyEncryption(r.store, r.Config)

@@ -61,6 +61,9 @@ type Config struct {
 	// CertificateLifetime is that of certificates of instances, which renew at half
 	// of it. Default 1 hour.
 	CertificateLifetime time.Duration
+	// LeaseForTests is how long every lease is, whatever its Service says, which is no
+	// less than 30 s. Only tests set it.
+	LeaseForTests time.Duration
 	// Logger; nil is silent.
 	Logger hclog.Logger
 	// Listening is told each address, if set.

@@ -151,7 +151,7 @@ func (l *loop) apply(e store.Event) {
 	for _, key := range e.Instances {
 		l.instanceKeys.Delete(key)
 	}
-	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: l.translate(e.Snapshot.Config, services)})
+	l.xds.Publish(l.translate(e.Snapshot.Revision, e.Snapshot.Config, services))
 	l.tellIssuer(e, signing)
 	l.renewTokens(services)
 	l.tellFetcher(e)
@@ -278,8 +278,8 @@ func (l *loop) uses(after policy.State, all bool) func(service, issuer string) b
 
 // translate compiles services to what their data planes get. A service that
 // can't be translated keeps what it has.
-func (l *loop) translate(state policy.State, services []string) map[string][]xds.Resource {
-	out := map[string][]xds.Resource{}
+func (l *loop) translate(revision int64, state policy.State, services []string) xds.Update {
+	out := xds.Update{Revision: revision, Services: map[string][]xds.Resource{}, Leases: map[string]time.Duration{}}
 	if len(services) == 0 {
 		return out // not even the policies are looked through: instances enrol by the thousand
 	}
@@ -295,13 +295,16 @@ func (l *loop) translate(state policy.State, services []string) map[string][]xds
 			l.verifiedBy.Delete(t.service)
 			l.routes.set(t.service, nil)
 			l.published.set(t.service, nil)
-			out[t.service] = nil
+			out.Services[t.service] = nil
 		case t.resources != nil:
 			l.last[t.service] = t
 			l.verifiedBy.Store(t.service, issuerNames(t.ruleset))
 			l.routes.set(t.service, t.ruleset.GetRoutes())
 			l.published.set(t.service, t.ruleset)
-			out[t.service] = t.resources
+			out.Services[t.service] = t.resources
+			if t.lease > 0 {
+				out.Leases[t.service] = t.lease
+			}
 		}
 	}
 	l.translator.remember(nil)

@@ -1,10 +1,12 @@
 package controlplane
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -21,6 +23,8 @@ type translation struct {
 	service  string
 	ruleset  *dataplanev1.Ruleset
 	outbound *dataplanev1.Outbound
+	// lease is how long its data planes go on without us; 0: as long as it takes.
+	lease time.Duration
 	// resources are all that data planes of the service can ask for; nil if nothing
 	// differs from the last translation, or err says why there are none.
 	resources []xds.Resource
@@ -34,6 +38,9 @@ type translation struct {
 // part of a change that costs what the policies cost. It remembers what a
 // preview has translated, since the same comes again when that was written.
 type translator struct {
+	// lease replaces the length of every lease, if it is not 0.
+	lease time.Duration
+
 	mu         sync.Mutex
 	candidates map[string]translation
 }
@@ -47,6 +54,9 @@ func (t *translator) each(in compile.Input, services []string, last map[string]t
 	for i, name := range services {
 		g.Go(func() error {
 			now := translation{service: name, ruleset: compile.Ruleset(in, name), outbound: compile.Outbound(in, name)}
+			if spec := in.State.Service(name); spec.GetLease() != nil {
+				now.lease = cmp.Or(t.lease, spec.GetLease().AsDuration())
+			}
 			if now.ruleset != nil && !now.equal(last[name]) {
 				now = t.translate(now, last[name])
 			}
@@ -60,7 +70,7 @@ func (t *translator) each(in compile.Input, services []string, last map[string]t
 
 // equal says whether both are translated to the same.
 func (t translation) equal(o translation) bool {
-	return proto.Equal(t.ruleset, o.ruleset) && proto.Equal(t.outbound, o.outbound)
+	return t.lease == o.lease && proto.Equal(t.ruleset, o.ruleset) && proto.Equal(t.outbound, o.outbound)
 }
 
 // translate takes what a preview has left, if that is of an equal service, and as

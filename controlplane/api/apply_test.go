@@ -107,7 +107,7 @@ func TestApplyFaults(t *testing.T) {
 		join("# first\n"+serviceYAML("b", "x", "nobody"), "kind: [\n"))
 	wantError(t, err, codes.InvalidArgument, "4 faults, nothing was changed; the first: a.yaml:8: Service/a: spec.calls[0].service: there is no Service \"nobody\"")
 	want := `a.yaml:8: Service/a: spec.calls[0].service: there is no Service "nobody"
-a.yaml:14: Service/c: spec.audience: unknown field; the fields here are audiences, routes, inbound, calls, dataPlanes, selfIssued, bootstrap, hosts, endpoints, outbound
+a.yaml:14: Service/c: spec.audience: unknown field; the fields here are audiences, routes, inbound, calls, dataPlanes, selfIssued, bootstrap, hosts, endpoints, outbound, lease
 b.yaml:9: Service/b: spec.calls[0].service: there is no Service "nobody"
 b.yaml:11: not YAML: did not find expected node content`
 	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(faultLines(err), "\n")); diff != "" {
