@@ -31,11 +31,12 @@ func (r *replica) assemble(pepper []byte) {
 	r.overload = newOverload(r.registry)
 	r.refused = audit.NewRefusals(refusalsPerMinute, r.noteRefusal)
 	minter := &outboundTokens{now: time.Now}
-	r.xds = xds.New(xds.Config{Bounds: r.Bounds, Identify: who.ofStream, VersionKey: versionKey(pepper), Tokens: minter, Logger: r.Logger.Named("xds"), Registerer: r.registry})
-	r.records.claims, r.records.claimed = r.xds.Claims, r.xds.ClaimsChanged()
+	r.xds = xds.New(xds.Config{Bounds: r.Bounds, Identify: who.ofStream, VersionKey: versionKey(pepper), Tokens: minter, Lease: encodeLease, Authority: r.members.mayPromise, Logger: r.Logger.Named("xds"), Registerer: r.registry})
+	r.records.claims, r.records.claimed, r.records.leases = r.xds.Claims, r.xds.ClaimsChanged(), r.xds
 	r.revocations = &revocations{store: r.store, loop: r.loop, now: time.Now}
 	r.sts = sts.New(sts.Config{Revoker: r.revocations, Logger: r.Logger.Named("sts"), Registerer: r.registry, Pepper: pepper, Instances: r.loop, MaySign: r.members.maySign, Audit: r.auditTokens()})
 	minter.sts = r.sts
+	r.loop.translator.lease = r.LeaseForTests
 	r.loop.xds, r.loop.sts, r.loop.departures.xds = r.xds, r.sts, r.xds
 	r.assembleDataPlanes(who, pepper)
 	r.kek = newKeyEncryption(r.store, r.Config)

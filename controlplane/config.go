@@ -71,6 +71,9 @@ type Config struct {
 	// Bounds are the times that replicas count on, the same for all of a mesh.
 	// Default: authority 10s, clock error 1s, signing 12h, grace 30s, hold.
 	Bounds ledger.Bounds
+	// LeaseForTests is how long every lease is, whatever its Service says, which is no
+	// less than 30 s. Only tests set it.
+	LeaseForTests time.Duration
 	// Logger; nil is silent.
 	Logger hclog.Logger
 	// Listening is told each address, if set.

@@ -166,7 +166,8 @@ func (l *loop) apply(e store.Event) {
 		_, most := l.enforced.largest()
 		l.metrics.revocations.Set(float64(most))
 	}
-	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: resources})
+	l.xds.SetFloor(e.Snapshot.Floor)
+	l.xds.Publish(xds.Update{Revision: e.Snapshot.Revision, Services: resources, Leases: l.leases(resources)})
 	l.tellIssuer(e, signing)
 	l.renewTokens(services)
 	l.tellFetcher(e)

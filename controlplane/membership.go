@@ -113,6 +113,12 @@ func (m *membership) holds() (until time.Time, ok bool) {
 	return m.authority.until, m.authority.holds(m.now())
 }
 
+// mayPromise is holds, for who does not ask until when.
+func (m *membership) mayPromise() bool {
+	_, ok := m.holds()
+	return ok
+}
+
 // maySign says whether the token service may sign now.
 func (m *membership) maySign() bool {
 	m.mu.Lock()

@@ -34,8 +34,20 @@ type records struct {
 	// claimed has a value when claims may say something else; nil without any.
 	claimed <-chan struct{}
 
-	// lifetime is the longest of a token that was in force so far.
-	lifetime time.Duration
+	// leases are told which length of a lease is written down, and say which is wanted;
+	// nil: there are none.
+	leases leaseLengths
+
+	// lifetime is the longest of a token that was in force so far, and lease the longest
+	// of a lease.
+	lifetime, lease time.Duration
+}
+
+// leaseLengths are the leases of data planes: one of a new length is given when that is
+// written down, so that others know it if this replica ends.
+type leaseLengths interface {
+	LongestLease() time.Duration
+	SetRecordedLease(time.Duration)
 }
 
 // record is what is to be written now, and when it may be otherwise by time alone.
@@ -44,6 +56,10 @@ func (r *records) record() (out ledger.Record, next time.Time) {
 	snap := r.loop.current.Load()
 	r.lifetime = max(r.lifetime, lifetime(snap.Config))
 	out = ledger.Record{Applied: snap.Revision, Lifetime: r.lifetime, Clock: now.UTC(), KEKs: r.keks()}
+	if r.leases != nil {
+		r.lease = max(r.lease, r.leases.LongestLease())
+		out.Lease = r.lease
+	}
 	if r.claims != nil {
 		// Data planes are given what is new before the issuer goes by it.
 		var given int64
@@ -75,6 +91,9 @@ func (r *records) run(ctx context.Context) error {
 		if place != by || differs(last, record) {
 			if err := place.WriteRecord(ctx, record); err == nil {
 				last, by = record, place
+				if r.leases != nil {
+					r.leases.SetRecordedLease(record.Lease)
+				}
 			} else if pause = time.Second; ctx.Err() == nil && !errors.Is(err, store.ErrLost) {
 				r.log.Warn("how far this replica is could not be written down; trying again", "error", err)
 			}

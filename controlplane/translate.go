@@ -1,11 +1,13 @@
 package controlplane
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -23,6 +25,8 @@ type translation struct {
 	service  string
 	ruleset  *dataplanev1.Ruleset
 	outbound *dataplanev1.Outbound
+	// lease is how long its data planes go on without us; 0: as long as it takes.
+	lease time.Duration
 	// resources are all that data planes of the service can ask for; nil if nothing
 	// differs from the last translation, or err says why there are none.
 	resources []xds.Resource
@@ -44,6 +48,9 @@ type translation struct {
 // part of a change that costs what the policies cost. It remembers what a
 // preview has translated, since the same comes again when that was written.
 type translator struct {
+	// lease replaces the length of every lease, if it is not 0.
+	lease time.Duration
+
 	mu         sync.Mutex
 	candidates map[string]translation
 }
@@ -57,6 +64,9 @@ func (t *translator) each(in compile.Input, revoked map[string]revocation.Entry,
 	for i, name := range services {
 		g.Go(func() error {
 			now := translation{service: name, ruleset: compile.Ruleset(in, name), outbound: compile.Outbound(in, name)}
+			if spec := in.State.Service(name); spec.GetLease() != nil {
+				now.lease = cmp.Or(t.lease, spec.GetLease().AsDuration())
+			}
 			if now.ruleset != nil && !now.equal(last[name]) {
 				now = t.translate(now, last[name])
 			}
@@ -73,7 +83,7 @@ func (t *translator) each(in compile.Input, revoked map[string]revocation.Entry,
 
 // equal says whether both are translated to the same.
 func (t translation) equal(o translation) bool {
-	return proto.Equal(t.ruleset, o.ruleset) && proto.Equal(t.outbound, o.outbound)
+	return t.lease == o.lease && proto.Equal(t.ruleset, o.ruleset) && proto.Equal(t.outbound, o.outbound)
 }
 
 // translate takes what a preview has left, if that is of an equal service, and as
@@ -175,6 +185,17 @@ func (t translation) revoking(entries map[string]revocation.Entry) translation {
 	t.revocations, t.revoked = now, append(revoked, message)
 	t.resources = slices.Concat(t.forEnvoy, t.outForEnvoy, t.forGo, t.revoked)
 	return t
+}
+
+// leases are those of the services that get something.
+func (l *loop) leases(resources map[string][]xds.Resource) map[string]time.Duration {
+	out := map[string]time.Duration{}
+	for name := range resources {
+		if lease := l.last[name].lease; lease > 0 {
+			out[name] = lease
+		}
+	}
+	return out
 }
 
 // remember keeps the translations of a preview, in place of those of the last.

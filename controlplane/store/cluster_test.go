@@ -143,10 +143,10 @@ func TestPlaceIsLost(t *testing.T) {
 		<-p.Lost()
 		again := mustJoin(t, s, "m2", "m1", 10*time.Second)
 		c = mustCluster(t, s)
-		if len(c.Members) != 1 || len(c.Alive) != 1 || len(c.Records) != 0 || !c.Alive["m2"] || c.Joined != again.Revision {
-			t.Errorf("after it came back: %+v; want m2 alone, joined at %d", c, again.Revision)
+		if len(c.Members) != 1 || len(c.Alive) != 1 || len(c.Records) != 1 || c.Records["m2"].Applied != 1 || !c.Alive["m2"] || c.Joined != again.Revision {
+			t.Errorf("after it came back: %+v; want m2 alone with the record of m1, joined at %d", c, again.Revision)
 		}
-		if err := p.WriteRecord(t.Context(), ledger.Record{Applied: 2}); !errors.Is(err, ErrLost) || len(mustCluster(t, s).Records) != 0 {
+		if err := p.WriteRecord(t.Context(), ledger.Record{Applied: 2}); !errors.Is(err, ErrLost) || len(mustCluster(t, s).Records) != 1 {
 			t.Errorf("the former self writes: %v, %+v; want ErrLost, and nothing written", err, mustCluster(t, s))
 		}
 	})
@@ -288,7 +288,7 @@ func TestWatchClusterSurvivesCompaction(t *testing.T) {
 	}
 	for c := range told {
 		if c.Alive["m2"] {
-			if len(c.Members) != 1 || len(c.Records) != 0 {
+			if len(c.Members) != 1 || len(c.Records) != 1 || c.Records["m2"].Applied != 4 {
 				t.Errorf("after compaction: %+v, want m2 alone", c)
 			}
 			break

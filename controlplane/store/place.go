@@ -58,11 +58,11 @@ func (s *Store) Join(ctx context.Context, m ledger.Member, ttl time.Duration, pr
 		clientv3.OpPut(s.prefix+alivePrefix+m.ID, "", clientv3.WithLease(lease)),
 		clientv3.OpPut(s.prefix+joinedKey, ""),
 	}
-	if previous != "" {
-		for _, prefix := range []string{membersPrefix, recordsPrefix, alivePrefix} {
-			ops = append(ops, clientv3.OpDelete(s.prefix+prefix+previous))
-		}
+	carried, err := s.carry(ctx, previous, m.ID)
+	if err != nil {
+		return nil, err
 	}
+	ops = append(ops, carried...)
 	if s.server != nil {
 		if err := s.othersStopped(ctx, previous); err != nil {
 			return nil, err
@@ -77,6 +77,27 @@ func (s *Store) Join(ctx context.Context, m ledger.Member, ttl time.Duration, pr
 		return nil, fmt.Errorf("joining the replicas: %w", err)
 	}
 	return &Place{ID: m.ID, Revision: revision, store: s, lease: lease, lost: make(chan struct{})}, nil
+}
+
+// carry ends the former place of a member, whose record goes on as that of the new one:
+// if this process ends before it writes another, the others still know how long its
+// data planes may go by what it gave them.
+func (s *Store) carry(ctx context.Context, previous, id string) ([]clientv3.Op, error) {
+	if previous == "" {
+		return nil, nil
+	}
+	kv, err := s.get(ctx, recordsPrefix+previous)
+	if err != nil {
+		return nil, err
+	}
+	var ops []clientv3.Op
+	if kv != nil {
+		ops = append(ops, clientv3.OpPut(s.prefix+recordsPrefix+id, string(kv.Value)))
+	}
+	for _, prefix := range []string{membersPrefix, recordsPrefix, alivePrefix} {
+		ops = append(ops, clientv3.OpDelete(s.prefix+prefix+previous))
+	}
+	return ops, nil
 }
 
 func (s *Store) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, error) {

@@ -87,7 +87,7 @@ func (svc *service) bookChange(revision int64) {
 		if len(svc.content) == 0 {
 			b.Removed(svc.name, revision)
 		} else {
-			b.Changed(svc.name, revision, false)
+			b.Changed(svc.name, revision, svc.lease > 0)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
+	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -28,6 +29,10 @@ type Update struct {
 	// Services holds only the services whose resources change, each with all of
 	// its resources. An empty slice removes the service.
 	Services map[string][]Resource
+	// Leases are how long the data planes of a service in Services go on without
+	// hearing from us; a service that is not in it has no leases. The resource
+	// "mesh.lease" is not among those of a service that has them.
+	Leases map[string]time.Duration
 }
 
 // absent is the version of a resource that does not exist. No other has it.

@@ -5,7 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics of the server. Labels are types only: nothing that clients choose.
 type metrics struct {
 	pushes, acks, nacks *prometheus.CounterVec
-	tokens              *prometheus.CounterVec
+	tokens, leases      *prometheus.CounterVec
 	toLastAck           prometheus.Histogram
 }
 
@@ -22,6 +22,8 @@ func newMetrics(s *Server, reg prometheus.Registerer) *metrics {
 		nacks:  counter("nacks_total", "Responses that data planes refused."),
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "watchword_xds_tokens_total",
 			Help: "Answers to data planes that want a token: minted, refused or failed."}, []string{"result"}),
+		leases: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "watchword_xds_leases_total",
+			Help: "Leases that data planes were due: given or withheld."}, []string{"result"}),
 		toLastAck: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "watchword_xds_push_to_last_ack_seconds",
 			Help:    "From a change of a service until the last of its data planes confirmed it.",
@@ -31,7 +33,7 @@ func newMetrics(s *Server, reg prometheus.Registerer) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.pushes, m.acks, m.nacks, m.tokens, m.toLastAck,
+	reg.MustRegister(m.pushes, m.acks, m.nacks, m.tokens, m.leases, m.toLastAck,
 		gauge("streams", "Open streams.", func() float64 { return float64(s.streams.Load()) }),
 		gauge("services", "Services with resources or data planes.", s.countServices),
 		gauge("data_planes", "Connected data planes.", func() float64 { total, _ := s.countDataPlanes(); return total }),

@@ -52,6 +52,16 @@ type Config struct {
 	// Bounds are what the claims are made by; the zero value is 10 s of authority, 1 s
 	// of clock error, 12 h of signing, 30 s of grace, and to hold for stragglers.
 	Bounds ledger.Bounds
+	// Lease makes what a data plane is given under the name "mesh.lease", of each
+	// type that it may ask for: it refuses everything from a time on, in whole
+	// seconds, and the zero time means always. Equal times give equal bytes. nil: no
+	// leases are given, and the data planes of services that have them refuse
+	// everything.
+	Lease func(end time.Time) ([]Resource, error)
+	// Authority says whether this replica may promise things now: without it no
+	// leases are given, and streams of services that have them go elsewhere. nil:
+	// always. It must not block.
+	Authority func() bool
 	// MaxStreams bounds the open streams, to protect memory; 0 is no bound. A
 	// stream over it gets ResourceExhausted and comes back by its own back-off.
 	MaxStreams int
@@ -72,6 +82,7 @@ type Server struct {
 	cancel     context.CancelFunc
 
 	claims *claims
+	leases *leases
 
 	published atomic.Int64
 	streams   atomic.Int64
@@ -119,7 +130,7 @@ func New(cfg Config) *Server {
 	s := &Server{log: cfg.Logger, who: cfg.Identify, versionKey: bytes.Clone(cfg.VersionKey), now: cfg.Now, maxStreams: int64(cfg.MaxStreams),
 		services: make(map[string]*service), kinds: make(map[string]*kind), instances: make(map[Identity]map[*stream]struct{})}
 	s.requests, s.lines = quota.NewPace(requestsPerSecond, requestsAtOnce), quota.NewPace(linesPerSecond, linesAtOnce)
-	s.claims = newClaims(cfg.Bounds)
+	s.claims, s.leases = newClaims(cfg.Bounds), newLeases(cfg)
 	s.tokens, s.mints, s.signing = cfg.Tokens, quota.NewPace(tokensPerSecond, tokensAtOnce), make(chan struct{}, tokensInParallel)
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
@@ -157,7 +168,7 @@ func (s *Server) Published() int64 { return s.published.Load() }
 func (s *Server) Publish(u Update) {
 	for name, resources := range u.Services {
 		if svc := s.toChange(name, len(resources) > 0); svc != nil {
-			svc.replace(u.Revision, resources)
+			svc.replace(u.Revision, resources, u.Leases[name])
 			s.release(svc)
 		}
 	}
@@ -166,6 +177,12 @@ func (s *Server) Publish(u Update) {
 	// looked at.
 	s.published.Store(u.Revision)
 	s.claims.write(func(b *ledger.Book) { b.Applied(u.Revision) })
+	if len(u.Leases) > 0 {
+		s.leases.renewing.Do(func() { go s.renewLeases() })
+		s.leases.again()
+	} else if s.leases.withheld.Load() {
+		s.leases.again()
+	}
 	s.changed()
 }
 
@@ -276,6 +293,9 @@ func (s *Server) serve(g streamv3.DeltaStream, typeURL string) error {
 	who, err := s.identify(g.Context())
 	if err != nil {
 		return err
+	}
+	if s.refuses(who.Service) {
+		return errNoAuthority
 	}
 	st := &stream{server: s, identity: who, typeURL: typeURL, connected: s.now()}
 	if p, ok := peer.FromContext(g.Context()); ok {

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,9 +10,6 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
-
-// leaseName is the filter that refuses everything once a lease has ended.
-const leaseName = "mesh.lease"
 
 // What data planes call themselves in node.user_agent_name.
 const (
@@ -28,6 +26,8 @@ type service struct {
 
 	mu      sync.Mutex
 	content content
+	// lease is how long its data planes go on without us; 0: as long as it takes.
+	lease time.Duration
 	// changed is the revision that last changed the content.
 	changed int64
 	// ready: something was published at all. Until then nothing is answered, or a
@@ -62,16 +62,21 @@ type row struct {
 }
 
 // replace swaps the content and pushes the difference.
-func (svc *service) replace(revision int64, resources []Resource) {
+func (svc *service) replace(revision int64, resources []Resource, lease time.Duration) {
 	svc.mu.Lock()
 	defer svc.mu.Unlock()
 	now, diff := svc.content.replace(svc.server.versionKey, resources)
-	if len(diff) == 0 {
+	turned := (lease > 0) != (svc.lease > 0)
+	svc.lease = lease
+	if len(diff) == 0 && !turned {
 		return
 	}
 	svc.content, svc.changed = now, revision
 	svc.bookChange(revision)
 	for _, r := range svc.rows {
+		if turned {
+			svc.turn(r)
+		}
 		for _, st := range r.streams {
 			st.push(diff)
 		}
@@ -79,6 +84,19 @@ func (svc *service) replace(revision int64, resources []Resource) {
 	}
 	if len(svc.waiting) > 0 {
 		svc.pushed = svc.server.now()
+	}
+}
+
+// turn is for a row whose service begins to have leases, or has none any more. Who was
+// in sync gets its first before what needs it, so that nothing is refused meanwhile.
+func (svc *service) turn(r *row) {
+	for _, st := range r.streams {
+		st.bind(svc.lease > 0)
+	}
+	if svc.lease > 0 {
+		if l := svc.server.leaseOf(svc.lease); r.inSync || r.open() {
+			svc.offer(r, l, true)
+		}
 	}
 }
 
@@ -118,6 +136,9 @@ func (svc *service) judge(r *row) {
 		svc.wait(r, true)
 	}
 	svc.book(r)
+	if inSync && svc.lease > 0 {
+		svc.offer(r, svc.server.leaseOf(svc.lease), false)
+	}
 	svc.server.changed()
 }
 
@@ -173,6 +194,16 @@ func (svc *service) missing(r *row) string {
 		}
 	case !r.asked("", ""):
 		return "any resource"
+	case r.asked(resource.ExtensionConfigType, ""):
+		return svc.missingLease(r)
+	}
+	return ""
+}
+
+// missingLease: what is enforced by ECDS needs the filter that ends it.
+func (svc *service) missingLease(r *row) string {
+	if svc.lease > 0 && !r.asked(resource.ExtensionConfigType, leaseName) {
+		return leaseName
 	}
 	return ""
 }
@@ -191,7 +222,7 @@ func (svc *service) missingFilter(r *row) string {
 	if lowest == "" && !r.asked(resource.ExtensionConfigType, "") {
 		return "any of its filters"
 	}
-	return lowest
+	return cmp.Or(lowest, svc.missingLease(r))
 }
 
 // asked says whether one of the row's streams subscribes to a resource of that type
@@ -227,6 +258,8 @@ func (svc *service) dataPlane(r *row) DataPlane {
 		dp.Revision = svc.server.Published()
 		if svc.closed(r) {
 			dp.Reason = fmt.Sprintf("service %s has no resources here, so it refuses all requests", svc.name)
+		} else if r.hasLease(func(_ *subscription, it *item) bool { return it.entry == nil }) {
+			dp.Reason = "it has no lease from this replica yet, and refuses all requests when the one that it may have has ended"
 		}
 		return dp
 	}
@@ -252,7 +285,10 @@ func (svc *service) reason(r *row) string {
 			continue
 		}
 		waiting = fmt.Sprintf("waiting for the ACK of %s (version %s)", it.name, it.want)
-		if it.entry == nil {
+		switch {
+		case it.entry == nil && it.lease != nil:
+			waiting = "its service has leases, and this replica can't give it any now"
+		case it.entry == nil:
 			waiting = fmt.Sprintf("waiting for the ACK of the removal of %s", it.name)
 		}
 	}

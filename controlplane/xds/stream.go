@@ -133,6 +133,9 @@ func (st *stream) CreateDeltaWatch(req *cache.DeltaRequest, engine cache.Subscri
 	if acked {
 		svc.confirmed()
 	}
+	if svc.lease > 0 && st.row.inSync {
+		svc.offer(st.row, svc.server.leaseOf(svc.lease), false)
+	}
 	return st.cancel(sub), nil
 }
 
@@ -203,7 +206,7 @@ func (st *stream) warn(sub *subscription, req *discovery.DeltaDiscoveryRequest) 
 	}
 	for _, name := range req.GetResourceNamesSubscribe() {
 		// Few services have leases, and a token is on its way.
-		quiet := sub.kind.typeURL == LeaseType
+		quiet := name == leaseName
 		if it := sub.items[name]; it != nil && it.entry == nil && it.token == nil && !quiet && !it.warned && st.mayLog() {
 			it.warned = true
 			st.server.log.Warn("data plane asks for a resource that its service does not have", "node", st.node.GetId(),

@@ -33,15 +33,16 @@ type item struct {
 	refused string // version that it refused
 	refusal string // and why
 
-	// token is set for a token, which is of the stream alone.
+	// token is set for a token, and lease for a lease, which are of the stream alone.
 	token *tokenItem
+	lease *leaseItem
 }
 
 // due says whether the content of today should go out. A version that was
 // refused does not go out again; any other content does.
-// Of a token that is not minted yet nothing is said.
+// Of a token that is not minted yet, or a lease that is not given, nothing is said.
 func (it *item) due() bool {
-	return it.acked != it.want && it.refused != it.want && (it.token == nil || it.entry != nil)
+	return it.acked != it.want && it.refused != it.want && (it.token == nil && it.lease == nil || it.entry != nil)
 }
 
 // subscription is one stream's view of one type. It holds no lock: the caller
@@ -80,9 +81,13 @@ func newSubscription(st *stream, k *kind) *subscription {
 }
 
 // settle keeps behind in step with an item that changed. A token never counts:
-// without it a data plane enforces all that it has to.
+// without it a data plane enforces all that it has to. Nor does a lease: but what it
+// holds in its place, if that would never end.
 func (sub *subscription) settle(it *item) {
 	synced := it.token != nil || it.acked == it.want && it.flying == ""
+	if it.lease != nil {
+		synced = it.lease.bound
+	}
 	if synced == it.synced {
 		return
 	}
@@ -104,6 +109,12 @@ func (sub *subscription) put(name string, explicit bool, e *entry) *item {
 		sub.tokens++
 	}
 	old := sub.items[name]
+	if sub.isLease(name) {
+		it.entry, it.want, it.lease = nil, absent, &leaseItem{bound: true}
+		if e = nil; old != nil && old.lease != nil {
+			*it.lease = *old.lease
+		}
+	}
 	// Who holds nothing is not told that there is nothing: an Envoy whose filter
 	// was never configured takes that for its first answer, stops the timer that
 	// would end its wait, and stays initializing until the resource is made.
@@ -207,8 +218,11 @@ func (sub *subscription) claim(versions map[string]string, have map[string]*entr
 			continue
 		}
 		it.acked = versions[name]
-		if it.token != nil {
+		switch {
+		case it.token != nil:
 			sub.stream.claimToken(it, it.acked)
+		case it.lease != nil:
+			sub.claimLease(it)
 		}
 		if it.acked == it.want {
 			it.sent = it.entry
@@ -226,7 +240,7 @@ func (sub *subscription) change(name string, e *entry) {
 		}
 		return
 	}
-	if it.token != nil {
+	if it.token != nil || it.lease != nil {
 		return
 	}
 	it.entry, it.want = e, e.versionOrAbsent()
@@ -327,6 +341,9 @@ func (sub *subscription) acked(it *item, version string) {
 		return // subscribed anew, or not at all
 	}
 	it.acked, it.refused, it.refusal = version, "", ""
+	if it.lease != nil {
+		it.lease.took(version)
+	}
 	sub.settle(it)
 	if it.synced && it.entry == nil && !it.explicit {
 		sub.drop(it)

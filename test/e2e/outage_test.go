@@ -24,8 +24,8 @@ func TestControlPlaneStopsAndComesBack(t *testing.T) {
 	conn := &meshtest.Conn{Address: m.inbound["orders"]}
 	wantStatus(t, "before", call, conn.Do(t, call), 200)
 	versions, counts := e.Filters(t), received(t, e)
-	if len(versions) != 2 {
-		t.Fatalf("Envoy has the filters %v, want two", versions)
+	if len(versions) != 3 {
+		t.Fatalf("Envoy has the filters %v, want three", versions)
 	}
 
 	m.Stop(t)
