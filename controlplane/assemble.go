@@ -13,6 +13,7 @@ import (
 	"github.com/watchword-mesh/watchword/controlplane/bundle"
 	"github.com/watchword-mesh/watchword/controlplane/enrolment"
 	"github.com/watchword-mesh/watchword/controlplane/kong"
+	"github.com/watchword-mesh/watchword/controlplane/ledger"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	"github.com/watchword-mesh/watchword/internal/failures"
 	"github.com/watchword-mesh/watchword/issuer/sts"
@@ -25,7 +26,7 @@ func (r *replica) assemble(pepper []byte) {
 	r.members.register(r.registry)
 	r.records = &records{loop: r.loop, members: r.members, keks: func() []string { return r.store.Keyring().IDs() }, log: r.Logger.Named("replica"), now: time.Now}
 	at := moments{loop: r.loop, cluster: r.cluster, now: time.Now}
-	r.loop.bounds = r.Bounds
+	r.loop.bounds, r.loop.rebound = r.Bounds, r.rebound
 	r.stepper = &stepper{moments: at, store: r.store, log: r.Logger.Named("keys")}
 	r.signingKeys = &signingKeys{moments: at, store: r.store}
 	r.overload = newOverload(r.registry)
@@ -43,6 +44,17 @@ func (r *replica) assemble(pepper []byte) {
 	r.diagnosis = &diagnosis{config: r.Config, store: r.store, loop: r.loop, members: r.members, cluster: r.cluster, now: time.Now}
 	r.assembleAPI(who, pepper)
 	r.mountKong()
+}
+
+func (r *replica) dataPlanes() dataPlanes {
+	return dataPlanes{xds: r.xds, cluster: r.cluster, self: func() string { return r.members.current().ID }, now: time.Now}
+}
+
+// rebound takes over what the built-in issuer says of the times that replicas count on.
+func (r *replica) rebound(b ledger.Bounds) {
+	r.cluster.observe(func(o *ledger.Observer) { o.SetBounds(b) })
+	r.xds.SetBounds(b)
+	r.members.setSigning(b.Signing)
 }
 
 // assembleDataPlanes makes what data planes are served by, besides ADS.
@@ -75,7 +87,7 @@ func (r *replica) assembleDataPlanes(who identities, pepper []byte) {
 func (r *replica) assembleAPI(who identities, pepper []byte) {
 	r.api = api.New(api.Config{
 		Configuration: configuration{loop: r.loop, store: r.store},
-		DataPlanes:    dataPlanes{xds: r.xds},
+		DataPlanes:    r.dataPlanes(),
 		Issuer:        &tokens{store: r.store, loop: r.loop, sts: r.sts, pepper: pepper},
 		Identify:      (&admission{loop: r.loop, identities: who, pepper: pepper, log: r.Logger.Named("api"), now: time.Now, noise: failures.New()}).identify,
 		Refused:       r.refused.Note,
@@ -90,7 +102,7 @@ func (r *replica) assembleAPI(who identities, pepper []byte) {
 		Preview:       preview{loop: r.loop},
 		KeySets:       keySets{fetcher: r.fetcher},
 		Refusals:      refusals{log: r.refusals},
-		Explainer:     explainer{rulesets: &r.loop.published, dataPlanes: dataPlanes{xds: r.xds}, now: time.Now},
+		Explainer:     explainer{rulesets: &r.loop.published, dataPlanes: r.dataPlanes(), now: time.Now},
 		NewUID:        uuid.NewString,
 		NewSecret:     api.NewSecret,
 		Logger:        r.Logger.Named("api"),

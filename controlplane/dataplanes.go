@@ -5,11 +5,13 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/watchword-mesh/watchword/controlplane/api"
 	"github.com/watchword-mesh/watchword/controlplane/envoy"
+	"github.com/watchword-mesh/watchword/controlplane/ledger"
 	"github.com/watchword-mesh/watchword/controlplane/xds"
 	adminv1 "github.com/watchword-mesh/watchword/proto/watchword/admin/v1"
 )
@@ -24,6 +26,10 @@ func versionKey(pepper []byte) []byte {
 // dataPlanes implements api.DataPlanes over the ADS server's ledger.
 type dataPlanes struct {
 	xds *xds.Server
+	// cluster is what other replicas say of theirs; nil: there are none.
+	cluster *cluster
+	self    func() string
+	now     func() time.Time
 }
 
 func (d dataPlanes) List(service string) ([]*adminv1.DataPlane, int64) {
@@ -54,12 +60,38 @@ func (d dataPlanes) Progress(revision int64, services []string, only bool) (*adm
 	if only {
 		p = d.of(services, p.Published)
 	}
-	return &adminv1.WaitInSyncResponse{
+	resp := &adminv1.WaitInSyncResponse{
 		Total:   int32(p.Total),
 		InSync:  int32(p.InSync),
 		Waiting: dataPlaneProtos(p.Waiting),
 		Done:    p.Published >= revision && p.InSync == p.Total,
-	}, changed
+	}
+	if d.cluster != nil {
+		changed = either(changed, d.cluster.change(), lookAgain)
+		concerned := services
+		if !only {
+			concerned = d.xds.Touched(revision, services...)
+		}
+		waits, _, in := d.others(revision, concerned)
+		for _, w := range waits {
+			resp.Waits = append(resp.Waits, waitProto(w, in))
+		}
+		resp.Done = resp.Done && len(waits) == 0
+	}
+	return resp, changed
+}
+
+// others is what the data planes of other replicas have still to confirm, by what those
+// have written down, and of whom nothing is known.
+func (d dataPlanes) others(revision int64, services []string) (waits, unknown []ledger.Wait, in ledger.Cluster) {
+	own := d.self()
+	d.cluster.observe(func(o *ledger.Observer) {
+		in = o.Cluster()
+		waits, unknown = o.Receipt(revision, services, d.now())
+	})
+	// What is connected here is known here, and sooner.
+	waits = slices.DeleteFunc(waits, func(w ledger.Wait) bool { return w.Member == own })
+	return waits, unknown, in
 }
 
 // mostWaiting is how many data planes an answer names.
@@ -94,7 +126,14 @@ func (d dataPlanes) Receipt(revision int64, services []string, only bool) (confi
 		}
 		confirmed = append(confirmed, &adminv1.Confirmed{Node: dp.Node, Service: dp.Service, Instance: dp.Instance, Time: timestamppb.New(dp.Since)})
 	}
-	return confirmed, nil
+	if d.cluster == nil {
+		return confirmed, nil
+	}
+	_, departed, in := d.others(revision, services)
+	for _, w := range departed {
+		unknown = append(unknown, waitProto(w, in))
+	}
+	return confirmed, unknown
 }
 
 func dataPlaneProtos(list []xds.DataPlane) []*adminv1.DataPlane {

@@ -51,6 +51,8 @@ type loop struct {
 	routes     routeNames
 	// bounds are those that no resource says.
 	bounds ledger.Bounds
+	// rebound is told of those that hold when they change; nil in tests without replicas.
+	rebound func(ledger.Bounds)
 	// keyState is what the signing keys are stepped by.
 	keyState atomic.Pointer[keyState]
 	// published is for Explain.

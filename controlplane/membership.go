@@ -113,6 +113,19 @@ func (m *membership) holds() (until time.Time, ok bool) {
 	return m.authority.until, m.authority.holds(m.now())
 }
 
+// setSigning changes how long tokens are signed after the authority has ended.
+func (m *membership) setSigning(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.authority.bounds.Signing = d
+}
+
+func (m *membership) signing() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.authority.bounds.Signing
+}
+
 // mayPromise is holds, for who does not ask until when.
 func (m *membership) mayPromise() bool {
 	_, ok := m.holds()
@@ -191,7 +204,7 @@ func (m *membership) tell() {
 		return
 	}
 	m.log.Warn("cut off from etcd, or this process stood still: not ready until it has its place again; data planes are served what is known here, and tokens signed for a while",
-		"since", until.Format(time.RFC3339), "signs_until", until.Add(m.bounds.Signing).Format(time.RFC3339))
+		"since", until.Format(time.RFC3339), "signs_until", until.Add(m.signing()).Format(time.RFC3339))
 }
 
 // leaveWithin bounds the last word of a replica that stops.

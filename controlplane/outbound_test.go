@@ -183,7 +183,7 @@ func TestShownRulesetHasNoSecrets(t *testing.T) {
 		if key := rs.GetIssuers()[0].GetKeys()[0]; !key.GetSymmetric() || !strings.Contains(key.GetJwk(), sent) {
 			t.Fatalf("the ruleset has the key %v, want the secret: the test proves nothing", key)
 		}
-		resp, err := dataPlanes{r.xds}.Config("go-a")
+		resp, err := dataPlanes{xds: r.xds}.Config("go-a")
 		if err != nil || len(resp.GetResources()) != 3 {
 			t.Fatalf("Config = %v, %v; want three resources", resp, err)
 		}

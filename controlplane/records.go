@@ -55,7 +55,7 @@ func (r *records) record() (out ledger.Record, next time.Time) {
 	now := r.now()
 	snap := r.loop.current.Load()
 	r.lifetime = max(r.lifetime, lifetime(snap.Config))
-	out = ledger.Record{Applied: snap.Revision, Lifetime: r.lifetime, Clock: now.UTC(), KEKs: r.keks()}
+	out = ledger.Record{Signing: r.members.signing(), Applied: snap.Revision, Lifetime: r.lifetime, Clock: now.UTC(), KEKs: r.keks()}
 	if r.leases != nil {
 		r.lease = max(r.lease, r.leases.LongestLease())
 		out.Lease = r.lease

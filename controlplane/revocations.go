@@ -46,8 +46,34 @@ func (r *revocations) RevokeToken(ctx context.Context, t sts.RevokedToken) error
 		return err
 	}
 	e := audit.Entry{Time: r.now().UTC(), Actor: made.Actor, Source: t.Source, Method: "RFC 7009", Outcome: audit.Done}
-	_, err = r.revoke(ctx, e, func(*store.Snapshot) (revocation.Entry, error) { return made, nil })
+	_, err = r.revoke(ctx, e, func(snap *store.Snapshot) (revocation.Entry, error) { return made, r.share(snap, made) })
 	return err
+}
+
+// mostOfClient is how many tokens one client may have given up that are not over yet. A
+// list is for all, and those who revoke for the mesh must find a place in it.
+const mostOfClient = 500
+
+// share says whether a client may give up one more.
+func (r *revocations) share(snap *store.Snapshot, made revocation.Entry) error {
+	if _, known := snap.Revocations[made.ID]; known {
+		return nil
+	}
+	own := 0
+	for _, e := range snap.Revocations {
+		if e.Actor == made.Actor {
+			own++
+		}
+	}
+	if own >= mostOfClient {
+		return fmt.Errorf("%s has given up %d tokens that are not over yet, as many as a client may", made.Actor, own)
+	}
+	for _, name := range r.loop.enforced.concerned(made) {
+		if n := r.loop.enforced.of(name).accepted.Count(maps.Values(snap.Revocations)); n >= revocation.WarnEntries {
+			return fmt.Errorf("service %q enforces %d revocations: the places that are left are not for clients", name, n)
+		}
+	}
+	return nil
 }
 
 func (r *revocations) skew() time.Duration {
@@ -69,6 +95,15 @@ func (r *revocations) Revoke(ctx context.Context, req *adminv1.RevokeRequest, e 
 }
 
 func (r *revocations) revoke(ctx context.Context, e audit.Entry, entry func(*store.Snapshot) (revocation.Entry, error)) (*adminv1.RevokeResponse, error) {
+	resp, err := r.judged(ctx, e, entry)
+	if err != nil {
+		return nil, err
+	}
+	return resp, r.loop.inForce(ctx, resp.GetRevision(), "it is revoked")
+}
+
+// judged returns when it is written.
+func (r *revocations) judged(ctx context.Context, e audit.Entry, entry func(*store.Snapshot) (revocation.Entry, error)) (*adminv1.RevokeResponse, error) {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	for try := 1; ; try++ {
@@ -111,7 +146,7 @@ func (r *revocations) write(ctx context.Context, snap *store.Snapshot, made revo
 		return nil, err
 	}
 	resp.Revision, resp.Revocation = revision, revocationProto(kept)
-	return resp, r.loop.inForce(ctx, revision, "it is revoked")
+	return resp, nil
 }
 
 // described is for the audit.

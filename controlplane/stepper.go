@@ -43,7 +43,9 @@ func (l *loop) noteKeys(e store.Event, services []string) {
 	k := &keyState{keys: keyset.Keys{Records: e.Snapshot.Keys, Open: e.Snapshot.Open}, bounds: boundsOf(l.bounds, spec)}
 	k.mesh.Audiences, k.mesh.Skew = l.verifiers.mesh()
 	k.mesh.Every, k.mesh.Algorithm = scheduleOf(spec)
-	l.keyState.Store(k)
+	if last := l.keyState.Swap(k); l.rebound != nil && (last == nil || last.bounds != k.bounds) {
+		l.rebound(k.bounds)
+	}
 }
 
 func builtinKeys(state policy.State) *policyv1.BuiltinKeys {

@@ -58,6 +58,9 @@ func NewBook(b Bounds) *Book {
 	return &Book{bounds: b, shelves: map[string]*shelf{}, behind: map[string]*shelf{}}
 }
 
+// SetBounds changes what is done about who is behind, from now on.
+func (b *Book) SetBounds(bounds Bounds) { b.bounds = bounds }
+
 func (b *Book) shelf(service string) *shelf {
 	s := b.shelves[service]
 	if s == nil {

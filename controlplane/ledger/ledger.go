@@ -70,6 +70,8 @@ type Record struct {
 	Held map[string]Held `json:"held,omitempty"`
 	// Lifetime is the longest of a token that the member has signed.
 	Lifetime time.Duration `json:"lifetime,omitempty"`
+	// Signing is how long the member goes on signing when it has lost its authority.
+	Signing time.Duration `json:"signing,omitempty"`
 	// Lease is the longest that the member may have given a data plane. It is written
 	// before the first of that length is given.
 	Lease time.Duration `json:"lease,omitempty"`

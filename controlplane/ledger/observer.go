@@ -183,12 +183,19 @@ func (o *Observer) Unsigned(open int64, now time.Time) []Wait {
 		}
 		if o.cluster.Alive[id] {
 			waits = append(waits, Wait{Member: id, Why: NotApplied})
-		} else if until := o.gone[id].Add(o.bounds.Signing + o.bounds.ClockError); !now.After(until) {
+		} else if until := o.gone[id].Add(o.signing(r) + o.bounds.ClockError); !now.After(until) {
 			waits = append(waits, Wait{Member: id, Why: MaySign, Until: until})
 		}
 	}
 	return waits
 }
+
+// signing is how long a departed member may go on signing: what it goes by itself, if
+// that is longer than what holds now.
+func (o *Observer) signing(r Record) time.Duration { return max(o.bounds.Signing, r.Signing) }
+
+// SetBounds changes what is waited for, from now on.
+func (o *Observer) SetBounds(b Bounds) { o.bounds = b }
 
 // Lifetime is the longest of a token that any member has signed.
 func (o *Observer) Lifetime() time.Duration {
@@ -238,7 +245,7 @@ func (o *Observer) Forgettable(now time.Time) []string {
 		// While tokens of it are valid, their longest life must be known.
 		end := latest(o.forgotten(id), since.Add(r.Lifetime+2*o.bounds.ClockError))
 		if !r.SigningStopped {
-			end = latest(end, since.Add(o.bounds.Signing+r.Lifetime+2*o.bounds.ClockError))
+			end = latest(end, since.Add(o.signing(r)+r.Lifetime+2*o.bounds.ClockError))
 		}
 		if now.After(end) {
 			ids = append(ids, id)

@@ -40,6 +40,11 @@ func (c *claims) write(do func(*ledger.Book)) {
 	c.wake()
 }
 
+// SetBounds changes what is done about data planes that are behind, from now on.
+func (s *Server) SetBounds(b ledger.Bounds) {
+	s.claims.write(func(book *ledger.Book) { book.SetBounds(b) })
+}
+
 func (c *claims) wake() {
 	select {
 	case c.changed <- struct{}{}:

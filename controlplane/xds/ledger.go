@@ -165,6 +165,24 @@ func (s *Server) Progress(revision int64, services ...string) (Progress, <-chan 
 	return p, watch
 }
 
+// Touched are the services that a revision changed something for, or a later one, and
+// those named.
+func (s *Server) Touched(revision int64, services ...string) []string {
+	out := slices.Clone(services)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for name, svc := range s.services {
+		svc.mu.Lock()
+		touched := svc.changed >= revision
+		svc.mu.Unlock()
+		if touched && !slices.Contains(services, name) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 func (svc *service) progress(revision int64, named bool, p *Progress) {
 	svc.mu.Lock()
 	defer svc.mu.Unlock()
