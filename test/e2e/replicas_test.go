@@ -92,7 +92,8 @@ func TestTwoReplicas(t *testing.T) {
 	wantStatus(t, "orders, token of B", toOrders, orders.Do(t, toOrders), 200)
 	wantStatus(t, "stock, token of B", toStock, stock.Do(t, toStock), 200)
 
-	m.Wait(t, atA(allowOnly("orders")))
+	// A knows by what B has written down that the Envoy there has it.
+	waitReceipt(t, api, atA(allowOnly("orders")), nil)
 	wantStatus(t, "orders, closed at A", toOrders, orders.Do(t, toOrders), 403)
 	m.Wait(t, atA(allowOnly("orders", "shop")))
 	wantStatus(t, "orders, opened at A", toOrders, orders.Do(t, toOrders), 200)
@@ -109,6 +110,15 @@ func TestTwoReplicas(t *testing.T) {
 	wantStatus(t, "stock, closed at B", toStock, stock.Do(t, toStock), 403)
 	m.finding(t, "went without a word")
 	m.finding(t, "1 alive")
+	// B leads now, and nobody is refused when the next key takes over.
+	asked, err := m.Admin.RotateSigningKey(t.Context(), &adminv1.RotateSigningKeyRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keysAre(t, m.Admin, "the next key to sign", func(l *adminv1.ListSigningKeysResponse) bool { return l.GetActive() == asked.GetNext() })
+	wantStatus(t, "orders, old key", toOrders, orders.Do(t, toOrders), 200)
+	toOrders.Token = m.Token(t, "shop", "orders")
+	wantStatus(t, "orders, after the rotation", toOrders, orders.Do(t, toOrders), 200)
 
 	api = a.serving(t)
 	m.finding(t, "2 alive")

@@ -87,7 +87,7 @@ func TestRotationAndEmergency(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waitReceipt(t, m, revoked.GetRevision(), revoked.GetServices())
+	waitReceipt(t, m.Admin, revoked.GetRevision(), revoked.GetServices())
 	for audience := range conns {
 		try("a token of the revoked key", young[audience], audience, 401)
 		try("one of the key before, which is good still", old[audience], audience, 200)
@@ -101,7 +101,7 @@ func TestRotationAndEmergency(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waitReceipt(t, m, all.GetRevision(), all.GetServices())
+	waitReceipt(t, m.Admin, all.GetRevision(), all.GetServices())
 	for audience := range conns {
 		try("a token of any key of before", old[audience], audience, 401)
 		try("one of the new key", m.Token(t, "frontend", audience), audience, 200)
@@ -109,9 +109,9 @@ func TestRotationAndEmergency(t *testing.T) {
 }
 
 // waitReceipt returns when all data planes of some services have a revision.
-func waitReceipt(t *testing.T, m *mesh, revision int64, services []string) {
+func waitReceipt(t *testing.T, admin adminv1.AdminServiceClient, revision int64, services []string) {
 	t.Helper()
-	stream, err := m.Admin.WaitInSync(t.Context(), &adminv1.WaitInSyncRequest{Revision: revision, Services: services, Receipt: true, Timeout: durationpb.New(meshtest.Patience)})
+	stream, err := admin.WaitInSync(t.Context(), &adminv1.WaitInSyncRequest{Revision: revision, Services: services, Receipt: true, Timeout: durationpb.New(meshtest.Patience)})
 	if err != nil {
 		t.Fatal(err)
 	}
