@@ -61,8 +61,11 @@ func TestRedactAnywhere(t *testing.T) {
 		before := rapid.StringMatching(`(/[a-z_-]{0,6})*/`).Draw(t, "path")
 		glued := rapid.StringMatching(`[a-z_-]{0,6}`).Draw(t, "glued")
 		text := before + glued + sent.String() + rapid.String().Draw(t, "rest")
-		if got, want := redact(text), before+"[redacted]"; got != want {
-			t.Fatalf("redact(%q) = %q, want %q", text, got, want)
+		// A path may begin like a token itself, such as "-nsi", which is four characters
+		// of base64 with {" in them; then it goes from there.
+		got := redact(text)
+		if kept, redacted := strings.CutSuffix(got, "[redacted]"); !redacted || !strings.HasPrefix(before, kept) {
+			t.Fatalf("redact(%q) = %q, want %q, or less of what is before the token", text, got, before+"[redacted]")
 		}
 	})
 }

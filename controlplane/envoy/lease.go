@@ -61,6 +61,7 @@ func holds(x *expression) *predicate {
 			Input: xdsExtension("request", new(xdsmatcherv3.HttpAttributesCelMatchInput)),
 			Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_CustomMatch{
 				CustomMatch: xdsExtension("expression", &xdsmatcherv3.CelMatcher{ExprMatch: &xdstypev3.CelExpression{
+					//lint:ignore SA1019 it is the form that was measured to work in Envoy 1.40
 					ExprSpecifier: &xdstypev3.CelExpression_ParsedExpr{ParsedExpr: &exprv1alpha1.ParsedExpr{Expr: x.proto()}},
 				}}),
 			},

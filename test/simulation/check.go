@@ -254,7 +254,7 @@ func claim(r ledger.Record, service string) int64 {
 // checkRest looks whether all has come to rest.
 func (w *world) checkRest() {
 	m := w.etcd.main
-	if m.keys.Open.Asked.IsZero() == false || len(m.keys.Open.Except) > 0 {
+	if !m.keys.Open.Asked.IsZero() || len(m.keys.Open.Except) > 0 {
 		w.fail("liveness", "a rotation was asked for and is not done: %+v", m.keys.Open)
 	}
 	for kid, k := range m.keys.Records {

@@ -35,7 +35,6 @@ type proc struct {
 	// main and cluster are what it has taken in; nil before it has joined.
 	main    *resources
 	cluster *members
-	seen    int64 // revision of the newest of main that it was told of
 	// joined: it has loaded what there was when it joined, or later.
 	joined, joining bool
 	// authority and sign are the ends of what it may do, by the monotonic clock.
