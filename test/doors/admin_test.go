@@ -1,6 +1,7 @@
 package doors
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"slices"
@@ -72,14 +73,21 @@ func (d door) callHTTP(t *testing.T, m *mesh, a *actor, x string) (outcome, deta
 		return "no TLS", err.Error()
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
+	// A watch goes on for as long as somebody reads it.
+	reader := bufio.NewReader(res.Body)
+	text, err := reader.ReadString('\n')
+	if err == nil && !strings.HasSuffix(d.path, "/watch") {
+		var rest []byte
+		rest, err = io.ReadAll(reader)
+		text += string(rest)
+	}
+	if err != nil && err != io.EOF {
 		t.Fatal(err)
 	}
 	if outcome = httpOutcomes[res.StatusCode]; outcome == "" {
 		outcome = res.Status
 	}
-	return outcome, string(text)
+	return outcome, text
 }
 
 // Every call of the admin API by everybody who may come to it.
