@@ -23,7 +23,7 @@ type signingKeys struct {
 }
 
 // ListSigningKeys implements api.SigningKeys.
-func (s *signingKeys) ListSigningKeys(context.Context) (resp *adminv1.ListSigningKeysResponse, changed <-chan struct{}, err error) {
+func (s *signingKeys) ListSigningKeys(context.Context) (resp *adminv1.SigningKeys, changed <-chan struct{}, err error) {
 	changed = either(s.loop.moves(), s.cluster.change(), lookAgain)
 	s.at(func(m rotation.Moment) { resp = signingKeyList(m) })
 	return resp, changed, nil

@@ -28,9 +28,9 @@ var keyEvents = map[rotation.Event]adminv1.SigningKey_Event{
 
 // signingKeyList is what people are told of the keys at a moment. Equal moments give
 // equal lists.
-func signingKeyList(m rotation.Moment) *adminv1.ListSigningKeysResponse {
+func signingKeyList(m rotation.Moment) *adminv1.SigningKeys {
 	cluster := m.Observer.Cluster()
-	resp := &adminv1.ListSigningKeysResponse{
+	resp := &adminv1.SigningKeys{
 		Active: m.Keys.Open.Active, Audiences: int32(len(m.Mesh.Audiences)),
 		Asked: timeProto(m.Keys.Open.Asked), Leader: cluster.Leader,
 	}

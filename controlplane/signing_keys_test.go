@@ -41,7 +41,7 @@ func TestSigningKeyList(t *testing.T) {
 			Open: keyset.Open{Active: "k3", Except: map[string]string{"payments": "k2"}, Asked: now, Revision: 25},
 		},
 	}
-	want := &adminv1.ListSigningKeysResponse{
+	want := &adminv1.SigningKeys{
 		Active: "k3", Audiences: 2, Behind: 1, Asked: at(0), Leader: "r1", Full: true,
 		Keys: []*adminv1.SigningKey{
 			{Kid: "k2", Algorithm: "ES256", State: adminv1.SigningKey_ACTIVE, Created: at(-26 * time.Hour), Activated: at(-25 * time.Hour),

@@ -101,7 +101,7 @@ func (b *backend) RotateKEK(_ context.Context, e audit.Entry, progress func(*adm
 }
 
 // ListSigningKeys never changes. A watch of it ends, since the replica does.
-func (b *backend) ListSigningKeys(context.Context) (*adminv1.ListSigningKeysResponse, <-chan struct{}, error) {
+func (b *backend) ListSigningKeys(context.Context) (*adminv1.SigningKeys, <-chan struct{}, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.listed++
@@ -110,7 +110,7 @@ func (b *backend) ListSigningKeys(context.Context) (*adminv1.ListSigningKeysResp
 	}
 	changed := make(chan struct{})
 	close(changed)
-	return &adminv1.ListSigningKeysResponse{Active: "k1"}, changed, b.fail
+	return &adminv1.SigningKeys{Active: "k1"}, changed, b.fail
 }
 
 var errEnded = errors.New("the replica ends")

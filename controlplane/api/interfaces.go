@@ -108,7 +108,7 @@ type KEK interface {
 type SigningKeys interface {
 	// ListSigningKeys returns them as they are now. The channel is closed when the
 	// answer may differ, also by time.
-	ListSigningKeys(ctx context.Context) (*adminv1.ListSigningKeysResponse, <-chan struct{}, error)
+	ListSigningKeys(ctx context.Context) (*adminv1.SigningKeys, <-chan struct{}, error)
 	// RotateSigningKey asks for the next key, once for however many ask. One that can't
 	// be asked for now is a Precondition.
 	RotateSigningKey(ctx context.Context, e audit.Entry) (*adminv1.RotateSigningKeyResponse, error)

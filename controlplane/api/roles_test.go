@@ -124,7 +124,7 @@ func adminCalls() []adminCall {
 			return drain(client.RotateKEK(ctx, &adminv1.RotateKEKRequest{}))
 		}, verb: "POST", path: "/v1/kek/rotate", who: "officer"},
 		{method: "ListSigningKeys", grpc: unary(c.ListSigningKeys, &adminv1.ListSigningKeysRequest{}), verb: "GET", path: "/v1/signing-keys", who: "viewer operator officer"},
-		{method: "WatchSigningKeys", grpc: firstOf(func(ctx context.Context, client c) (grpc.ServerStreamingClient[adminv1.ListSigningKeysResponse], error) {
+		{method: "WatchSigningKeys", grpc: firstOf(func(ctx context.Context, client c) (grpc.ServerStreamingClient[adminv1.WatchSigningKeysResponse], error) {
 			return client.WatchSigningKeys(ctx, &adminv1.WatchSigningKeysRequest{})
 		}), verb: "GET", path: "/v1/signing-keys/watch", who: "viewer operator officer"},
 		{method: "RotateSigningKey", grpc: unary(c.RotateSigningKey, &adminv1.RotateSigningKeyRequest{}), verb: "POST", path: "/v1/signing-keys/rotate", who: "officer"},

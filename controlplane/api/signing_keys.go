@@ -22,16 +22,16 @@ func (s *Server) ListSigningKeys(ctx context.Context, _ *adminv1.ListSigningKeys
 	if s.SigningKeys == nil {
 		return nil, notThere
 	}
-	resp, _, err := s.SigningKeys.ListSigningKeys(ctx)
+	keys, _, err := s.SigningKeys.ListSigningKeys(ctx)
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	return resp, nil
+	return &adminv1.ListSigningKeysResponse{SigningKeys: keys}, nil
 }
 
 // WatchSigningKeys implements adminv1.AdminServiceServer. It ends with the caller, or
 // after the longest wait.
-func (s *Server) WatchSigningKeys(_ *adminv1.WatchSigningKeysRequest, stream grpc.ServerStreamingServer[adminv1.ListSigningKeysResponse]) error {
+func (s *Server) WatchSigningKeys(_ *adminv1.WatchSigningKeysRequest, stream grpc.ServerStreamingServer[adminv1.WatchSigningKeysResponse]) error {
 	ctx, cancel := context.WithTimeout(stream.Context(), mostWait)
 	defer cancel()
 	if err := s.allow(ctx, adminv1.AdminService_WatchSigningKeys_FullMethodName, ""); err != nil {
@@ -40,17 +40,17 @@ func (s *Server) WatchSigningKeys(_ *adminv1.WatchSigningKeysRequest, stream grp
 	if s.SigningKeys == nil {
 		return notThere
 	}
-	var last *adminv1.ListSigningKeysResponse
+	var last *adminv1.SigningKeys
 	for {
-		resp, changed, err := s.SigningKeys.ListSigningKeys(ctx)
+		keys, changed, err := s.SigningKeys.ListSigningKeys(ctx)
 		if err != nil {
 			return status.Error(codes.Unavailable, err.Error())
 		}
-		if last == nil || !proto.Equal(last, resp) {
-			if err := stream.Send(resp); err != nil {
+		if last == nil || !proto.Equal(last, keys) {
+			if err := stream.Send(&adminv1.WatchSigningKeysResponse{SigningKeys: keys}); err != nil {
 				return err
 			}
-			last = resp
+			last = keys
 		}
 		// However often something changes, it is looked at now and then.
 		pause := time.NewTimer(reportPause)

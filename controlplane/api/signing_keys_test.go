@@ -24,10 +24,10 @@ type turning struct {
 	broken  error
 }
 
-func (k *turning) ListSigningKeys(context.Context) (*adminv1.ListSigningKeysResponse, <-chan struct{}, error) {
+func (k *turning) ListSigningKeys(context.Context) (*adminv1.SigningKeys, <-chan struct{}, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return &adminv1.ListSigningKeysResponse{Active: k.active}, k.changed, k.broken
+	return &adminv1.SigningKeys{Active: k.active}, k.changed, k.broken
 }
 
 func (k *turning) set(active string, broken error) {
@@ -49,8 +49,8 @@ type sentKeys struct {
 
 func (s *sentKeys) Context() context.Context { return s.ctx }
 
-func (s *sentKeys) Send(r *adminv1.ListSigningKeysResponse) error {
-	s.got = append(s.got, r.GetActive())
+func (s *sentKeys) Send(r *adminv1.WatchSigningKeysResponse) error {
+	s.got = append(s.got, r.GetSigningKeys().GetActive())
 	return nil
 }
 

@@ -182,7 +182,7 @@ func adminDoors() []door {
 			func(ctx X, c C, _ string) error {
 				ctx, cancel := context.WithCancel(ctx)
 				defer cancel()
-				return firstOf(func() (grpc.ServerStreamingClient[adminv1.ListSigningKeysResponse], error) {
+				return firstOf(func() (grpc.ServerStreamingClient[adminv1.WatchSigningKeysResponse], error) {
 					return c.WatchSigningKeys(ctx, &adminv1.WatchSigningKeysRequest{})
 				})
 			},
@@ -260,7 +260,7 @@ func freshSigningKey(t *testing.T, m *mesh) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return list.GetActive()
+	return list.GetSigningKeys().GetActive()
 }
 
 func freshRevocation(t *testing.T, m *mesh) string {

@@ -115,7 +115,7 @@ func TestTwoReplicas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keysAre(t, m.Admin, "the next key to sign", func(l *adminv1.ListSigningKeysResponse) bool { return l.GetActive() == asked.GetNext() })
+	keysAre(t, m.Admin, "the next key to sign", func(l *adminv1.SigningKeys) bool { return l.GetActive() == asked.GetNext() })
 	wantStatus(t, "orders, old key", toOrders, orders.Do(t, toOrders), 200)
 	toOrders.Token = m.Token(t, "shop", "orders")
 	wantStatus(t, "orders, after the rotation", toOrders, orders.Do(t, toOrders), 200)

@@ -15,11 +15,12 @@ import (
 )
 
 // keysAre waits for the signing keys to be as somebody wants them.
-func keysAre(t *testing.T, admin adminv1.AdminServiceClient, what string, is func(*adminv1.ListSigningKeysResponse) bool) *adminv1.ListSigningKeysResponse {
+func keysAre(t *testing.T, admin adminv1.AdminServiceClient, what string, is func(*adminv1.SigningKeys) bool) *adminv1.SigningKeys {
 	t.Helper()
-	var list *adminv1.ListSigningKeysResponse
-	meshtest.Eventually(t, func() (err error) {
-		if list, err = admin.ListSigningKeys(t.Context(), &adminv1.ListSigningKeysRequest{}); err == nil && !is(list) {
+	var list *adminv1.SigningKeys
+	meshtest.Eventually(t, func() error {
+		resp, err := admin.ListSigningKeys(t.Context(), &adminv1.ListSigningKeysRequest{})
+		if list = resp.GetSigningKeys(); err == nil && !is(list) {
 			err = fmt.Errorf("want %s, the keys are %v", what, list)
 		}
 		return err
@@ -27,7 +28,7 @@ func keysAre(t *testing.T, admin adminv1.AdminServiceClient, what string, is fun
 	return list
 }
 
-func stateOf(list *adminv1.ListSigningKeysResponse, kid string) adminv1.SigningKey_State {
+func stateOf(list *adminv1.SigningKeys, kid string) adminv1.SigningKey_State {
 	for _, k := range list.GetKeys() {
 		if k.GetKid() == kid {
 			return k.GetState()
@@ -56,7 +57,7 @@ func TestRotationAndEmergency(t *testing.T) {
 		t.Helper()
 		wantStatus(t, what, meshtest.Call{Token: token}, conns[audience].Do(t, meshtest.Call{Token: token}), want)
 	}
-	first := keysAre(t, m.Admin, "one that signs and one that is next", func(l *adminv1.ListSigningKeysResponse) bool { return len(l.GetKeys()) == 2 })
+	first := keysAre(t, m.Admin, "one that signs and one that is next", func(l *adminv1.SigningKeys) bool { return len(l.GetKeys()) == 2 })
 	old := map[string]string{}
 	for audience := range conns {
 		old[audience] = m.Token(t, "frontend", audience)
@@ -66,7 +67,7 @@ func TestRotationAndEmergency(t *testing.T) {
 	if err != nil || asked.GetActive() != first.GetActive() {
 		t.Fatalf("RotateSigningKey: %v, %v; want %s to be followed", asked, err, first.GetActive())
 	}
-	next := keysAre(t, m.Admin, "the next key to sign for all", func(l *adminv1.ListSigningKeysResponse) bool {
+	next := keysAre(t, m.Admin, "the next key to sign for all", func(l *adminv1.SigningKeys) bool {
 		// Nobody of the mesh verifies tokens for the frontend, so that the age of what others have read is waited for.
 		return l.GetActive() == asked.GetNext() && l.GetBehind() <= 1 && l.GetAsked() == nil
 	})
@@ -82,7 +83,7 @@ func TestRotationAndEmergency(t *testing.T) {
 	for audience := range conns {
 		young[audience] = m.Token(t, "frontend", audience)
 	}
-	keysAre(t, m.Admin, "a standby", func(l *adminv1.ListSigningKeysResponse) bool { return len(l.GetKeys()) == 3 })
+	keysAre(t, m.Admin, "a standby", func(l *adminv1.SigningKeys) bool { return len(l.GetKeys()) == 3 })
 	revoked, err := m.Admin.RevokeSigningKey(t.Context(), &adminv1.RevokeSigningKeyRequest{Kid: next.GetActive()})
 	if err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ const (
 
 // fakeKeys are keys between two rotations: the next one lacks a data plane whose words
 // try to take over the terminal, and a replica.
-func fakeKeys(mode string) *adminv1.ListSigningKeysResponse {
+func fakeKeys(mode string) *adminv1.SigningKeys {
 	now := time.Now()
 	behind := func(audience string) *adminv1.Wait {
 		return &adminv1.Wait{Audience: audience, Replica: "0b8a7d6c-1111", Host: "cp-1", Service: "payments", Count: 2, Gone: 1, Who: []string{"node-7 (aaaa6c7d)"}, Why: "behind", Detail: "refused: \x1b[31mno"}
@@ -35,7 +35,7 @@ func fakeKeys(mode string) *adminv1.ListSigningKeysResponse {
 		Audiences: []string{"billing", "orders", "payments"}, AudienceCount: 3, Next: adminv1.SigningKey_HANDS_OVER, Due: fakeTime(now, time.Hour)}
 	old := &adminv1.SigningKey{Kid: fakeOld, Algorithm: "RS256", State: adminv1.SigningKey_RETIRING, Created: fakeTime(now, -71*time.Hour), Activated: fakeTime(now, -47*time.Hour),
 		Unsigned: fakeTime(now, -time.Minute), Next: adminv1.SigningKey_GOES, Due: fakeTime(now, 5*time.Minute)}
-	r := &adminv1.ListSigningKeysResponse{Keys: []*adminv1.SigningKey{active, standby, old}, Active: fakeActive, Audiences: 3, Leader: "0b8a7d6c-1111"}
+	r := &adminv1.SigningKeys{Keys: []*adminv1.SigningKey{active, standby, old}, Active: fakeActive, Audiences: 3, Leader: "0b8a7d6c-1111"}
 	switch mode {
 	case "confirmed":
 		standby.Waits, standby.WaitCount = nil, 0
@@ -53,27 +53,30 @@ func fakeKeys(mode string) *adminv1.ListSigningKeysResponse {
 }
 
 func (f *fakeAdmin) ListSigningKeys(context.Context, *adminv1.ListSigningKeysRequest) (*adminv1.ListSigningKeysResponse, error) {
-	return fakeKeys(f.is()), nil
+	return &adminv1.ListSigningKeysResponse{SigningKeys: fakeKeys(f.is())}, nil
 }
 
 // WatchSigningKeys tells of a rotation: begun, half done, done.
-func (f *fakeAdmin) WatchSigningKeys(_ *adminv1.WatchSigningKeysRequest, stream grpc.ServerStreamingServer[adminv1.ListSigningKeysResponse]) error {
+func (f *fakeAdmin) WatchSigningKeys(_ *adminv1.WatchSigningKeysRequest, stream grpc.ServerStreamingServer[adminv1.WatchSigningKeysResponse]) error {
+	send := func(keys *adminv1.SigningKeys) error {
+		return stream.Send(&adminv1.WatchSigningKeysResponse{SigningKeys: keys})
+	}
 	half := fakeKeys("")
 	half.Active, half.Behind = fakeStandby, 1
 	half.Keys[0].Waits, half.Keys[0].WaitCount = half.GetKeys()[1].GetWaits()[:1], 1
 	half.Keys[1].State, half.Keys[1].Waits = adminv1.SigningKey_ACTIVE, nil
 	done := fakeKeys("")
 	done.Active = fakeStandby
-	_ = stream.Send(fakeKeys("at-once"))
+	_ = send(fakeKeys("at-once"))
 	switch f.is() {
 	case "not-begun", "full":
 		if f.is() == "full" {
-			_ = stream.Send(fakeKeys("full"))
+			_ = send(fakeKeys("full"))
 		}
 		<-stream.Context().Done()
 		return stream.Context().Err()
 	case "half":
-		_ = stream.Send(half)
+		_ = send(half)
 		<-stream.Context().Done()
 		return stream.Context().Err()
 	case "broken":
@@ -83,8 +86,8 @@ func (f *fakeAdmin) WatchSigningKeys(_ *adminv1.WatchSigningKeysRequest, stream 
 	case "longest":
 		return status.Error(codes.DeadlineExceeded, "context deadline exceeded")
 	}
-	_ = stream.Send(half)
-	return stream.Send(done)
+	_ = send(half)
+	return send(done)
 }
 
 func (f *fakeAdmin) RotateSigningKey(context.Context, *adminv1.RotateSigningKeyRequest) (*adminv1.RotateSigningKeyResponse, error) {

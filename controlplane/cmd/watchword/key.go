@@ -35,7 +35,7 @@ how to read this, and what to do about a data plane that holds a key back.`,
 				if err != nil {
 					return err
 				}
-				return o.console(cmd).printKeys(keysViewOf(response), time.Now())
+				return o.console(cmd).printKeys(keysViewOf(response.GetSigningKeys()), time.Now())
 			})
 		},
 	}
@@ -67,7 +67,7 @@ type keyView struct {
 	WaitCount     int32      `json:"waitCount"`
 }
 
-func keysViewOf(r *adminv1.ListSigningKeysResponse) keysView {
+func keysViewOf(r *adminv1.SigningKeys) keysView {
 	v := keysView{Keys: []keyView{}, Active: r.GetActive(), Audiences: r.GetAudiences(), Behind: r.GetBehind(), Asked: timeOf(r.GetAsked()), Leader: r.GetLeader(), Full: r.GetFull()}
 	for _, k := range r.GetKeys() {
 		next := ""

@@ -88,7 +88,7 @@ func (r *keyRevocation) one(ctx context.Context, prefix string, confirm func(str
 	if err != nil {
 		return err
 	}
-	keys := keysViewOf(response)
+	keys := keysViewOf(response.GetSigningKeys())
 	key, err := keys.find(prefix)
 	if err != nil {
 		return err
@@ -220,7 +220,7 @@ func (o *options) completeKeys(cmd *cobra.Command, args []string, prefix string)
 	}
 	return o.completeIDs(cmd, args, prefix, func(ctx context.Context, c *client) (ids []string, err error) {
 		response, err := c.ListSigningKeys(ctx, &adminv1.ListSigningKeysRequest{})
-		for _, k := range response.GetKeys() {
+		for _, k := range response.GetSigningKeys().GetKeys() {
 			if k.GetState() != adminv1.SigningKey_REVOKED {
 				ids = append(ids, k.GetKid())
 			}

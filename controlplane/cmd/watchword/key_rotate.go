@@ -93,16 +93,16 @@ func (c *console) printRotation(v keyRotationView) {
 func (c *client) waitForRotation(ctx context.Context, con *console, before string, timeout time.Duration) (*keysView, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	stream := func() (grpc.ServerStreamingClient[adminv1.ListSigningKeysResponse], error) {
+	stream := func() (grpc.ServerStreamingClient[adminv1.WatchSigningKeysResponse], error) {
 		return c.WatchSigningKeys(ctx, &adminv1.WatchSigningKeysRequest{})
 	}
-	updates, ended := receiveUntil(stream, func(u *adminv1.ListSigningKeysResponse) bool { return rotated(u, before) })
-	last := follow(&progress{w: con.err, redraw: con.errTerminal}, updates, func(last *adminv1.ListSigningKeysResponse, elapsed time.Duration) string {
-		return keysViewOf(last).progress(before, elapsed)
+	updates, ended := receiveUntil(stream, func(u *adminv1.WatchSigningKeysResponse) bool { return rotated(u.GetSigningKeys(), before) })
+	last := follow(&progress{w: con.err, redraw: con.errTerminal}, updates, func(last *adminv1.WatchSigningKeysResponse, elapsed time.Duration) string {
+		return keysViewOf(last.GetSigningKeys()).progress(before, elapsed)
 	})
-	err, view := <-ended, keysViewOf(last)
+	err, view := <-ended, keysViewOf(last.GetSigningKeys())
 	switch {
-	case last != nil && rotated(last, before):
+	case rotated(last.GetSigningKeys(), before):
 		return &view, nil
 	case ctx.Err() == context.DeadlineExceeded, status.Code(err) == codes.DeadlineExceeded:
 		return &view, notRotated(view, before, timeout)
@@ -114,7 +114,7 @@ func (c *client) waitForRotation(ctx context.Context, con *console, before strin
 }
 
 // rotated: another key signs, and for every audience.
-func rotated(u *adminv1.ListSigningKeysResponse, before string) bool {
+func rotated(u *adminv1.SigningKeys, before string) bool {
 	return u.GetActive() != "" && u.GetActive() != before && u.GetBehind() == 0
 }
 

@@ -138,7 +138,7 @@ func (x SigningKey_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SigningKey_State.Descriptor instead.
 func (SigningKey_State) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{27, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29, 0}
 }
 
 type SigningKey_Event int32
@@ -193,7 +193,7 @@ func (x SigningKey_Event) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SigningKey_Event.Descriptor instead.
 func (SigningKey_Event) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{27, 1}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29, 1}
 }
 
 type Refusal_Enforcement int32
@@ -243,7 +243,7 @@ func (x Refusal_Enforcement) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Refusal_Enforcement.Descriptor instead.
 func (Refusal_Enforcement) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{39, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{41, 0}
 }
 
 type AuditEntry_Outcome int32
@@ -292,7 +292,7 @@ func (x AuditEntry_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuditEntry_Outcome.Descriptor instead.
 func (AuditEntry_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{76, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{78, 0}
 }
 
 type Finding_Severity int32
@@ -344,7 +344,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{88, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{90, 0}
 }
 
 // Document is one file with any number of YAML or JSON documents.
@@ -2122,22 +2122,8 @@ func (*WatchSigningKeysRequest) Descriptor() ([]byte, []int) {
 }
 
 type ListSigningKeysResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Those that sign, the next, those that retire, those that were revoked.
-	Keys []*SigningKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
-	// ID of the key that signs for all audiences but those that an older one signs for.
-	Active string `protobuf:"bytes,2,opt,name=active,proto3" json:"active,omitempty"`
-	// How many audiences tokens are issued for, and for how many of them an older key
-	// signs.
-	Audiences int32 `protobuf:"varint,3,opt,name=audiences,proto3" json:"audiences,omitempty"`
-	Behind    int32 `protobuf:"varint,4,opt,name=behind,proto3" json:"behind,omitempty"`
-	// When somebody asked that the next key takes over; unset if nobody waits for it.
-	Asked *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=asked,proto3" json:"asked,omitempty"`
-	// ID of the replica that changes the keys; empty if there is none.
-	Leader string `protobuf:"bytes,6,opt,name=leader,proto3" json:"leader,omitempty"`
-	// There is no next key, because as many are published as may be: it is made when
-	// one goes.
-	Full          bool `protobuf:"varint,7,opt,name=full,proto3" json:"full,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SigningKeys   *SigningKeys           `protobuf:"bytes,1,opt,name=signing_keys,json=signingKeys,proto3" json:"signing_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2172,49 +2158,152 @@ func (*ListSigningKeysResponse) Descriptor() ([]byte, []int) {
 	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
-func (x *ListSigningKeysResponse) GetKeys() []*SigningKey {
+func (x *ListSigningKeysResponse) GetSigningKeys() *SigningKeys {
+	if x != nil {
+		return x.SigningKeys
+	}
+	return nil
+}
+
+type WatchSigningKeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SigningKeys   *SigningKeys           `protobuf:"bytes,1,opt,name=signing_keys,json=signingKeys,proto3" json:"signing_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSigningKeysResponse) Reset() {
+	*x = WatchSigningKeysResponse{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSigningKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSigningKeysResponse) ProtoMessage() {}
+
+func (x *WatchSigningKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSigningKeysResponse.ProtoReflect.Descriptor instead.
+func (*WatchSigningKeysResponse) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *WatchSigningKeysResponse) GetSigningKeys() *SigningKeys {
+	if x != nil {
+		return x.SigningKeys
+	}
+	return nil
+}
+
+// SigningKeys are the keys of the built-in issuer at one time.
+type SigningKeys struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that sign, the next, those that retire, those that were revoked.
+	Keys []*SigningKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// ID of the key that signs for all audiences but those that an older one signs for.
+	Active string `protobuf:"bytes,2,opt,name=active,proto3" json:"active,omitempty"`
+	// How many audiences tokens are issued for, and for how many of them an older key
+	// signs.
+	Audiences int32 `protobuf:"varint,3,opt,name=audiences,proto3" json:"audiences,omitempty"`
+	Behind    int32 `protobuf:"varint,4,opt,name=behind,proto3" json:"behind,omitempty"`
+	// When somebody asked that the next key takes over; unset if nobody waits for it.
+	Asked *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=asked,proto3" json:"asked,omitempty"`
+	// ID of the replica that changes the keys; empty if there is none.
+	Leader string `protobuf:"bytes,6,opt,name=leader,proto3" json:"leader,omitempty"`
+	// There is no next key, because as many are published as may be: it is made when
+	// one goes.
+	Full          bool `protobuf:"varint,7,opt,name=full,proto3" json:"full,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SigningKeys) Reset() {
+	*x = SigningKeys{}
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SigningKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SigningKeys) ProtoMessage() {}
+
+func (x *SigningKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SigningKeys.ProtoReflect.Descriptor instead.
+func (*SigningKeys) Descriptor() ([]byte, []int) {
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SigningKeys) GetKeys() []*SigningKey {
 	if x != nil {
 		return x.Keys
 	}
 	return nil
 }
 
-func (x *ListSigningKeysResponse) GetActive() string {
+func (x *SigningKeys) GetActive() string {
 	if x != nil {
 		return x.Active
 	}
 	return ""
 }
 
-func (x *ListSigningKeysResponse) GetAudiences() int32 {
+func (x *SigningKeys) GetAudiences() int32 {
 	if x != nil {
 		return x.Audiences
 	}
 	return 0
 }
 
-func (x *ListSigningKeysResponse) GetBehind() int32 {
+func (x *SigningKeys) GetBehind() int32 {
 	if x != nil {
 		return x.Behind
 	}
 	return 0
 }
 
-func (x *ListSigningKeysResponse) GetAsked() *timestamppb.Timestamp {
+func (x *SigningKeys) GetAsked() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Asked
 	}
 	return nil
 }
 
-func (x *ListSigningKeysResponse) GetLeader() string {
+func (x *SigningKeys) GetLeader() string {
 	if x != nil {
 		return x.Leader
 	}
 	return ""
 }
 
-func (x *ListSigningKeysResponse) GetFull() bool {
+func (x *SigningKeys) GetFull() bool {
 	if x != nil {
 		return x.Full
 	}
@@ -2248,7 +2337,7 @@ type SigningKey struct {
 
 func (x *SigningKey) Reset() {
 	*x = SigningKey{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2349,7 @@ func (x *SigningKey) String() string {
 func (*SigningKey) ProtoMessage() {}
 
 func (x *SigningKey) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2362,7 @@ func (x *SigningKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
 func (*SigningKey) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SigningKey) GetKid() string {
@@ -2368,7 +2457,7 @@ type RotateSigningKeyRequest struct {
 
 func (x *RotateSigningKeyRequest) Reset() {
 	*x = RotateSigningKeyRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2469,7 @@ func (x *RotateSigningKeyRequest) String() string {
 func (*RotateSigningKeyRequest) ProtoMessage() {}
 
 func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2482,7 @@ func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSigningKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateSigningKeyRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 type RotateSigningKeyResponse struct {
@@ -2408,7 +2497,7 @@ type RotateSigningKeyResponse struct {
 
 func (x *RotateSigningKeyResponse) Reset() {
 	*x = RotateSigningKeyResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2509,7 @@ func (x *RotateSigningKeyResponse) String() string {
 func (*RotateSigningKeyResponse) ProtoMessage() {}
 
 func (x *RotateSigningKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2522,7 @@ func (x *RotateSigningKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSigningKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateSigningKeyResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RotateSigningKeyResponse) GetActive() string {
@@ -2461,7 +2550,7 @@ type RevokeSigningKeyRequest struct {
 
 func (x *RevokeSigningKeyRequest) Reset() {
 	*x = RevokeSigningKeyRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2562,7 @@ func (x *RevokeSigningKeyRequest) String() string {
 func (*RevokeSigningKeyRequest) ProtoMessage() {}
 
 func (x *RevokeSigningKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2575,7 @@ func (x *RevokeSigningKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSigningKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeSigningKeyRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RevokeSigningKeyRequest) GetKid() string {
@@ -2519,7 +2608,7 @@ type RevokeSigningKeyResponse struct {
 
 func (x *RevokeSigningKeyResponse) Reset() {
 	*x = RevokeSigningKeyResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +2620,7 @@ func (x *RevokeSigningKeyResponse) String() string {
 func (*RevokeSigningKeyResponse) ProtoMessage() {}
 
 func (x *RevokeSigningKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +2633,7 @@ func (x *RevokeSigningKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSigningKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeSigningKeyResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RevokeSigningKeyResponse) GetRevision() int64 {
@@ -2584,7 +2673,7 @@ type CreateClientSecretRequest struct {
 
 func (x *CreateClientSecretRequest) Reset() {
 	*x = CreateClientSecretRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2596,7 +2685,7 @@ func (x *CreateClientSecretRequest) String() string {
 func (*CreateClientSecretRequest) ProtoMessage() {}
 
 func (x *CreateClientSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2609,7 +2698,7 @@ func (x *CreateClientSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateClientSecretRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CreateClientSecretRequest) GetService() string {
@@ -2629,7 +2718,7 @@ type CreateClientSecretResponse struct {
 
 func (x *CreateClientSecretResponse) Reset() {
 	*x = CreateClientSecretResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +2730,7 @@ func (x *CreateClientSecretResponse) String() string {
 func (*CreateClientSecretResponse) ProtoMessage() {}
 
 func (x *CreateClientSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2743,7 @@ func (x *CreateClientSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClientSecretResponse.ProtoReflect.Descriptor instead.
 func (*CreateClientSecretResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CreateClientSecretResponse) GetClientId() string {
@@ -2683,7 +2772,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +2784,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +2797,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *IssueTokenRequest) GetService() string {
@@ -2743,7 +2832,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2755,7 +2844,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2768,7 +2857,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *IssueTokenResponse) GetAccessToken() string {
@@ -2806,7 +2895,7 @@ type ListRefusalsRequest struct {
 
 func (x *ListRefusalsRequest) Reset() {
 	*x = ListRefusalsRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2818,7 +2907,7 @@ func (x *ListRefusalsRequest) String() string {
 func (*ListRefusalsRequest) ProtoMessage() {}
 
 func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2831,7 +2920,7 @@ func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusalsRequest.ProtoReflect.Descriptor instead.
 func (*ListRefusalsRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListRefusalsRequest) GetService() string {
@@ -2869,7 +2958,7 @@ type ListRefusalsResponse struct {
 
 func (x *ListRefusalsResponse) Reset() {
 	*x = ListRefusalsResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +2970,7 @@ func (x *ListRefusalsResponse) String() string {
 func (*ListRefusalsResponse) ProtoMessage() {}
 
 func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +2983,7 @@ func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusalsResponse.ProtoReflect.Descriptor instead.
 func (*ListRefusalsResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListRefusalsResponse) GetCounts() []*RefusalCount {
@@ -2935,7 +3024,7 @@ type RefusalCount struct {
 
 func (x *RefusalCount) Reset() {
 	*x = RefusalCount{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +3036,7 @@ func (x *RefusalCount) String() string {
 func (*RefusalCount) ProtoMessage() {}
 
 func (x *RefusalCount) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +3049,7 @@ func (x *RefusalCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusalCount.ProtoReflect.Descriptor instead.
 func (*RefusalCount) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RefusalCount) GetService() string {
@@ -3033,7 +3122,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3134,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3147,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Refusal) GetTime() *timestamppb.Timestamp {
@@ -3169,7 +3258,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3270,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3283,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -3256,7 +3345,7 @@ type ExplainField struct {
 
 func (x *ExplainField) Reset() {
 	*x = ExplainField{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +3357,7 @@ func (x *ExplainField) String() string {
 func (*ExplainField) ProtoMessage() {}
 
 func (x *ExplainField) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +3370,7 @@ func (x *ExplainField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainField.ProtoReflect.Descriptor instead.
 func (*ExplainField) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ExplainField) GetName() string {
@@ -3327,7 +3416,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +3428,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +3441,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExplainResponse) GetRevision() int64 {
@@ -3454,7 +3543,7 @@ type ExplainStep struct {
 
 func (x *ExplainStep) Reset() {
 	*x = ExplainStep{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3466,7 +3555,7 @@ func (x *ExplainStep) String() string {
 func (*ExplainStep) ProtoMessage() {}
 
 func (x *ExplainStep) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3479,7 +3568,7 @@ func (x *ExplainStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainStep.ProtoReflect.Descriptor instead.
 func (*ExplainStep) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExplainStep) GetName() string {
@@ -3522,7 +3611,7 @@ type ExplainCaller struct {
 
 func (x *ExplainCaller) Reset() {
 	*x = ExplainCaller{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3623,7 @@ func (x *ExplainCaller) String() string {
 func (*ExplainCaller) ProtoMessage() {}
 
 func (x *ExplainCaller) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3636,7 @@ func (x *ExplainCaller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainCaller.ProtoReflect.Descriptor instead.
 func (*ExplainCaller) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ExplainCaller) GetIssuer() string {
@@ -3611,7 +3700,7 @@ type ExplainRefusal struct {
 
 func (x *ExplainRefusal) Reset() {
 	*x = ExplainRefusal{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3623,7 +3712,7 @@ func (x *ExplainRefusal) String() string {
 func (*ExplainRefusal) ProtoMessage() {}
 
 func (x *ExplainRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3636,7 +3725,7 @@ func (x *ExplainRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRefusal.ProtoReflect.Descriptor instead.
 func (*ExplainRefusal) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ExplainRefusal) GetStatus() int32 {
@@ -3673,7 +3762,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3685,7 +3774,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3698,7 +3787,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateJoinTokenRequest) GetService() string {
@@ -3733,7 +3822,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3745,7 +3834,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3758,7 +3847,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -3793,7 +3882,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3805,7 +3894,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3818,7 +3907,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *JoinToken) GetId() string {
@@ -3880,7 +3969,7 @@ type ListJoinTokensRequest struct {
 
 func (x *ListJoinTokensRequest) Reset() {
 	*x = ListJoinTokensRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3892,7 +3981,7 @@ func (x *ListJoinTokensRequest) String() string {
 func (*ListJoinTokensRequest) ProtoMessage() {}
 
 func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3905,7 +3994,7 @@ func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListJoinTokensRequest) GetService() string {
@@ -3924,7 +4013,7 @@ type ListJoinTokensResponse struct {
 
 func (x *ListJoinTokensResponse) Reset() {
 	*x = ListJoinTokensResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3936,7 +4025,7 @@ func (x *ListJoinTokensResponse) String() string {
 func (*ListJoinTokensResponse) ProtoMessage() {}
 
 func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3949,7 +4038,7 @@ func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListJoinTokensResponse) GetJoinTokens() []*JoinToken {
@@ -3968,7 +4057,7 @@ type RevokeJoinTokenRequest struct {
 
 func (x *RevokeJoinTokenRequest) Reset() {
 	*x = RevokeJoinTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3980,7 +4069,7 @@ func (x *RevokeJoinTokenRequest) String() string {
 func (*RevokeJoinTokenRequest) ProtoMessage() {}
 
 func (x *RevokeJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3993,7 +4082,7 @@ func (x *RevokeJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RevokeJoinTokenRequest) GetId() string {
@@ -4011,7 +4100,7 @@ type RevokeJoinTokenResponse struct {
 
 func (x *RevokeJoinTokenResponse) Reset() {
 	*x = RevokeJoinTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4023,7 +4112,7 @@ func (x *RevokeJoinTokenResponse) String() string {
 func (*RevokeJoinTokenResponse) ProtoMessage() {}
 
 func (x *RevokeJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4036,7 +4125,7 @@ func (x *RevokeJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 // Instance is an enrolled instance of a service.
@@ -4062,7 +4151,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4074,7 +4163,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4087,7 +4176,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Instance) GetService() string {
@@ -4156,7 +4245,7 @@ type ListInstancesRequest struct {
 
 func (x *ListInstancesRequest) Reset() {
 	*x = ListInstancesRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4168,7 +4257,7 @@ func (x *ListInstancesRequest) String() string {
 func (*ListInstancesRequest) ProtoMessage() {}
 
 func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4181,7 +4270,7 @@ func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesRequest.ProtoReflect.Descriptor instead.
 func (*ListInstancesRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListInstancesRequest) GetService() string {
@@ -4200,7 +4289,7 @@ type ListInstancesResponse struct {
 
 func (x *ListInstancesResponse) Reset() {
 	*x = ListInstancesResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4212,7 +4301,7 @@ func (x *ListInstancesResponse) String() string {
 func (*ListInstancesResponse) ProtoMessage() {}
 
 func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4225,7 +4314,7 @@ func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesResponse.ProtoReflect.Descriptor instead.
 func (*ListInstancesResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListInstancesResponse) GetInstances() []*Instance {
@@ -4247,7 +4336,7 @@ type RevokeInstancesRequest struct {
 
 func (x *RevokeInstancesRequest) Reset() {
 	*x = RevokeInstancesRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4259,7 +4348,7 @@ func (x *RevokeInstancesRequest) String() string {
 func (*RevokeInstancesRequest) ProtoMessage() {}
 
 func (x *RevokeInstancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4272,7 +4361,7 @@ func (x *RevokeInstancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeInstancesRequest.ProtoReflect.Descriptor instead.
 func (*RevokeInstancesRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RevokeInstancesRequest) GetService() string {
@@ -4300,7 +4389,7 @@ type RevokeInstancesResponse struct {
 
 func (x *RevokeInstancesResponse) Reset() {
 	*x = RevokeInstancesResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4312,7 +4401,7 @@ func (x *RevokeInstancesResponse) String() string {
 func (*RevokeInstancesResponse) ProtoMessage() {}
 
 func (x *RevokeInstancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4325,7 +4414,7 @@ func (x *RevokeInstancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeInstancesResponse.ProtoReflect.Descriptor instead.
 func (*RevokeInstancesResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RevokeInstancesResponse) GetRevision() int64 {
@@ -4370,7 +4459,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4382,7 +4471,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4395,7 +4484,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RevokeRequest) GetWhat() isRevokeRequest_What {
@@ -4513,7 +4602,7 @@ type TokenToRevoke struct {
 
 func (x *TokenToRevoke) Reset() {
 	*x = TokenToRevoke{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4525,7 +4614,7 @@ func (x *TokenToRevoke) String() string {
 func (*TokenToRevoke) ProtoMessage() {}
 
 func (x *TokenToRevoke) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4538,7 +4627,7 @@ func (x *TokenToRevoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenToRevoke.ProtoReflect.Descriptor instead.
 func (*TokenToRevoke) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *TokenToRevoke) GetToken() string {
@@ -4574,7 +4663,7 @@ type SubjectToRevoke struct {
 
 func (x *SubjectToRevoke) Reset() {
 	*x = SubjectToRevoke{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4586,7 +4675,7 @@ func (x *SubjectToRevoke) String() string {
 func (*SubjectToRevoke) ProtoMessage() {}
 
 func (x *SubjectToRevoke) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4599,7 +4688,7 @@ func (x *SubjectToRevoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubjectToRevoke.ProtoReflect.Descriptor instead.
 func (*SubjectToRevoke) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *SubjectToRevoke) GetSubject() string {
@@ -4626,7 +4715,7 @@ type InstanceToRevoke struct {
 
 func (x *InstanceToRevoke) Reset() {
 	*x = InstanceToRevoke{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4638,7 +4727,7 @@ func (x *InstanceToRevoke) String() string {
 func (*InstanceToRevoke) ProtoMessage() {}
 
 func (x *InstanceToRevoke) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4651,7 +4740,7 @@ func (x *InstanceToRevoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceToRevoke.ProtoReflect.Descriptor instead.
 func (*InstanceToRevoke) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *InstanceToRevoke) GetService() string {
@@ -4682,7 +4771,7 @@ type IssuedBefore struct {
 
 func (x *IssuedBefore) Reset() {
 	*x = IssuedBefore{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4694,7 +4783,7 @@ func (x *IssuedBefore) String() string {
 func (*IssuedBefore) ProtoMessage() {}
 
 func (x *IssuedBefore) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4707,7 +4796,7 @@ func (x *IssuedBefore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssuedBefore.ProtoReflect.Descriptor instead.
 func (*IssuedBefore) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *IssuedBefore) GetTime() *timestamppb.Timestamp {
@@ -4747,7 +4836,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4759,7 +4848,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4772,7 +4861,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RevokeResponse) GetId() string {
@@ -4831,7 +4920,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4843,7 +4932,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4856,7 +4945,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Revocation) GetId() string {
@@ -4939,7 +5028,7 @@ type ListRevocationsRequest struct {
 
 func (x *ListRevocationsRequest) Reset() {
 	*x = ListRevocationsRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4951,7 +5040,7 @@ func (x *ListRevocationsRequest) String() string {
 func (*ListRevocationsRequest) ProtoMessage() {}
 
 func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4964,7 +5053,7 @@ func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevocationsRequest.ProtoReflect.Descriptor instead.
 func (*ListRevocationsRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListRevocationsRequest) GetService() string {
@@ -4983,7 +5072,7 @@ type ListRevocationsResponse struct {
 
 func (x *ListRevocationsResponse) Reset() {
 	*x = ListRevocationsResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4995,7 +5084,7 @@ func (x *ListRevocationsResponse) String() string {
 func (*ListRevocationsResponse) ProtoMessage() {}
 
 func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5008,7 +5097,7 @@ func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevocationsResponse.ProtoReflect.Descriptor instead.
 func (*ListRevocationsResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListRevocationsResponse) GetRevocations() []*Revocation {
@@ -5027,7 +5116,7 @@ type DeleteRevocationRequest struct {
 
 func (x *DeleteRevocationRequest) Reset() {
 	*x = DeleteRevocationRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5039,7 +5128,7 @@ func (x *DeleteRevocationRequest) String() string {
 func (*DeleteRevocationRequest) ProtoMessage() {}
 
 func (x *DeleteRevocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5052,7 +5141,7 @@ func (x *DeleteRevocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRevocationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRevocationRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DeleteRevocationRequest) GetId() string {
@@ -5072,7 +5161,7 @@ type DeleteRevocationResponse struct {
 
 func (x *DeleteRevocationResponse) Reset() {
 	*x = DeleteRevocationResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5084,7 +5173,7 @@ func (x *DeleteRevocationResponse) String() string {
 func (*DeleteRevocationResponse) ProtoMessage() {}
 
 func (x *DeleteRevocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5097,7 +5186,7 @@ func (x *DeleteRevocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRevocationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRevocationResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *DeleteRevocationResponse) GetRevision() int64 {
@@ -5125,7 +5214,7 @@ type ClientSecret struct {
 
 func (x *ClientSecret) Reset() {
 	*x = ClientSecret{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5137,7 +5226,7 @@ func (x *ClientSecret) String() string {
 func (*ClientSecret) ProtoMessage() {}
 
 func (x *ClientSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5150,7 +5239,7 @@ func (x *ClientSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientSecret.ProtoReflect.Descriptor instead.
 func (*ClientSecret) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{69}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ClientSecret) GetId() string {
@@ -5184,7 +5273,7 @@ type ListClientSecretsRequest struct {
 
 func (x *ListClientSecretsRequest) Reset() {
 	*x = ListClientSecretsRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[70]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5196,7 +5285,7 @@ func (x *ListClientSecretsRequest) String() string {
 func (*ListClientSecretsRequest) ProtoMessage() {}
 
 func (x *ListClientSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[70]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5209,7 +5298,7 @@ func (x *ListClientSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClientSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListClientSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{70}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListClientSecretsRequest) GetService() string {
@@ -5228,7 +5317,7 @@ type ListClientSecretsResponse struct {
 
 func (x *ListClientSecretsResponse) Reset() {
 	*x = ListClientSecretsResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[71]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5240,7 +5329,7 @@ func (x *ListClientSecretsResponse) String() string {
 func (*ListClientSecretsResponse) ProtoMessage() {}
 
 func (x *ListClientSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[71]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5253,7 +5342,7 @@ func (x *ListClientSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClientSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListClientSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{71}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListClientSecretsResponse) GetClientSecrets() []*ClientSecret {
@@ -5273,7 +5362,7 @@ type DeleteClientSecretRequest struct {
 
 func (x *DeleteClientSecretRequest) Reset() {
 	*x = DeleteClientSecretRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[72]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5285,7 +5374,7 @@ func (x *DeleteClientSecretRequest) String() string {
 func (*DeleteClientSecretRequest) ProtoMessage() {}
 
 func (x *DeleteClientSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[72]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5298,7 +5387,7 @@ func (x *DeleteClientSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClientSecretRequest.ProtoReflect.Descriptor instead.
 func (*DeleteClientSecretRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{72}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *DeleteClientSecretRequest) GetService() string {
@@ -5323,7 +5412,7 @@ type DeleteClientSecretResponse struct {
 
 func (x *DeleteClientSecretResponse) Reset() {
 	*x = DeleteClientSecretResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[73]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5335,7 +5424,7 @@ func (x *DeleteClientSecretResponse) String() string {
 func (*DeleteClientSecretResponse) ProtoMessage() {}
 
 func (x *DeleteClientSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[73]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5348,7 +5437,7 @@ func (x *DeleteClientSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClientSecretResponse.ProtoReflect.Descriptor instead.
 func (*DeleteClientSecretResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{73}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{75}
 }
 
 type ListAuditRequest struct {
@@ -5367,7 +5456,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[74]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5379,7 +5468,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[74]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5392,7 +5481,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{74}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListAuditRequest) GetLimit() int32 {
@@ -5436,7 +5525,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[75]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5448,7 +5537,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[75]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5461,7 +5550,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{75}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -5505,7 +5594,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[76]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5517,7 +5606,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[76]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5530,7 +5619,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{76}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *AuditEntry) GetId() string {
@@ -5611,7 +5700,7 @@ type RotateKEKRequest struct {
 
 func (x *RotateKEKRequest) Reset() {
 	*x = RotateKEKRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[77]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5623,7 +5712,7 @@ func (x *RotateKEKRequest) String() string {
 func (*RotateKEKRequest) ProtoMessage() {}
 
 func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[77]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5636,7 +5725,7 @@ func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
 func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{77}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{79}
 }
 
 type RotateKEKResponse struct {
@@ -5652,7 +5741,7 @@ type RotateKEKResponse struct {
 
 func (x *RotateKEKResponse) Reset() {
 	*x = RotateKEKResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[78]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5664,7 +5753,7 @@ func (x *RotateKEKResponse) String() string {
 func (*RotateKEKResponse) ProtoMessage() {}
 
 func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[78]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5677,7 +5766,7 @@ func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKResponse.ProtoReflect.Descriptor instead.
 func (*RotateKEKResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{78}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RotateKEKResponse) GetKek() string {
@@ -5716,7 +5805,7 @@ type RevokeAdminTokenRequest struct {
 
 func (x *RevokeAdminTokenRequest) Reset() {
 	*x = RevokeAdminTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[79]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5728,7 +5817,7 @@ func (x *RevokeAdminTokenRequest) String() string {
 func (*RevokeAdminTokenRequest) ProtoMessage() {}
 
 func (x *RevokeAdminTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[79]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5741,7 +5830,7 @@ func (x *RevokeAdminTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{79}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{81}
 }
 
 type RevokeAdminTokenResponse struct {
@@ -5752,7 +5841,7 @@ type RevokeAdminTokenResponse struct {
 
 func (x *RevokeAdminTokenResponse) Reset() {
 	*x = RevokeAdminTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[80]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5764,7 +5853,7 @@ func (x *RevokeAdminTokenResponse) String() string {
 func (*RevokeAdminTokenResponse) ProtoMessage() {}
 
 func (x *RevokeAdminTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[80]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5777,7 +5866,7 @@ func (x *RevokeAdminTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{80}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{82}
 }
 
 type CreateAdminTokenRequest struct {
@@ -5788,7 +5877,7 @@ type CreateAdminTokenRequest struct {
 
 func (x *CreateAdminTokenRequest) Reset() {
 	*x = CreateAdminTokenRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[81]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5800,7 +5889,7 @@ func (x *CreateAdminTokenRequest) String() string {
 func (*CreateAdminTokenRequest) ProtoMessage() {}
 
 func (x *CreateAdminTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[81]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5813,7 +5902,7 @@ func (x *CreateAdminTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdminTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateAdminTokenRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{81}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{83}
 }
 
 type CreateAdminTokenResponse struct {
@@ -5826,7 +5915,7 @@ type CreateAdminTokenResponse struct {
 
 func (x *CreateAdminTokenResponse) Reset() {
 	*x = CreateAdminTokenResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[82]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5838,7 +5927,7 @@ func (x *CreateAdminTokenResponse) String() string {
 func (*CreateAdminTokenResponse) ProtoMessage() {}
 
 func (x *CreateAdminTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[82]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5851,7 +5940,7 @@ func (x *CreateAdminTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdminTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateAdminTokenResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{82}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CreateAdminTokenResponse) GetPath() string {
@@ -5869,7 +5958,7 @@ type GetSelfRequest struct {
 
 func (x *GetSelfRequest) Reset() {
 	*x = GetSelfRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[83]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5881,7 +5970,7 @@ func (x *GetSelfRequest) String() string {
 func (*GetSelfRequest) ProtoMessage() {}
 
 func (x *GetSelfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[83]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5894,7 +5983,7 @@ func (x *GetSelfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSelfRequest.ProtoReflect.Descriptor instead.
 func (*GetSelfRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{83}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{85}
 }
 
 type GetSelfResponse struct {
@@ -5908,7 +5997,7 @@ type GetSelfResponse struct {
 
 func (x *GetSelfResponse) Reset() {
 	*x = GetSelfResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[84]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5920,7 +6009,7 @@ func (x *GetSelfResponse) String() string {
 func (*GetSelfResponse) ProtoMessage() {}
 
 func (x *GetSelfResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[84]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5933,7 +6022,7 @@ func (x *GetSelfResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSelfResponse.ProtoReflect.Descriptor instead.
 func (*GetSelfResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{84}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *GetSelfResponse) GetActor() string {
@@ -5960,7 +6049,7 @@ type HeldRole struct {
 
 func (x *HeldRole) Reset() {
 	*x = HeldRole{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[85]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5972,7 +6061,7 @@ func (x *HeldRole) String() string {
 func (*HeldRole) ProtoMessage() {}
 
 func (x *HeldRole) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[85]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5985,7 +6074,7 @@ func (x *HeldRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldRole.ProtoReflect.Descriptor instead.
 func (*HeldRole) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{85}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *HeldRole) GetRole() string {
@@ -6010,7 +6099,7 @@ type DiagnoseRequest struct {
 
 func (x *DiagnoseRequest) Reset() {
 	*x = DiagnoseRequest{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[86]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6022,7 +6111,7 @@ func (x *DiagnoseRequest) String() string {
 func (*DiagnoseRequest) ProtoMessage() {}
 
 func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[86]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6035,7 +6124,7 @@ func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
 func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{86}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{88}
 }
 
 type DiagnoseResponse struct {
@@ -6047,7 +6136,7 @@ type DiagnoseResponse struct {
 
 func (x *DiagnoseResponse) Reset() {
 	*x = DiagnoseResponse{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[87]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6059,7 +6148,7 @@ func (x *DiagnoseResponse) String() string {
 func (*DiagnoseResponse) ProtoMessage() {}
 
 func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[87]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6072,7 +6161,7 @@ func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
 func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{87}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *DiagnoseResponse) GetFindings() []*Finding {
@@ -6096,7 +6185,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[88]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6108,7 +6197,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[88]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6121,7 +6210,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{88}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Finding) GetSeverity() Finding_Severity {
@@ -6166,7 +6255,7 @@ type Refusal_Caller struct {
 
 func (x *Refusal_Caller) Reset() {
 	*x = Refusal_Caller{}
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[90]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6178,7 +6267,7 @@ func (x *Refusal_Caller) String() string {
 func (*Refusal_Caller) ProtoMessage() {}
 
 func (x *Refusal_Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_watchword_admin_v1_admin_proto_msgTypes[90]
+	mi := &file_watchword_admin_v1_admin_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6191,7 +6280,7 @@ func (x *Refusal_Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal_Caller.ProtoReflect.Descriptor instead.
 func (*Refusal_Caller) Descriptor() ([]byte, []int) {
-	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{39, 0}
+	return file_watchword_admin_v1_admin_proto_rawDescGZIP(), []int{41, 0}
 }
 
 func (x *Refusal_Caller) GetConsumer() string {
@@ -6362,8 +6451,12 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x05until\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x18\n" +
 	"\x16ListSigningKeysRequest\"\x19\n" +
-	"\x17WatchSigningKeysRequest\"\xf9\x01\n" +
-	"\x17ListSigningKeysResponse\x122\n" +
+	"\x17WatchSigningKeysRequest\"]\n" +
+	"\x17ListSigningKeysResponse\x12B\n" +
+	"\fsigning_keys\x18\x01 \x01(\v2\x1f.watchword.admin.v1.SigningKeysR\vsigningKeys\"^\n" +
+	"\x18WatchSigningKeysResponse\x12B\n" +
+	"\fsigning_keys\x18\x01 \x01(\v2\x1f.watchword.admin.v1.SigningKeysR\vsigningKeys\"\xed\x01\n" +
+	"\vSigningKeys\x122\n" +
 	"\x04keys\x18\x01 \x03(\v2\x1e.watchword.admin.v1.SigningKeyR\x04keys\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\tR\x06active\x12\x1c\n" +
 	"\taudiences\x18\x03 \x01(\x05R\taudiences\x12\x16\n" +
@@ -6675,7 +6768,7 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\v\n" +
 	"\aWARNING\x10\x02\x12\v\n" +
-	"\aPROBLEM\x10\x032\xdd\x17\n" +
+	"\aPROBLEM\x10\x032\xde\x17\n" +
 	"\fAdminService\x12L\n" +
 	"\x05Apply\x12 .watchword.admin.v1.ApplyRequest\x1a!.watchword.admin.v1.ApplyResponse\x12I\n" +
 	"\x04List\x12\x1f.watchword.admin.v1.ListRequest\x1a .watchword.admin.v1.ListResponse\x12O\n" +
@@ -6701,8 +6794,8 @@ const file_watchword_admin_v1_admin_proto_rawDesc = "" +
 	"\x12DeleteClientSecret\x12-.watchword.admin.v1.DeleteClientSecretRequest\x1a..watchword.admin.v1.DeleteClientSecretResponse\x12X\n" +
 	"\tListAudit\x12$.watchword.admin.v1.ListAuditRequest\x1a%.watchword.admin.v1.ListAuditResponse\x12Z\n" +
 	"\tRotateKEK\x12$.watchword.admin.v1.RotateKEKRequest\x1a%.watchword.admin.v1.RotateKEKResponse0\x01\x12j\n" +
-	"\x0fListSigningKeys\x12*.watchword.admin.v1.ListSigningKeysRequest\x1a+.watchword.admin.v1.ListSigningKeysResponse\x12n\n" +
-	"\x10WatchSigningKeys\x12+.watchword.admin.v1.WatchSigningKeysRequest\x1a+.watchword.admin.v1.ListSigningKeysResponse0\x01\x12m\n" +
+	"\x0fListSigningKeys\x12*.watchword.admin.v1.ListSigningKeysRequest\x1a+.watchword.admin.v1.ListSigningKeysResponse\x12o\n" +
+	"\x10WatchSigningKeys\x12+.watchword.admin.v1.WatchSigningKeysRequest\x1a,.watchword.admin.v1.WatchSigningKeysResponse0\x01\x12m\n" +
 	"\x10RotateSigningKey\x12+.watchword.admin.v1.RotateSigningKeyRequest\x1a,.watchword.admin.v1.RotateSigningKeyResponse\x12m\n" +
 	"\x10RevokeSigningKey\x12+.watchword.admin.v1.RevokeSigningKeyRequest\x1a,.watchword.admin.v1.RevokeSigningKeyResponse\x12m\n" +
 	"\x10RevokeAdminToken\x12+.watchword.admin.v1.RevokeAdminTokenRequest\x1a,.watchword.admin.v1.RevokeAdminTokenResponse\x12m\n" +
@@ -6723,7 +6816,7 @@ func file_watchword_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_watchword_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
+var file_watchword_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
 var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(Change_Action)(0),                 // 0: watchword.admin.v1.Change.Action
 	(SigningKey_State)(0),              // 1: watchword.admin.v1.SigningKey.State
@@ -6758,224 +6851,228 @@ var file_watchword_admin_v1_admin_proto_goTypes = []any{
 	(*ListSigningKeysRequest)(nil),     // 30: watchword.admin.v1.ListSigningKeysRequest
 	(*WatchSigningKeysRequest)(nil),    // 31: watchword.admin.v1.WatchSigningKeysRequest
 	(*ListSigningKeysResponse)(nil),    // 32: watchword.admin.v1.ListSigningKeysResponse
-	(*SigningKey)(nil),                 // 33: watchword.admin.v1.SigningKey
-	(*RotateSigningKeyRequest)(nil),    // 34: watchword.admin.v1.RotateSigningKeyRequest
-	(*RotateSigningKeyResponse)(nil),   // 35: watchword.admin.v1.RotateSigningKeyResponse
-	(*RevokeSigningKeyRequest)(nil),    // 36: watchword.admin.v1.RevokeSigningKeyRequest
-	(*RevokeSigningKeyResponse)(nil),   // 37: watchword.admin.v1.RevokeSigningKeyResponse
-	(*CreateClientSecretRequest)(nil),  // 38: watchword.admin.v1.CreateClientSecretRequest
-	(*CreateClientSecretResponse)(nil), // 39: watchword.admin.v1.CreateClientSecretResponse
-	(*IssueTokenRequest)(nil),          // 40: watchword.admin.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),         // 41: watchword.admin.v1.IssueTokenResponse
-	(*ListRefusalsRequest)(nil),        // 42: watchword.admin.v1.ListRefusalsRequest
-	(*ListRefusalsResponse)(nil),       // 43: watchword.admin.v1.ListRefusalsResponse
-	(*RefusalCount)(nil),               // 44: watchword.admin.v1.RefusalCount
-	(*Refusal)(nil),                    // 45: watchword.admin.v1.Refusal
-	(*ExplainRequest)(nil),             // 46: watchword.admin.v1.ExplainRequest
-	(*ExplainField)(nil),               // 47: watchword.admin.v1.ExplainField
-	(*ExplainResponse)(nil),            // 48: watchword.admin.v1.ExplainResponse
-	(*ExplainStep)(nil),                // 49: watchword.admin.v1.ExplainStep
-	(*ExplainCaller)(nil),              // 50: watchword.admin.v1.ExplainCaller
-	(*ExplainRefusal)(nil),             // 51: watchword.admin.v1.ExplainRefusal
-	(*CreateJoinTokenRequest)(nil),     // 52: watchword.admin.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),    // 53: watchword.admin.v1.CreateJoinTokenResponse
-	(*JoinToken)(nil),                  // 54: watchword.admin.v1.JoinToken
-	(*ListJoinTokensRequest)(nil),      // 55: watchword.admin.v1.ListJoinTokensRequest
-	(*ListJoinTokensResponse)(nil),     // 56: watchword.admin.v1.ListJoinTokensResponse
-	(*RevokeJoinTokenRequest)(nil),     // 57: watchword.admin.v1.RevokeJoinTokenRequest
-	(*RevokeJoinTokenResponse)(nil),    // 58: watchword.admin.v1.RevokeJoinTokenResponse
-	(*Instance)(nil),                   // 59: watchword.admin.v1.Instance
-	(*ListInstancesRequest)(nil),       // 60: watchword.admin.v1.ListInstancesRequest
-	(*ListInstancesResponse)(nil),      // 61: watchword.admin.v1.ListInstancesResponse
-	(*RevokeInstancesRequest)(nil),     // 62: watchword.admin.v1.RevokeInstancesRequest
-	(*RevokeInstancesResponse)(nil),    // 63: watchword.admin.v1.RevokeInstancesResponse
-	(*RevokeRequest)(nil),              // 64: watchword.admin.v1.RevokeRequest
-	(*TokenToRevoke)(nil),              // 65: watchword.admin.v1.TokenToRevoke
-	(*SubjectToRevoke)(nil),            // 66: watchword.admin.v1.SubjectToRevoke
-	(*InstanceToRevoke)(nil),           // 67: watchword.admin.v1.InstanceToRevoke
-	(*IssuedBefore)(nil),               // 68: watchword.admin.v1.IssuedBefore
-	(*RevokeResponse)(nil),             // 69: watchword.admin.v1.RevokeResponse
-	(*Revocation)(nil),                 // 70: watchword.admin.v1.Revocation
-	(*ListRevocationsRequest)(nil),     // 71: watchword.admin.v1.ListRevocationsRequest
-	(*ListRevocationsResponse)(nil),    // 72: watchword.admin.v1.ListRevocationsResponse
-	(*DeleteRevocationRequest)(nil),    // 73: watchword.admin.v1.DeleteRevocationRequest
-	(*DeleteRevocationResponse)(nil),   // 74: watchword.admin.v1.DeleteRevocationResponse
-	(*ClientSecret)(nil),               // 75: watchword.admin.v1.ClientSecret
-	(*ListClientSecretsRequest)(nil),   // 76: watchword.admin.v1.ListClientSecretsRequest
-	(*ListClientSecretsResponse)(nil),  // 77: watchword.admin.v1.ListClientSecretsResponse
-	(*DeleteClientSecretRequest)(nil),  // 78: watchword.admin.v1.DeleteClientSecretRequest
-	(*DeleteClientSecretResponse)(nil), // 79: watchword.admin.v1.DeleteClientSecretResponse
-	(*ListAuditRequest)(nil),           // 80: watchword.admin.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),          // 81: watchword.admin.v1.ListAuditResponse
-	(*AuditEntry)(nil),                 // 82: watchword.admin.v1.AuditEntry
-	(*RotateKEKRequest)(nil),           // 83: watchword.admin.v1.RotateKEKRequest
-	(*RotateKEKResponse)(nil),          // 84: watchword.admin.v1.RotateKEKResponse
-	(*RevokeAdminTokenRequest)(nil),    // 85: watchword.admin.v1.RevokeAdminTokenRequest
-	(*RevokeAdminTokenResponse)(nil),   // 86: watchword.admin.v1.RevokeAdminTokenResponse
-	(*CreateAdminTokenRequest)(nil),    // 87: watchword.admin.v1.CreateAdminTokenRequest
-	(*CreateAdminTokenResponse)(nil),   // 88: watchword.admin.v1.CreateAdminTokenResponse
-	(*GetSelfRequest)(nil),             // 89: watchword.admin.v1.GetSelfRequest
-	(*GetSelfResponse)(nil),            // 90: watchword.admin.v1.GetSelfResponse
-	(*HeldRole)(nil),                   // 91: watchword.admin.v1.HeldRole
-	(*DiagnoseRequest)(nil),            // 92: watchword.admin.v1.DiagnoseRequest
-	(*DiagnoseResponse)(nil),           // 93: watchword.admin.v1.DiagnoseResponse
-	(*Finding)(nil),                    // 94: watchword.admin.v1.Finding
-	nil,                                // 95: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
-	(*Refusal_Caller)(nil),             // 96: watchword.admin.v1.Refusal.Caller
-	(*structpb.Struct)(nil),            // 97: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 98: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 99: google.protobuf.Duration
+	(*WatchSigningKeysResponse)(nil),   // 33: watchword.admin.v1.WatchSigningKeysResponse
+	(*SigningKeys)(nil),                // 34: watchword.admin.v1.SigningKeys
+	(*SigningKey)(nil),                 // 35: watchword.admin.v1.SigningKey
+	(*RotateSigningKeyRequest)(nil),    // 36: watchword.admin.v1.RotateSigningKeyRequest
+	(*RotateSigningKeyResponse)(nil),   // 37: watchword.admin.v1.RotateSigningKeyResponse
+	(*RevokeSigningKeyRequest)(nil),    // 38: watchword.admin.v1.RevokeSigningKeyRequest
+	(*RevokeSigningKeyResponse)(nil),   // 39: watchword.admin.v1.RevokeSigningKeyResponse
+	(*CreateClientSecretRequest)(nil),  // 40: watchword.admin.v1.CreateClientSecretRequest
+	(*CreateClientSecretResponse)(nil), // 41: watchword.admin.v1.CreateClientSecretResponse
+	(*IssueTokenRequest)(nil),          // 42: watchword.admin.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),         // 43: watchword.admin.v1.IssueTokenResponse
+	(*ListRefusalsRequest)(nil),        // 44: watchword.admin.v1.ListRefusalsRequest
+	(*ListRefusalsResponse)(nil),       // 45: watchword.admin.v1.ListRefusalsResponse
+	(*RefusalCount)(nil),               // 46: watchword.admin.v1.RefusalCount
+	(*Refusal)(nil),                    // 47: watchword.admin.v1.Refusal
+	(*ExplainRequest)(nil),             // 48: watchword.admin.v1.ExplainRequest
+	(*ExplainField)(nil),               // 49: watchword.admin.v1.ExplainField
+	(*ExplainResponse)(nil),            // 50: watchword.admin.v1.ExplainResponse
+	(*ExplainStep)(nil),                // 51: watchword.admin.v1.ExplainStep
+	(*ExplainCaller)(nil),              // 52: watchword.admin.v1.ExplainCaller
+	(*ExplainRefusal)(nil),             // 53: watchword.admin.v1.ExplainRefusal
+	(*CreateJoinTokenRequest)(nil),     // 54: watchword.admin.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),    // 55: watchword.admin.v1.CreateJoinTokenResponse
+	(*JoinToken)(nil),                  // 56: watchword.admin.v1.JoinToken
+	(*ListJoinTokensRequest)(nil),      // 57: watchword.admin.v1.ListJoinTokensRequest
+	(*ListJoinTokensResponse)(nil),     // 58: watchword.admin.v1.ListJoinTokensResponse
+	(*RevokeJoinTokenRequest)(nil),     // 59: watchword.admin.v1.RevokeJoinTokenRequest
+	(*RevokeJoinTokenResponse)(nil),    // 60: watchword.admin.v1.RevokeJoinTokenResponse
+	(*Instance)(nil),                   // 61: watchword.admin.v1.Instance
+	(*ListInstancesRequest)(nil),       // 62: watchword.admin.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil),      // 63: watchword.admin.v1.ListInstancesResponse
+	(*RevokeInstancesRequest)(nil),     // 64: watchword.admin.v1.RevokeInstancesRequest
+	(*RevokeInstancesResponse)(nil),    // 65: watchword.admin.v1.RevokeInstancesResponse
+	(*RevokeRequest)(nil),              // 66: watchword.admin.v1.RevokeRequest
+	(*TokenToRevoke)(nil),              // 67: watchword.admin.v1.TokenToRevoke
+	(*SubjectToRevoke)(nil),            // 68: watchword.admin.v1.SubjectToRevoke
+	(*InstanceToRevoke)(nil),           // 69: watchword.admin.v1.InstanceToRevoke
+	(*IssuedBefore)(nil),               // 70: watchword.admin.v1.IssuedBefore
+	(*RevokeResponse)(nil),             // 71: watchword.admin.v1.RevokeResponse
+	(*Revocation)(nil),                 // 72: watchword.admin.v1.Revocation
+	(*ListRevocationsRequest)(nil),     // 73: watchword.admin.v1.ListRevocationsRequest
+	(*ListRevocationsResponse)(nil),    // 74: watchword.admin.v1.ListRevocationsResponse
+	(*DeleteRevocationRequest)(nil),    // 75: watchword.admin.v1.DeleteRevocationRequest
+	(*DeleteRevocationResponse)(nil),   // 76: watchword.admin.v1.DeleteRevocationResponse
+	(*ClientSecret)(nil),               // 77: watchword.admin.v1.ClientSecret
+	(*ListClientSecretsRequest)(nil),   // 78: watchword.admin.v1.ListClientSecretsRequest
+	(*ListClientSecretsResponse)(nil),  // 79: watchword.admin.v1.ListClientSecretsResponse
+	(*DeleteClientSecretRequest)(nil),  // 80: watchword.admin.v1.DeleteClientSecretRequest
+	(*DeleteClientSecretResponse)(nil), // 81: watchword.admin.v1.DeleteClientSecretResponse
+	(*ListAuditRequest)(nil),           // 82: watchword.admin.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),          // 83: watchword.admin.v1.ListAuditResponse
+	(*AuditEntry)(nil),                 // 84: watchword.admin.v1.AuditEntry
+	(*RotateKEKRequest)(nil),           // 85: watchword.admin.v1.RotateKEKRequest
+	(*RotateKEKResponse)(nil),          // 86: watchword.admin.v1.RotateKEKResponse
+	(*RevokeAdminTokenRequest)(nil),    // 87: watchword.admin.v1.RevokeAdminTokenRequest
+	(*RevokeAdminTokenResponse)(nil),   // 88: watchword.admin.v1.RevokeAdminTokenResponse
+	(*CreateAdminTokenRequest)(nil),    // 89: watchword.admin.v1.CreateAdminTokenRequest
+	(*CreateAdminTokenResponse)(nil),   // 90: watchword.admin.v1.CreateAdminTokenResponse
+	(*GetSelfRequest)(nil),             // 91: watchword.admin.v1.GetSelfRequest
+	(*GetSelfResponse)(nil),            // 92: watchword.admin.v1.GetSelfResponse
+	(*HeldRole)(nil),                   // 93: watchword.admin.v1.HeldRole
+	(*DiagnoseRequest)(nil),            // 94: watchword.admin.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),           // 95: watchword.admin.v1.DiagnoseResponse
+	(*Finding)(nil),                    // 96: watchword.admin.v1.Finding
+	nil,                                // 97: watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	(*Refusal_Caller)(nil),             // 98: watchword.admin.v1.Refusal.Caller
+	(*structpb.Struct)(nil),            // 99: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 100: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 101: google.protobuf.Duration
 }
 var file_watchword_admin_v1_admin_proto_depIdxs = []int32{
 	6,   // 0: watchword.admin.v1.ApplyRequest.documents:type_name -> watchword.admin.v1.Document
-	95,  // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
+	97,  // 1: watchword.admin.v1.ApplyRequest.prune_selector:type_name -> watchword.admin.v1.ApplyRequest.PruneSelectorEntry
 	10,  // 2: watchword.admin.v1.ApplyResponse.changes:type_name -> watchword.admin.v1.Change
 	9,   // 3: watchword.admin.v1.ApplyResponse.generated:type_name -> watchword.admin.v1.Generated
 	0,   // 4: watchword.admin.v1.Change.action:type_name -> watchword.admin.v1.Change.Action
 	12,  // 5: watchword.admin.v1.Faults.faults:type_name -> watchword.admin.v1.Fault
-	97,  // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
+	99,  // 6: watchword.admin.v1.ListResponse.items:type_name -> google.protobuf.Struct
 	17,  // 7: watchword.admin.v1.KeySetStatus.keys:type_name -> watchword.admin.v1.KeyStatus
-	98,  // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
-	98,  // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
-	98,  // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
-	98,  // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
+	100, // 8: watchword.admin.v1.KeySetStatus.fetched:type_name -> google.protobuf.Timestamp
+	100, // 9: watchword.admin.v1.KeySetStatus.changed:type_name -> google.protobuf.Timestamp
+	100, // 10: watchword.admin.v1.KeySetStatus.attempted:type_name -> google.protobuf.Timestamp
+	100, // 11: watchword.admin.v1.KeySetStatus.next:type_name -> google.protobuf.Timestamp
 	13,  // 12: watchword.admin.v1.DeleteRequest.references:type_name -> watchword.admin.v1.Reference
 	10,  // 13: watchword.admin.v1.DeleteResponse.changes:type_name -> watchword.admin.v1.Change
 	22,  // 14: watchword.admin.v1.ListDataPlanesResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	98,  // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
-	98,  // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
+	100, // 15: watchword.admin.v1.DataPlane.since:type_name -> google.protobuf.Timestamp
+	100, // 16: watchword.admin.v1.DataPlane.connected:type_name -> google.protobuf.Timestamp
 	22,  // 17: watchword.admin.v1.GetDataPlaneConfigResponse.data_plane:type_name -> watchword.admin.v1.DataPlane
 	25,  // 18: watchword.admin.v1.GetDataPlaneConfigResponse.resources:type_name -> watchword.admin.v1.SentResource
-	97,  // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
-	99,  // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
+	99,  // 19: watchword.admin.v1.SentResource.body:type_name -> google.protobuf.Struct
+	101, // 20: watchword.admin.v1.WaitInSyncRequest.timeout:type_name -> google.protobuf.Duration
 	22,  // 21: watchword.admin.v1.WaitInSyncResponse.waiting:type_name -> watchword.admin.v1.DataPlane
-	99,  // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
+	101, // 22: watchword.admin.v1.WaitInSyncResponse.elapsed:type_name -> google.protobuf.Duration
 	28,  // 23: watchword.admin.v1.WaitInSyncResponse.confirmed:type_name -> watchword.admin.v1.Confirmed
 	29,  // 24: watchword.admin.v1.WaitInSyncResponse.unknown:type_name -> watchword.admin.v1.Wait
 	29,  // 25: watchword.admin.v1.WaitInSyncResponse.waits:type_name -> watchword.admin.v1.Wait
-	98,  // 26: watchword.admin.v1.Confirmed.time:type_name -> google.protobuf.Timestamp
-	99,  // 27: watchword.admin.v1.Confirmed.elapsed:type_name -> google.protobuf.Duration
-	98,  // 28: watchword.admin.v1.Wait.until:type_name -> google.protobuf.Timestamp
-	33,  // 29: watchword.admin.v1.ListSigningKeysResponse.keys:type_name -> watchword.admin.v1.SigningKey
-	98,  // 30: watchword.admin.v1.ListSigningKeysResponse.asked:type_name -> google.protobuf.Timestamp
-	1,   // 31: watchword.admin.v1.SigningKey.state:type_name -> watchword.admin.v1.SigningKey.State
-	98,  // 32: watchword.admin.v1.SigningKey.created:type_name -> google.protobuf.Timestamp
-	98,  // 33: watchword.admin.v1.SigningKey.activated:type_name -> google.protobuf.Timestamp
-	98,  // 34: watchword.admin.v1.SigningKey.unsigned:type_name -> google.protobuf.Timestamp
-	2,   // 35: watchword.admin.v1.SigningKey.next:type_name -> watchword.admin.v1.SigningKey.Event
-	98,  // 36: watchword.admin.v1.SigningKey.due:type_name -> google.protobuf.Timestamp
-	29,  // 37: watchword.admin.v1.SigningKey.waits:type_name -> watchword.admin.v1.Wait
-	99,  // 38: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
-	3,   // 39: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	44,  // 40: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
-	45,  // 41: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
-	98,  // 42: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
-	96,  // 43: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
-	3,   // 44: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	98,  // 45: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
-	98,  // 46: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
-	96,  // 47: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
-	3,   // 48: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
-	47,  // 49: watchword.admin.v1.ExplainRequest.headers:type_name -> watchword.admin.v1.ExplainField
-	47,  // 50: watchword.admin.v1.ExplainRequest.form:type_name -> watchword.admin.v1.ExplainField
-	98,  // 51: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
-	49,  // 52: watchword.admin.v1.ExplainResponse.steps:type_name -> watchword.admin.v1.ExplainStep
-	50,  // 53: watchword.admin.v1.ExplainResponse.caller:type_name -> watchword.admin.v1.ExplainCaller
-	51,  // 54: watchword.admin.v1.ExplainResponse.refusal:type_name -> watchword.admin.v1.ExplainRefusal
-	22,  // 55: watchword.admin.v1.ExplainResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
-	47,  // 56: watchword.admin.v1.ExplainRefusal.headers:type_name -> watchword.admin.v1.ExplainField
-	99,  // 57: watchword.admin.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	54,  // 58: watchword.admin.v1.CreateJoinTokenResponse.join_token:type_name -> watchword.admin.v1.JoinToken
-	98,  // 59: watchword.admin.v1.JoinToken.created:type_name -> google.protobuf.Timestamp
-	98,  // 60: watchword.admin.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
-	54,  // 61: watchword.admin.v1.ListJoinTokensResponse.join_tokens:type_name -> watchword.admin.v1.JoinToken
-	98,  // 62: watchword.admin.v1.Instance.enrolled:type_name -> google.protobuf.Timestamp
-	98,  // 63: watchword.admin.v1.Instance.renewed:type_name -> google.protobuf.Timestamp
-	98,  // 64: watchword.admin.v1.Instance.expires:type_name -> google.protobuf.Timestamp
-	59,  // 65: watchword.admin.v1.ListInstancesResponse.instances:type_name -> watchword.admin.v1.Instance
-	65,  // 66: watchword.admin.v1.RevokeRequest.token:type_name -> watchword.admin.v1.TokenToRevoke
-	66,  // 67: watchword.admin.v1.RevokeRequest.subject:type_name -> watchword.admin.v1.SubjectToRevoke
-	67,  // 68: watchword.admin.v1.RevokeRequest.instance:type_name -> watchword.admin.v1.InstanceToRevoke
-	68,  // 69: watchword.admin.v1.RevokeRequest.issued_before:type_name -> watchword.admin.v1.IssuedBefore
-	98,  // 70: watchword.admin.v1.IssuedBefore.time:type_name -> google.protobuf.Timestamp
-	70,  // 71: watchword.admin.v1.RevokeResponse.revocation:type_name -> watchword.admin.v1.Revocation
-	98,  // 72: watchword.admin.v1.Revocation.issued_before:type_name -> google.protobuf.Timestamp
-	98,  // 73: watchword.admin.v1.Revocation.created:type_name -> google.protobuf.Timestamp
-	98,  // 74: watchword.admin.v1.Revocation.ends:type_name -> google.protobuf.Timestamp
-	70,  // 75: watchword.admin.v1.ListRevocationsResponse.revocations:type_name -> watchword.admin.v1.Revocation
-	98,  // 76: watchword.admin.v1.ClientSecret.created:type_name -> google.protobuf.Timestamp
-	75,  // 77: watchword.admin.v1.ListClientSecretsResponse.client_secrets:type_name -> watchword.admin.v1.ClientSecret
-	82,  // 78: watchword.admin.v1.ListAuditResponse.entries:type_name -> watchword.admin.v1.AuditEntry
-	98,  // 79: watchword.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	4,   // 80: watchword.admin.v1.AuditEntry.outcome:type_name -> watchword.admin.v1.AuditEntry.Outcome
-	91,  // 81: watchword.admin.v1.GetSelfResponse.roles:type_name -> watchword.admin.v1.HeldRole
-	94,  // 82: watchword.admin.v1.DiagnoseResponse.findings:type_name -> watchword.admin.v1.Finding
-	5,   // 83: watchword.admin.v1.Finding.severity:type_name -> watchword.admin.v1.Finding.Severity
-	7,   // 84: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
-	14,  // 85: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
-	18,  // 86: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
-	20,  // 87: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
-	23,  // 88: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
-	26,  // 89: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
-	38,  // 90: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
-	40,  // 91: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
-	42,  // 92: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
-	46,  // 93: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
-	52,  // 94: watchword.admin.v1.AdminService.CreateJoinToken:input_type -> watchword.admin.v1.CreateJoinTokenRequest
-	55,  // 95: watchword.admin.v1.AdminService.ListJoinTokens:input_type -> watchword.admin.v1.ListJoinTokensRequest
-	57,  // 96: watchword.admin.v1.AdminService.RevokeJoinToken:input_type -> watchword.admin.v1.RevokeJoinTokenRequest
-	60,  // 97: watchword.admin.v1.AdminService.ListInstances:input_type -> watchword.admin.v1.ListInstancesRequest
-	62,  // 98: watchword.admin.v1.AdminService.RevokeInstances:input_type -> watchword.admin.v1.RevokeInstancesRequest
-	64,  // 99: watchword.admin.v1.AdminService.Revoke:input_type -> watchword.admin.v1.RevokeRequest
-	71,  // 100: watchword.admin.v1.AdminService.ListRevocations:input_type -> watchword.admin.v1.ListRevocationsRequest
-	73,  // 101: watchword.admin.v1.AdminService.DeleteRevocation:input_type -> watchword.admin.v1.DeleteRevocationRequest
-	76,  // 102: watchword.admin.v1.AdminService.ListClientSecrets:input_type -> watchword.admin.v1.ListClientSecretsRequest
-	78,  // 103: watchword.admin.v1.AdminService.DeleteClientSecret:input_type -> watchword.admin.v1.DeleteClientSecretRequest
-	80,  // 104: watchword.admin.v1.AdminService.ListAudit:input_type -> watchword.admin.v1.ListAuditRequest
-	83,  // 105: watchword.admin.v1.AdminService.RotateKEK:input_type -> watchword.admin.v1.RotateKEKRequest
-	30,  // 106: watchword.admin.v1.AdminService.ListSigningKeys:input_type -> watchword.admin.v1.ListSigningKeysRequest
-	31,  // 107: watchword.admin.v1.AdminService.WatchSigningKeys:input_type -> watchword.admin.v1.WatchSigningKeysRequest
-	34,  // 108: watchword.admin.v1.AdminService.RotateSigningKey:input_type -> watchword.admin.v1.RotateSigningKeyRequest
-	36,  // 109: watchword.admin.v1.AdminService.RevokeSigningKey:input_type -> watchword.admin.v1.RevokeSigningKeyRequest
-	85,  // 110: watchword.admin.v1.AdminService.RevokeAdminToken:input_type -> watchword.admin.v1.RevokeAdminTokenRequest
-	87,  // 111: watchword.admin.v1.AdminService.CreateAdminToken:input_type -> watchword.admin.v1.CreateAdminTokenRequest
-	89,  // 112: watchword.admin.v1.AdminService.GetSelf:input_type -> watchword.admin.v1.GetSelfRequest
-	92,  // 113: watchword.admin.v1.AdminService.Diagnose:input_type -> watchword.admin.v1.DiagnoseRequest
-	8,   // 114: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
-	15,  // 115: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
-	19,  // 116: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
-	21,  // 117: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
-	24,  // 118: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
-	27,  // 119: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
-	39,  // 120: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
-	41,  // 121: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
-	43,  // 122: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
-	48,  // 123: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
-	53,  // 124: watchword.admin.v1.AdminService.CreateJoinToken:output_type -> watchword.admin.v1.CreateJoinTokenResponse
-	56,  // 125: watchword.admin.v1.AdminService.ListJoinTokens:output_type -> watchword.admin.v1.ListJoinTokensResponse
-	58,  // 126: watchword.admin.v1.AdminService.RevokeJoinToken:output_type -> watchword.admin.v1.RevokeJoinTokenResponse
-	61,  // 127: watchword.admin.v1.AdminService.ListInstances:output_type -> watchword.admin.v1.ListInstancesResponse
-	63,  // 128: watchword.admin.v1.AdminService.RevokeInstances:output_type -> watchword.admin.v1.RevokeInstancesResponse
-	69,  // 129: watchword.admin.v1.AdminService.Revoke:output_type -> watchword.admin.v1.RevokeResponse
-	72,  // 130: watchword.admin.v1.AdminService.ListRevocations:output_type -> watchword.admin.v1.ListRevocationsResponse
-	74,  // 131: watchword.admin.v1.AdminService.DeleteRevocation:output_type -> watchword.admin.v1.DeleteRevocationResponse
-	77,  // 132: watchword.admin.v1.AdminService.ListClientSecrets:output_type -> watchword.admin.v1.ListClientSecretsResponse
-	79,  // 133: watchword.admin.v1.AdminService.DeleteClientSecret:output_type -> watchword.admin.v1.DeleteClientSecretResponse
-	81,  // 134: watchword.admin.v1.AdminService.ListAudit:output_type -> watchword.admin.v1.ListAuditResponse
-	84,  // 135: watchword.admin.v1.AdminService.RotateKEK:output_type -> watchword.admin.v1.RotateKEKResponse
-	32,  // 136: watchword.admin.v1.AdminService.ListSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
-	32,  // 137: watchword.admin.v1.AdminService.WatchSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
-	35,  // 138: watchword.admin.v1.AdminService.RotateSigningKey:output_type -> watchword.admin.v1.RotateSigningKeyResponse
-	37,  // 139: watchword.admin.v1.AdminService.RevokeSigningKey:output_type -> watchword.admin.v1.RevokeSigningKeyResponse
-	86,  // 140: watchword.admin.v1.AdminService.RevokeAdminToken:output_type -> watchword.admin.v1.RevokeAdminTokenResponse
-	88,  // 141: watchword.admin.v1.AdminService.CreateAdminToken:output_type -> watchword.admin.v1.CreateAdminTokenResponse
-	90,  // 142: watchword.admin.v1.AdminService.GetSelf:output_type -> watchword.admin.v1.GetSelfResponse
-	93,  // 143: watchword.admin.v1.AdminService.Diagnose:output_type -> watchword.admin.v1.DiagnoseResponse
-	114, // [114:144] is the sub-list for method output_type
-	84,  // [84:114] is the sub-list for method input_type
-	84,  // [84:84] is the sub-list for extension type_name
-	84,  // [84:84] is the sub-list for extension extendee
-	0,   // [0:84] is the sub-list for field type_name
+	100, // 26: watchword.admin.v1.Confirmed.time:type_name -> google.protobuf.Timestamp
+	101, // 27: watchword.admin.v1.Confirmed.elapsed:type_name -> google.protobuf.Duration
+	100, // 28: watchword.admin.v1.Wait.until:type_name -> google.protobuf.Timestamp
+	34,  // 29: watchword.admin.v1.ListSigningKeysResponse.signing_keys:type_name -> watchword.admin.v1.SigningKeys
+	34,  // 30: watchword.admin.v1.WatchSigningKeysResponse.signing_keys:type_name -> watchword.admin.v1.SigningKeys
+	35,  // 31: watchword.admin.v1.SigningKeys.keys:type_name -> watchword.admin.v1.SigningKey
+	100, // 32: watchword.admin.v1.SigningKeys.asked:type_name -> google.protobuf.Timestamp
+	1,   // 33: watchword.admin.v1.SigningKey.state:type_name -> watchword.admin.v1.SigningKey.State
+	100, // 34: watchword.admin.v1.SigningKey.created:type_name -> google.protobuf.Timestamp
+	100, // 35: watchword.admin.v1.SigningKey.activated:type_name -> google.protobuf.Timestamp
+	100, // 36: watchword.admin.v1.SigningKey.unsigned:type_name -> google.protobuf.Timestamp
+	2,   // 37: watchword.admin.v1.SigningKey.next:type_name -> watchword.admin.v1.SigningKey.Event
+	100, // 38: watchword.admin.v1.SigningKey.due:type_name -> google.protobuf.Timestamp
+	29,  // 39: watchword.admin.v1.SigningKey.waits:type_name -> watchword.admin.v1.Wait
+	101, // 40: watchword.admin.v1.IssueTokenResponse.expires_in:type_name -> google.protobuf.Duration
+	3,   // 41: watchword.admin.v1.ListRefusalsRequest.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	46,  // 42: watchword.admin.v1.ListRefusalsResponse.counts:type_name -> watchword.admin.v1.RefusalCount
+	47,  // 43: watchword.admin.v1.ListRefusalsResponse.sample:type_name -> watchword.admin.v1.Refusal
+	100, // 44: watchword.admin.v1.ListRefusalsResponse.since:type_name -> google.protobuf.Timestamp
+	98,  // 45: watchword.admin.v1.RefusalCount.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	3,   // 46: watchword.admin.v1.RefusalCount.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	100, // 47: watchword.admin.v1.RefusalCount.last_seen:type_name -> google.protobuf.Timestamp
+	100, // 48: watchword.admin.v1.Refusal.time:type_name -> google.protobuf.Timestamp
+	98,  // 49: watchword.admin.v1.Refusal.caller:type_name -> watchword.admin.v1.Refusal.Caller
+	3,   // 50: watchword.admin.v1.Refusal.enforcement:type_name -> watchword.admin.v1.Refusal.Enforcement
+	49,  // 51: watchword.admin.v1.ExplainRequest.headers:type_name -> watchword.admin.v1.ExplainField
+	49,  // 52: watchword.admin.v1.ExplainRequest.form:type_name -> watchword.admin.v1.ExplainField
+	100, // 53: watchword.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	51,  // 54: watchword.admin.v1.ExplainResponse.steps:type_name -> watchword.admin.v1.ExplainStep
+	52,  // 55: watchword.admin.v1.ExplainResponse.caller:type_name -> watchword.admin.v1.ExplainCaller
+	53,  // 56: watchword.admin.v1.ExplainResponse.refusal:type_name -> watchword.admin.v1.ExplainRefusal
+	22,  // 57: watchword.admin.v1.ExplainResponse.data_planes:type_name -> watchword.admin.v1.DataPlane
+	49,  // 58: watchword.admin.v1.ExplainRefusal.headers:type_name -> watchword.admin.v1.ExplainField
+	101, // 59: watchword.admin.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	56,  // 60: watchword.admin.v1.CreateJoinTokenResponse.join_token:type_name -> watchword.admin.v1.JoinToken
+	100, // 61: watchword.admin.v1.JoinToken.created:type_name -> google.protobuf.Timestamp
+	100, // 62: watchword.admin.v1.JoinToken.expires:type_name -> google.protobuf.Timestamp
+	56,  // 63: watchword.admin.v1.ListJoinTokensResponse.join_tokens:type_name -> watchword.admin.v1.JoinToken
+	100, // 64: watchword.admin.v1.Instance.enrolled:type_name -> google.protobuf.Timestamp
+	100, // 65: watchword.admin.v1.Instance.renewed:type_name -> google.protobuf.Timestamp
+	100, // 66: watchword.admin.v1.Instance.expires:type_name -> google.protobuf.Timestamp
+	61,  // 67: watchword.admin.v1.ListInstancesResponse.instances:type_name -> watchword.admin.v1.Instance
+	67,  // 68: watchword.admin.v1.RevokeRequest.token:type_name -> watchword.admin.v1.TokenToRevoke
+	68,  // 69: watchword.admin.v1.RevokeRequest.subject:type_name -> watchword.admin.v1.SubjectToRevoke
+	69,  // 70: watchword.admin.v1.RevokeRequest.instance:type_name -> watchword.admin.v1.InstanceToRevoke
+	70,  // 71: watchword.admin.v1.RevokeRequest.issued_before:type_name -> watchword.admin.v1.IssuedBefore
+	100, // 72: watchword.admin.v1.IssuedBefore.time:type_name -> google.protobuf.Timestamp
+	72,  // 73: watchword.admin.v1.RevokeResponse.revocation:type_name -> watchword.admin.v1.Revocation
+	100, // 74: watchword.admin.v1.Revocation.issued_before:type_name -> google.protobuf.Timestamp
+	100, // 75: watchword.admin.v1.Revocation.created:type_name -> google.protobuf.Timestamp
+	100, // 76: watchword.admin.v1.Revocation.ends:type_name -> google.protobuf.Timestamp
+	72,  // 77: watchword.admin.v1.ListRevocationsResponse.revocations:type_name -> watchword.admin.v1.Revocation
+	100, // 78: watchword.admin.v1.ClientSecret.created:type_name -> google.protobuf.Timestamp
+	77,  // 79: watchword.admin.v1.ListClientSecretsResponse.client_secrets:type_name -> watchword.admin.v1.ClientSecret
+	84,  // 80: watchword.admin.v1.ListAuditResponse.entries:type_name -> watchword.admin.v1.AuditEntry
+	100, // 81: watchword.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	4,   // 82: watchword.admin.v1.AuditEntry.outcome:type_name -> watchword.admin.v1.AuditEntry.Outcome
+	93,  // 83: watchword.admin.v1.GetSelfResponse.roles:type_name -> watchword.admin.v1.HeldRole
+	96,  // 84: watchword.admin.v1.DiagnoseResponse.findings:type_name -> watchword.admin.v1.Finding
+	5,   // 85: watchword.admin.v1.Finding.severity:type_name -> watchword.admin.v1.Finding.Severity
+	7,   // 86: watchword.admin.v1.AdminService.Apply:input_type -> watchword.admin.v1.ApplyRequest
+	14,  // 87: watchword.admin.v1.AdminService.List:input_type -> watchword.admin.v1.ListRequest
+	18,  // 88: watchword.admin.v1.AdminService.Delete:input_type -> watchword.admin.v1.DeleteRequest
+	20,  // 89: watchword.admin.v1.AdminService.ListDataPlanes:input_type -> watchword.admin.v1.ListDataPlanesRequest
+	23,  // 90: watchword.admin.v1.AdminService.GetDataPlaneConfig:input_type -> watchword.admin.v1.GetDataPlaneConfigRequest
+	26,  // 91: watchword.admin.v1.AdminService.WaitInSync:input_type -> watchword.admin.v1.WaitInSyncRequest
+	40,  // 92: watchword.admin.v1.AdminService.CreateClientSecret:input_type -> watchword.admin.v1.CreateClientSecretRequest
+	42,  // 93: watchword.admin.v1.AdminService.IssueToken:input_type -> watchword.admin.v1.IssueTokenRequest
+	44,  // 94: watchword.admin.v1.AdminService.ListRefusals:input_type -> watchword.admin.v1.ListRefusalsRequest
+	48,  // 95: watchword.admin.v1.AdminService.Explain:input_type -> watchword.admin.v1.ExplainRequest
+	54,  // 96: watchword.admin.v1.AdminService.CreateJoinToken:input_type -> watchword.admin.v1.CreateJoinTokenRequest
+	57,  // 97: watchword.admin.v1.AdminService.ListJoinTokens:input_type -> watchword.admin.v1.ListJoinTokensRequest
+	59,  // 98: watchword.admin.v1.AdminService.RevokeJoinToken:input_type -> watchword.admin.v1.RevokeJoinTokenRequest
+	62,  // 99: watchword.admin.v1.AdminService.ListInstances:input_type -> watchword.admin.v1.ListInstancesRequest
+	64,  // 100: watchword.admin.v1.AdminService.RevokeInstances:input_type -> watchword.admin.v1.RevokeInstancesRequest
+	66,  // 101: watchword.admin.v1.AdminService.Revoke:input_type -> watchword.admin.v1.RevokeRequest
+	73,  // 102: watchword.admin.v1.AdminService.ListRevocations:input_type -> watchword.admin.v1.ListRevocationsRequest
+	75,  // 103: watchword.admin.v1.AdminService.DeleteRevocation:input_type -> watchword.admin.v1.DeleteRevocationRequest
+	78,  // 104: watchword.admin.v1.AdminService.ListClientSecrets:input_type -> watchword.admin.v1.ListClientSecretsRequest
+	80,  // 105: watchword.admin.v1.AdminService.DeleteClientSecret:input_type -> watchword.admin.v1.DeleteClientSecretRequest
+	82,  // 106: watchword.admin.v1.AdminService.ListAudit:input_type -> watchword.admin.v1.ListAuditRequest
+	85,  // 107: watchword.admin.v1.AdminService.RotateKEK:input_type -> watchword.admin.v1.RotateKEKRequest
+	30,  // 108: watchword.admin.v1.AdminService.ListSigningKeys:input_type -> watchword.admin.v1.ListSigningKeysRequest
+	31,  // 109: watchword.admin.v1.AdminService.WatchSigningKeys:input_type -> watchword.admin.v1.WatchSigningKeysRequest
+	36,  // 110: watchword.admin.v1.AdminService.RotateSigningKey:input_type -> watchword.admin.v1.RotateSigningKeyRequest
+	38,  // 111: watchword.admin.v1.AdminService.RevokeSigningKey:input_type -> watchword.admin.v1.RevokeSigningKeyRequest
+	87,  // 112: watchword.admin.v1.AdminService.RevokeAdminToken:input_type -> watchword.admin.v1.RevokeAdminTokenRequest
+	89,  // 113: watchword.admin.v1.AdminService.CreateAdminToken:input_type -> watchword.admin.v1.CreateAdminTokenRequest
+	91,  // 114: watchword.admin.v1.AdminService.GetSelf:input_type -> watchword.admin.v1.GetSelfRequest
+	94,  // 115: watchword.admin.v1.AdminService.Diagnose:input_type -> watchword.admin.v1.DiagnoseRequest
+	8,   // 116: watchword.admin.v1.AdminService.Apply:output_type -> watchword.admin.v1.ApplyResponse
+	15,  // 117: watchword.admin.v1.AdminService.List:output_type -> watchword.admin.v1.ListResponse
+	19,  // 118: watchword.admin.v1.AdminService.Delete:output_type -> watchword.admin.v1.DeleteResponse
+	21,  // 119: watchword.admin.v1.AdminService.ListDataPlanes:output_type -> watchword.admin.v1.ListDataPlanesResponse
+	24,  // 120: watchword.admin.v1.AdminService.GetDataPlaneConfig:output_type -> watchword.admin.v1.GetDataPlaneConfigResponse
+	27,  // 121: watchword.admin.v1.AdminService.WaitInSync:output_type -> watchword.admin.v1.WaitInSyncResponse
+	41,  // 122: watchword.admin.v1.AdminService.CreateClientSecret:output_type -> watchword.admin.v1.CreateClientSecretResponse
+	43,  // 123: watchword.admin.v1.AdminService.IssueToken:output_type -> watchword.admin.v1.IssueTokenResponse
+	45,  // 124: watchword.admin.v1.AdminService.ListRefusals:output_type -> watchword.admin.v1.ListRefusalsResponse
+	50,  // 125: watchword.admin.v1.AdminService.Explain:output_type -> watchword.admin.v1.ExplainResponse
+	55,  // 126: watchword.admin.v1.AdminService.CreateJoinToken:output_type -> watchword.admin.v1.CreateJoinTokenResponse
+	58,  // 127: watchword.admin.v1.AdminService.ListJoinTokens:output_type -> watchword.admin.v1.ListJoinTokensResponse
+	60,  // 128: watchword.admin.v1.AdminService.RevokeJoinToken:output_type -> watchword.admin.v1.RevokeJoinTokenResponse
+	63,  // 129: watchword.admin.v1.AdminService.ListInstances:output_type -> watchword.admin.v1.ListInstancesResponse
+	65,  // 130: watchword.admin.v1.AdminService.RevokeInstances:output_type -> watchword.admin.v1.RevokeInstancesResponse
+	71,  // 131: watchword.admin.v1.AdminService.Revoke:output_type -> watchword.admin.v1.RevokeResponse
+	74,  // 132: watchword.admin.v1.AdminService.ListRevocations:output_type -> watchword.admin.v1.ListRevocationsResponse
+	76,  // 133: watchword.admin.v1.AdminService.DeleteRevocation:output_type -> watchword.admin.v1.DeleteRevocationResponse
+	79,  // 134: watchword.admin.v1.AdminService.ListClientSecrets:output_type -> watchword.admin.v1.ListClientSecretsResponse
+	81,  // 135: watchword.admin.v1.AdminService.DeleteClientSecret:output_type -> watchword.admin.v1.DeleteClientSecretResponse
+	83,  // 136: watchword.admin.v1.AdminService.ListAudit:output_type -> watchword.admin.v1.ListAuditResponse
+	86,  // 137: watchword.admin.v1.AdminService.RotateKEK:output_type -> watchword.admin.v1.RotateKEKResponse
+	32,  // 138: watchword.admin.v1.AdminService.ListSigningKeys:output_type -> watchword.admin.v1.ListSigningKeysResponse
+	33,  // 139: watchword.admin.v1.AdminService.WatchSigningKeys:output_type -> watchword.admin.v1.WatchSigningKeysResponse
+	37,  // 140: watchword.admin.v1.AdminService.RotateSigningKey:output_type -> watchword.admin.v1.RotateSigningKeyResponse
+	39,  // 141: watchword.admin.v1.AdminService.RevokeSigningKey:output_type -> watchword.admin.v1.RevokeSigningKeyResponse
+	88,  // 142: watchword.admin.v1.AdminService.RevokeAdminToken:output_type -> watchword.admin.v1.RevokeAdminTokenResponse
+	90,  // 143: watchword.admin.v1.AdminService.CreateAdminToken:output_type -> watchword.admin.v1.CreateAdminTokenResponse
+	92,  // 144: watchword.admin.v1.AdminService.GetSelf:output_type -> watchword.admin.v1.GetSelfResponse
+	95,  // 145: watchword.admin.v1.AdminService.Diagnose:output_type -> watchword.admin.v1.DiagnoseResponse
+	116, // [116:146] is the sub-list for method output_type
+	86,  // [86:116] is the sub-list for method input_type
+	86,  // [86:86] is the sub-list for extension type_name
+	86,  // [86:86] is the sub-list for extension extendee
+	0,   // [0:86] is the sub-list for field type_name
 }
 
 func init() { file_watchword_admin_v1_admin_proto_init() }
@@ -6983,7 +7080,7 @@ func file_watchword_admin_v1_admin_proto_init() {
 	if File_watchword_admin_v1_admin_proto != nil {
 		return
 	}
-	file_watchword_admin_v1_admin_proto_msgTypes[58].OneofWrappers = []any{
+	file_watchword_admin_v1_admin_proto_msgTypes[60].OneofWrappers = []any{
 		(*RevokeRequest_Token)(nil),
 		(*RevokeRequest_Subject)(nil),
 		(*RevokeRequest_Consumer)(nil),
@@ -6996,7 +7093,7 @@ func file_watchword_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_watchword_admin_v1_admin_proto_rawDesc), len(file_watchword_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   91,
+			NumMessages:   93,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

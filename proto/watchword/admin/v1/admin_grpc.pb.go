@@ -109,7 +109,7 @@ type AdminServiceClient interface {
 	// happens to it next, and what that waits for.
 	ListSigningKeys(ctx context.Context, in *ListSigningKeysRequest, opts ...grpc.CallOption) (*ListSigningKeysResponse, error)
 	// WatchSigningKeys sends that list, and again whenever it is another.
-	WatchSigningKeys(ctx context.Context, in *WatchSigningKeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListSigningKeysResponse], error)
+	WatchSigningKeys(ctx context.Context, in *WatchSigningKeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSigningKeysResponse], error)
 	// RotateSigningKey asks that the next key takes over now, audience by audience, as
 	// soon as all that verify its tokens have it.
 	RotateSigningKey(ctx context.Context, in *RotateSigningKeyRequest, opts ...grpc.CallOption) (*RotateSigningKeyResponse, error)
@@ -384,13 +384,13 @@ func (c *adminServiceClient) ListSigningKeys(ctx context.Context, in *ListSignin
 	return out, nil
 }
 
-func (c *adminServiceClient) WatchSigningKeys(ctx context.Context, in *WatchSigningKeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListSigningKeysResponse], error) {
+func (c *adminServiceClient) WatchSigningKeys(ctx context.Context, in *WatchSigningKeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSigningKeysResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_WatchSigningKeys_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[WatchSigningKeysRequest, ListSigningKeysResponse]{ClientStream: stream}
+	x := &grpc.GenericClientStream[WatchSigningKeysRequest, WatchSigningKeysResponse]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -401,7 +401,7 @@ func (c *adminServiceClient) WatchSigningKeys(ctx context.Context, in *WatchSign
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type AdminService_WatchSigningKeysClient = grpc.ServerStreamingClient[ListSigningKeysResponse]
+type AdminService_WatchSigningKeysClient = grpc.ServerStreamingClient[WatchSigningKeysResponse]
 
 func (c *adminServiceClient) RotateSigningKey(ctx context.Context, in *RotateSigningKeyRequest, opts ...grpc.CallOption) (*RotateSigningKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -518,7 +518,7 @@ type AdminServiceServer interface {
 	// happens to it next, and what that waits for.
 	ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error)
 	// WatchSigningKeys sends that list, and again whenever it is another.
-	WatchSigningKeys(*WatchSigningKeysRequest, grpc.ServerStreamingServer[ListSigningKeysResponse]) error
+	WatchSigningKeys(*WatchSigningKeysRequest, grpc.ServerStreamingServer[WatchSigningKeysResponse]) error
 	// RotateSigningKey asks that the next key takes over now, audience by audience, as
 	// soon as all that verify its tokens have it.
 	RotateSigningKey(context.Context, *RotateSigningKeyRequest) (*RotateSigningKeyResponse, error)
@@ -614,7 +614,7 @@ func (UnimplementedAdminServiceServer) RotateKEK(*RotateKEKRequest, grpc.ServerS
 func (UnimplementedAdminServiceServer) ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListSigningKeys not implemented")
 }
-func (UnimplementedAdminServiceServer) WatchSigningKeys(*WatchSigningKeysRequest, grpc.ServerStreamingServer[ListSigningKeysResponse]) error {
+func (UnimplementedAdminServiceServer) WatchSigningKeys(*WatchSigningKeysRequest, grpc.ServerStreamingServer[WatchSigningKeysResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchSigningKeys not implemented")
 }
 func (UnimplementedAdminServiceServer) RotateSigningKey(context.Context, *RotateSigningKeyRequest) (*RotateSigningKeyResponse, error) {
@@ -1061,11 +1061,11 @@ func _AdminService_WatchSigningKeys_Handler(srv interface{}, stream grpc.ServerS
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(AdminServiceServer).WatchSigningKeys(m, &grpc.GenericServerStream[WatchSigningKeysRequest, ListSigningKeysResponse]{ServerStream: stream})
+	return srv.(AdminServiceServer).WatchSigningKeys(m, &grpc.GenericServerStream[WatchSigningKeysRequest, WatchSigningKeysResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type AdminService_WatchSigningKeysServer = grpc.ServerStreamingServer[ListSigningKeysResponse]
+type AdminService_WatchSigningKeysServer = grpc.ServerStreamingServer[WatchSigningKeysResponse]
 
 func _AdminService_RotateSigningKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RotateSigningKeyRequest)
