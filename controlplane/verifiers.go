@@ -29,6 +29,8 @@ type verifiers struct {
 	audiences map[string]rotation.Verifiers
 	spelled   map[string][]string
 	touched   map[string]bool
+	// elsewhere: tokens of some audience are verified by others than data planes.
+	elsewhere bool
 }
 
 // verifier is what counts of one service.
@@ -206,8 +208,14 @@ func (v *verifiers) mesh() (audiences map[string]rotation.Verifiers, skew time.D
 			v.look(folded)
 		}
 		clear(v.touched)
+		v.elsewhere = false
+		for _, audience := range v.audiences {
+			v.elsewhere = v.elsewhere || audience.Elsewhere
+		}
 	}
-	skew = compile.DefaultClockSkew // other verifiers than data planes may have it
+	if v.elsewhere {
+		skew = compile.DefaultClockSkew // nobody knows how much those allow
+	}
 	for s := range v.skews {
 		skew = max(skew, s)
 	}

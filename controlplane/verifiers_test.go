@@ -81,7 +81,14 @@ func TestVerifiers(t *testing.T) {
 	got, skew = v.mesh()
 	want = map[string]rotation.Verifiers{"c": {Services: []string{"c"}, Elsewhere: true}, policy.AdminAudience: {Services: []string{"c"}}}
 	if diff := cmp.Diff(want, got); diff != "" || skew != time.Minute {
-		t.Errorf("skew %s, want 1m0s, the least; audiences -want +got:\n%s", skew, diff)
+		t.Errorf("skew %s, want 1m0s, the least where others verify; audiences -want +got:\n%s", skew, diff)
+	}
+
+	// Where data planes alone verify, what their rules allow is all.
+	v.published(stateOfServices(calledBy("c")), map[string]*dataplanev1.Ruleset{"c": enforcing(builtinRule(time.Second, "c"))})
+	v.enrolled(store.InstancesOf(store.Instance{Service: "c", ID: "i"}), []string{"c/i"})
+	if got, skew = v.mesh(); skew != time.Second {
+		t.Errorf("skew %s, want 1s; audiences: %v", skew, got)
 	}
 	if len(before) != 6 {
 		t.Errorf("what was handed out was changed: %v", before)
